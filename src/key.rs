@@ -1,0 +1,165 @@
+//! Keys: checked once, at the door, so that nothing below can be made to write a command it did not mean to.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use thiserror::Error;
+
+/// Keys up to this length are held without an allocation.
+const INLINE_LEN: usize = 62;
+
+/// A memcached key: 1 to 250 bytes, none of them a space or a control byte.
+///
+/// Every method of [`Client`](crate::Client) that takes a key checks it by the same rule before anything is sent. Bytes
+/// from 0x80 up are allowed: UTF-8 keys work on every server.
+///
+/// ```
+/// use memring::{InvalidKey, Key};
+///
+/// assert!(Key::new("user:42").is_ok());
+/// assert!(Key::new("naïve").is_ok());
+/// assert_eq!(Key::new("").unwrap_err(), InvalidKey::Empty);
+/// assert_eq!(Key::new("two words").unwrap_err(), InvalidKey::Byte { value: b' ', at: 3 });
+/// assert_eq!(Key::new("x".repeat(251)).unwrap_err(), InvalidKey::TooLong { len: 251 });
+/// ```
+#[derive(Clone)]
+pub struct Key(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE_LEN] },
+    Heap(Box<[u8]>),
+}
+
+impl Key {
+    /// The longest key memcached takes, in bytes.
+    pub const MAX_LEN: usize = 250;
+
+    /// Checks and copies a key.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] says what is wrong with it.
+    pub fn new(key: impl AsRef<[u8]>) -> Result<Self, InvalidKey> {
+        let key = key.as_ref();
+        if key.is_empty() {
+            return Err(InvalidKey::Empty);
+        }
+        if key.len() > Self::MAX_LEN {
+            return Err(InvalidKey::TooLong { len: key.len() });
+        }
+        if let Some(at) = key.iter().position(|&byte| byte <= b' ' || byte == 0x7f) {
+            return Err(InvalidKey::Byte { value: key[at], at });
+        }
+        let repr = match u8::try_from(key.len()) {
+            Ok(len) if key.len() <= INLINE_LEN => {
+                let mut bytes = [0; INLINE_LEN];
+                bytes[..key.len()].copy_from_slice(key);
+                Repr::Inline { len, bytes }
+            }
+            _ => Repr::Heap(key.into()),
+        };
+        Ok(Self(repr))
+    }
+
+    /// The key's bytes, as they go over the wire.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Heap(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl std::hash::Hash for Key {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // As a byte slice hashes, which `Borrow<[u8]>` promises.
+        self.as_bytes().hash(state);
+    }
+}
+
+impl fmt::Debug for Key {
+    /// Prints the length only: keys may carry what does not belong in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({} bytes)", self.as_bytes().len())
+    }
+}
+
+/// Why bytes are not a key. Never holds the key itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InvalidKey {
+    /// The key has no bytes. The server would read the next line as a command.
+    #[error("the key is empty")]
+    Empty,
+    /// The key is longer than [`Key::MAX_LEN`].
+    #[error("the key is {len} bytes long, {max} are allowed", max = Key::MAX_LEN)]
+    #[non_exhaustive]
+    TooLong {
+        /// The key's length in bytes.
+        len: usize,
+    },
+    /// The key holds a space or a control byte, which would end it early on the wire.
+    #[error("byte 0x{value:02x} at offset {at} is not allowed in a key")]
+    #[non_exhaustive]
+    Byte {
+        /// The offending byte.
+        value: u8,
+        /// Its offset in the key.
+        at: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_at_the_edges() {
+        for len in [1, INLINE_LEN, INLINE_LEN + 1, 250] {
+            let text = "k".repeat(len);
+            assert_eq!(Key::new(&text).unwrap().as_bytes(), text.as_bytes());
+        }
+        assert_eq!(Key::new(""), Err(InvalidKey::Empty));
+        assert_eq!(Key::new("k".repeat(251)), Err(InvalidKey::TooLong { len: 251 }));
+    }
+
+    #[test]
+    fn every_control_byte_is_refused_wherever_it_stands() {
+        for value in (0..=b' ').chain([0x7f]) {
+            for at in 0..3 {
+                let mut key = *b"abc";
+                key[at] = value;
+                assert_eq!(Key::new(key), Err(InvalidKey::Byte { value, at }));
+            }
+        }
+        for value in (b'!'..=b'~').chain(0x80..=0xff) {
+            assert!(Key::new([value]).is_ok(), "{value:#x}");
+        }
+    }
+
+    #[test]
+    fn debug_does_not_show_the_key() {
+        assert!(!format!("{:?}", Key::new("secret").unwrap()).contains("secret"));
+    }
+}

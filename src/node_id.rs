@@ -1,0 +1,189 @@
+//! Who a server is, as opposed to where it is.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// The port memcached listens on unless it is told otherwise.
+pub const DEFAULT_PORT: u16 = 11211;
+
+/// The longest host name DNS can carry, in bytes, without the trailing dot.
+const MAX_HOST_LEN: usize = 253;
+
+/// A server's identity: a host name (or IP literal) and a port.
+///
+/// The identity of a pod is its stable name, never its address: a pod that comes back with a new IP is the same
+/// node and keeps its keys. Host names are held in lower case and without the trailing dot, so that the spellings
+/// DNS treats as one are one here too; IPv6 literals are held in their canonical (RFC 5952) text.
+///
+/// ```
+/// use memring::NodeId;
+///
+/// let id: NodeId = "Memcached-0.memcached.default.svc.cluster.local.:11211".parse()?;
+/// assert_eq!(id.host(), "memcached-0.memcached.default.svc.cluster.local");
+/// assert_eq!(id.port(), 11211);
+///
+/// assert_eq!("cache-1".parse::<NodeId>()?.to_string(), "cache-1:11211");
+/// assert_eq!("[::1]:11212".parse::<NodeId>()?.to_string(), "[::1]:11212");
+/// # Ok::<(), memring::InvalidNodeId>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId {
+    host: Arc<str>,
+    port: u16,
+}
+
+impl NodeId {
+    /// Makes an identity of a host name or IP literal (IPv6 with or without brackets) and a port.
+    ///
+    /// # Errors
+    /// [`InvalidNodeId`] if the host is empty, longer than 253 bytes, has an empty or over-long label, or holds anything
+    /// but ASCII letters, digits, `-`, `_` and dots; or if the port is 0.
+    pub fn new(host: &str, port: u16) -> Result<Self, InvalidNodeId> {
+        if port == 0 {
+            return Err(InvalidNodeId::Port);
+        }
+        Ok(Self { host: normalize_host(host)?.into(), port })
+    }
+
+    /// The host name in lower case without a trailing dot, or the IP literal without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port, never 0.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address, if the host is an IP literal and so needs no look-up.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+fn normalize_host(host: &str) -> Result<String, InvalidNodeId> {
+    let unbracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    if let Some(literal) = unbracketed {
+        return Ok(literal.parse::<Ipv6Addr>().map_err(|_| InvalidNodeId::Host)?.to_string());
+    }
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(ip.to_string());
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let label_is_sound = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    if name.len() > MAX_HOST_LEN || !name.split('.').all(label_is_sound) {
+        return Err(InvalidNodeId::Host);
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+impl FromStr for NodeId {
+    type Err = InvalidNodeId;
+
+    /// Parses `host`, `host:port`, `[v6]:port` or a bare IPv6 literal; the port is 11211 if none is given.
+    fn from_str(text: &str) -> Result<Self, InvalidNodeId> {
+        if text.parse::<Ipv6Addr>().is_ok() || text.ends_with(']') {
+            return Self::new(text, DEFAULT_PORT);
+        }
+        match text.rsplit_once(':') {
+            Some((host, port)) => {
+                // `u16::from_str` takes a leading `+`.
+                if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Err(InvalidNodeId::Port);
+                }
+                Self::new(host, port.parse().map_err(|_| InvalidNodeId::Port)?)
+            }
+            None => Self::new(text, DEFAULT_PORT),
+        }
+    }
+}
+
+impl TryFrom<&str> for NodeId {
+    type Error = InvalidNodeId;
+
+    fn try_from(text: &str) -> Result<Self, InvalidNodeId> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for NodeId {
+    type Error = InvalidNodeId;
+
+    fn try_from(text: String) -> Result<Self, InvalidNodeId> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({self})")
+    }
+}
+
+/// Why a text is not a server's identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InvalidNodeId {
+    /// The host is neither a DNS name nor an IP literal.
+    #[error("the host is neither a DNS name nor an IP address")]
+    Host,
+    /// The port is not a number from 1 to 65535.
+    #[error("the port is not a number from 1 to 65535")]
+    Port,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_name_are_one_identity() {
+        let plain = NodeId::new("mc-0.memcached.svc", 11211).unwrap();
+        for spelling in ["mc-0.memcached.svc", "MC-0.memcached.svc", "mc-0.memcached.svc.", "mc-0.memcached.svc:11211"]
+        {
+            assert_eq!(spelling.parse::<NodeId>().unwrap(), plain, "{spelling}");
+        }
+        assert_ne!("mc-0.memcached.svc:11212".parse::<NodeId>().unwrap(), plain);
+    }
+
+    #[test]
+    fn ipv6_has_one_text() {
+        for spelling in ["::1", "[::1]", "[::1]:11211", "[0:0:0:0:0:0:0:1]:11211"] {
+            let id: NodeId = spelling.parse().unwrap();
+            assert_eq!((id.host(), id.to_string().as_str()), ("::1", "[::1]:11211"), "{spelling}");
+            assert!(id.ip().is_some());
+        }
+    }
+
+    #[test]
+    fn unsound_hosts_and_ports_are_refused() {
+        let long_label = format!("{}.svc", "a".repeat(64));
+        let long_name = format!("{}a", "a.".repeat(127));
+        for host in ["", ".", "a..b", "a b", "a\r\nb", "[::1", "[cache]", "ü", "a/b", &long_label, &long_name] {
+            assert_eq!(NodeId::new(host, 11211), Err(InvalidNodeId::Host), "{host:?}");
+        }
+        for text in ["a:0", "a:65536", "a:+1", "a:", "a:x", "a:-1"] {
+            assert_eq!(text.parse::<NodeId>(), Err(InvalidNodeId::Port), "{text:?}");
+        }
+    }
+}
