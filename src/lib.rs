@@ -5,6 +5,7 @@ mod error;
 mod item;
 mod key;
 mod node_id;
+mod ring;
 mod ttl;
 
 // The public interface is:
@@ -13,4 +14,5 @@ pub use crate::error::{Delivery, Error, ErrorKind};
 pub use crate::item::{Cas, Item, SetOptions};
 pub use crate::key::{InvalidKey, Key};
 pub use crate::node_id::{DEFAULT_PORT, InvalidNodeId, NodeId};
+pub use crate::ring::{InvalidRing, Ring, RingNode};
 pub use crate::ttl::{InvalidTtl, Ttl};
