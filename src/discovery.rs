@@ -1,12 +1,31 @@
 //! Which servers there are, and where: the public vocabulary, and the trait for a source of your own.
 
+mod addresses;
+mod fixed;
+mod options;
+mod refresh;
+#[cfg(feature = "dns")]
+mod srv;
+mod status;
+mod tracker;
+
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::node_id::NodeId;
+
+pub(crate) use addresses::Addresses;
+pub use fixed::StaticNodes;
+pub use options::{DiscoveryOptions, EmptyPolicy, Startup};
+pub(crate) use refresh::{Follow, follow};
+#[cfg(feature = "dns")]
+pub use srv::{SrvDiscovery, WeightPolicy};
+pub use status::{DiscoveryState, DiscoveryStatus};
+pub(crate) use tracker::Roster;
 
 /// One server as a [`Discovery`] lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +103,12 @@ impl Endpoint {
     }
 }
 
+impl From<NodeId> for Endpoint {
+    fn from(id: NodeId) -> Self {
+        Self::new(id)
+    }
+}
+
 /// One complete answer to "which servers are there?": a set, sorted by identity, each server once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
@@ -101,7 +126,9 @@ impl Membership {
         Self { endpoints, ttl: None }
     }
 
-    /// How long the answer, and the addresses in it, may be relied on.
+    /// How long the answer, and the addresses in it, may be relied on. [`Duration::MAX`] is for ever: the source is
+    /// not asked again. Without a TTL the client polls at its shortest interval, and an address is good until the
+    /// next answer.
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
@@ -125,16 +152,55 @@ impl Membership {
     pub fn is_empty(&self) -> bool {
         self.endpoints.is_empty()
     }
+
+    /// Whether the answer will never change.
+    pub(crate) fn is_final(&self) -> bool {
+        self.ttl == Some(Duration::MAX)
+    }
 }
 
 /// A source of servers: DNS SRV records, a fixed list, or your own.
 ///
 /// The client asks again and again, at the pace its discovery options set, and does the rest: an error keeps the last
 /// good set, an empty answer too unless told otherwise, and a server that vanishes is given its removal grace. A source
-/// reports what it sees and remembers nothing.
+/// reports what it sees and remembers nothing. Should it panic, that counts as an error too.
 ///
 /// # Cancel safety
 /// Both futures may be dropped at any await, when a time limit passes or the client is dropped.
+///
+/// # Examples
+/// Servers listed in a file, one to a line:
+/// ```
+/// use std::path::PathBuf;
+/// use memring::{Discovery, DiscoveryError, Endpoint, Membership};
+///
+/// #[derive(Debug)]
+/// struct NodesFile(PathBuf);
+///
+/// impl Discovery for NodesFile {
+///     async fn discover(&self) -> Result<Membership, DiscoveryError> {
+///         let text = tokio::fs::read_to_string(&self.0)
+///             .await
+///             .map_err(|error| DiscoveryError::Transport(error.to_string()))?;
+///         let mut endpoints = Vec::new();
+///         for line in text.lines() {
+///             let id = line.parse().map_err(|error| DiscoveryError::Config(format!("{line}: {error}")))?;
+///             endpoints.push(Endpoint::new(id));
+///         }
+///         Ok(Membership::new(endpoints))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let path = std::env::temp_dir().join(format!("memring-nodes-{}", std::process::id()));
+/// # std::fs::write(&path, "cache-2\ncache-1:11212\n")?;
+/// let found = NodesFile(path.clone()).discover().await?;
+/// assert_eq!(found.endpoints()[0].id().to_string(), "cache-1:11212");
+/// # std::fs::remove_file(path)?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait Discovery: fmt::Debug + Send + Sync + 'static {
     /// Lists the servers there are now.
     ///
@@ -164,7 +230,7 @@ async fn resolve_by_system(host: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
         }
     }
     if addresses.is_empty() {
-        return Err(DiscoveryError::Empty { nxdomain: false, negative_ttl: None });
+        return Err(DiscoveryError::empty(false, None));
     }
     Ok(addresses)
 }
@@ -175,13 +241,15 @@ async fn resolve_by_system(host: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
 pub enum DiscoveryError {
     /// The source answered that there is nothing: NXDOMAIN, or a name without records of the kind asked for. For a
     /// headless service this is also what "no pod is ready" looks like.
-    #[error("{}", if *.nxdomain { "the name does not exist (NXDOMAIN), or no pod behind it is ready" } else { "the name has no such records" })]
+    #[error("{}{}", if *.nxdomain { "the name does not exist (NXDOMAIN), or no pod behind it is ready" } else { "the name has no such records" }, Detail(.detail))]
     #[non_exhaustive]
     Empty {
         /// Whether the answer was NXDOMAIN, as opposed to a name without such records.
         nxdomain: bool,
         /// How long the source says this may be relied on.
         negative_ttl: Option<Duration>,
+        /// What was asked for and what may help, if the source says so.
+        detail: Option<Arc<str>>,
     },
     /// The DNS server answered with an error code.
     #[error("the DNS server answered {0}")]
@@ -204,12 +272,33 @@ impl DiscoveryError {
     /// An authoritative "there is nothing".
     #[must_use]
     pub fn empty(nxdomain: bool, negative_ttl: Option<Duration>) -> Self {
-        Self::Empty { nxdomain, negative_ttl }
+        Self::Empty { nxdomain, negative_ttl, detail: None }
+    }
+
+    /// Adds to an authoritative "there is nothing" what was asked for, or what may help. Other errors stay as they are.
+    #[must_use]
+    pub fn with_detail(mut self, text: impl Into<Arc<str>>) -> Self {
+        if let Self::Empty { detail, .. } = &mut self {
+            *detail = Some(text.into());
+        }
+        self
     }
 
     /// Whether this is an answer ("nothing is there") rather than the lack of one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty { .. })
+    }
+}
+
+/// `: detail`, if there is any.
+struct Detail<'a>(&'a Option<Arc<str>>);
+
+impl fmt::Display for Detail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
     }
 }

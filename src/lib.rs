@@ -9,7 +9,12 @@ mod ring;
 mod ttl;
 
 // The public interface is:
-pub use crate::discovery::{Discovery, DiscoveryError, Endpoint, Membership};
+pub use crate::discovery::{
+    Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,
+    Startup, StaticNodes,
+};
+#[cfg(feature = "dns")]
+pub use crate::discovery::{SrvDiscovery, WeightPolicy};
 pub use crate::error::{Delivery, Error, ErrorKind};
 pub use crate::item::{Cas, Item, SetOptions};
 pub use crate::key::{InvalidKey, Key};

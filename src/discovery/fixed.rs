@@ -1,0 +1,42 @@
+//! A fixed list of servers.
+
+use std::time::Duration;
+
+use crate::discovery::{Discovery, DiscoveryError, Endpoint, Membership};
+
+/// A fixed list of servers: read once, never polled. Host names are still looked up at every dial, by the system's
+/// resolver, unless the endpoint brings its addresses along.
+///
+/// ```
+/// use memring::{Discovery, NodeId, StaticNodes};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let nodes = StaticNodes::new(["cache-1:11211".parse::<NodeId>()?, "cache-2:11211".parse()?]);
+/// assert_eq!(nodes.discover().await?.endpoints().len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct StaticNodes {
+    membership: Membership,
+}
+
+impl StaticNodes {
+    /// Takes the list: [`NodeId`](crate::NodeId)s, or [`Endpoint`]s with labels, weights or addresses of their own.
+    #[must_use]
+    pub fn new(nodes: impl IntoIterator<Item = impl Into<Endpoint>>) -> Self {
+        // A TTL without end is what keeps the list from being asked for again.
+        let membership = Membership::new(nodes.into_iter().map(Into::into)).with_ttl(Duration::MAX);
+        Self { membership }
+    }
+}
+
+impl Discovery for StaticNodes {
+    async fn discover(&self) -> Result<Membership, DiscoveryError> {
+        if self.membership.is_empty() {
+            return Err(DiscoveryError::Config("the list of nodes is empty".into()));
+        }
+        Ok(self.membership.clone())
+    }
+}
