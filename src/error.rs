@@ -104,6 +104,11 @@ impl Error {
         )
     }
 
+    /// The same number for the very same failure told to several, as long as any of them is alive.
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     pub(crate) fn new(kind: ErrorKind, delivery: Delivery) -> Self {
         Self(Arc::new(Inner { kind, delivery, node: None, message: None, source: None }))
     }

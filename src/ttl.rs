@@ -1,5 +1,6 @@
 //! How long an item lives, without memcached's traps.
 
+use std::convert::Infallible;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
@@ -81,6 +82,13 @@ pub enum InvalidTtl {
     /// It ends after 2038-01-19T03:14:07Z, beyond which memcached drops items at once.
     #[error("the time to live ends after 2038-01-19T03:14:07Z, the last moment memcached can hold")]
     TooFar,
+}
+
+impl From<Infallible> for InvalidTtl {
+    /// For a `Ttl` given where a `Duration` would do.
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,192 @@
+//! Collects a client's options, checks them once, and starts its tasks.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{Client, Inner};
+use crate::config::Settings;
+#[cfg(feature = "dns")]
+use crate::discovery::SrvDiscovery;
+use crate::discovery::{Discovery, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
+use crate::error::{Error, ErrorKind};
+use crate::node_id::InvalidNodeId;
+use crate::protocol::LARGEST_ITEM;
+use crate::topology::{Snapshot, Worker};
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Starts following a source whose type is known only here.
+type Start = Box<dyn FnOnce(DiscoveryOptions) -> (Follow, Task) + Send>;
+
+/// Builds a [`Client`]. A source of nodes must be named ([`service`](Self::service), [`nodes`](Self::nodes) or
+/// [`discovery`](Self::discovery), the last one counts); everything else has a default.
+#[must_use = "a builder does nothing until `connect` is called"]
+pub struct ClientBuilder {
+    start: Result<Option<Start>, InvalidNodeId>,
+    discovery: DiscoveryOptions,
+    settings: Settings,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self { start: Ok(None), discovery: DiscoveryOptions::default(), settings: Settings::default() }
+    }
+}
+
+impl ClientBuilder {
+    /// Finds the nodes by the SRV records of a headless service, and follows them. Takes the service's name, such as
+    /// `memcached.default.svc.cluster.local`, or an [`SrvDiscovery`] with options of its own.
+    #[cfg(feature = "dns")]
+    pub fn service(self, service: impl Into<SrvDiscovery>) -> Self {
+        self.discovery(service.into())
+    }
+
+    /// Uses a fixed list of nodes: `host`, `host:port`, `[v6]:port`. Host names are looked up at every dial. The order
+    /// makes no difference.
+    pub fn nodes<N: AsRef<str>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
+        let parsed = nodes.into_iter().map(|node| node.as_ref().parse().map(Endpoint::new));
+        match parsed.collect::<Result<Vec<_>, _>>() {
+            Ok(endpoints) => self.discovery(StaticNodes::new(endpoints)),
+            Err(error) => {
+                self.start = Err(error);
+                self
+            }
+        }
+    }
+
+    /// Uses a source of your own.
+    pub fn discovery(mut self, source: impl Discovery) -> Self {
+        self.start = Ok(Some(Box::new(|options| {
+            let (follow, task) = follow(Arc::new(source), options);
+            (follow, Box::pin(task))
+        })));
+        self
+    }
+
+    /// How the source is asked and its answers are taken: pace, removal grace, start-up.
+    pub fn discovery_options(mut self, options: DiscoveryOptions) -> Self {
+        self.discovery = options;
+        self
+    }
+
+    /// The deadline of each command, over waiting for room in the queue, writing and waiting for the answer; 250 ms
+    /// unless set. A server that owes replies and says nothing for twice as long (at least 1 s) is given up and
+    /// redialled.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.request_timeout = timeout;
+        self
+    }
+
+    /// How long each address of a node is given to accept a connection; 500 ms unless set.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// How many connections are kept to each node, from 1 to 16; 1 unless set, which is fastest on a short link, for what
+    /// waits together goes out together. More help when values are large or the link is long.
+    pub fn connections_per_node(mut self, connections: usize) -> Self {
+        self.settings.connections = connections;
+        self
+    }
+
+    /// How much may wait at each node before callers wait for room: requests (4,096 unless set; a `get_many` counts once
+    /// for every 100 keys) and bytes (8 MiB unless set).
+    pub fn queue_limits(mut self, requests: usize, bytes: usize) -> Self {
+        self.settings.queue.calls = requests;
+        self.settings.queue.bytes = bytes;
+        self
+    }
+
+    /// The largest value sent or accepted, in bytes, up to 1 GiB; 1 MiB unless set, as is memcached's (`-I`). A larger
+    /// stored value is not given, but `TooLarge`.
+    pub fn max_value_size(mut self, bytes: usize) -> Self {
+        self.settings.max_value = bytes;
+        self
+    }
+
+    /// The delay before a node that could not be reached is dialled again: `min` (50 ms unless set), doubled each time
+    /// up to `max` (5 s), and shortened at random by up to half.
+    pub fn redial_backoff(mut self, min: Duration, max: Duration) -> Self {
+        self.settings.backoff_min = min;
+        self.settings.backoff_max = max;
+        self
+    }
+
+    /// Starts discovery, waits for nodes as the [start-up mode](crate::Startup) says, and for at most a second for
+    /// connections to them. A node that cannot be reached is no failure: it is dialled in the background.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if an option is out of range or no source was named; [`ErrorKind::NoNodes`], with
+    /// discovery's own error as its source, if no nodes were found in time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends whatever it started.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time enabled.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let Self { start, discovery, settings } = self;
+        validate(&settings)?;
+        let start = start?.ok_or_else(|| config("no source of nodes: call service, nodes or discovery"))?;
+        let startup = discovery.startup.clone();
+        let (follow, following) = start(discovery);
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(following);
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
+        let (publish, mut published) = watch::channel(snapshot.load().map());
+        let worker = Worker {
+            snapshot: Arc::clone(&snapshot),
+            published: publish,
+            roster: follow.roster.clone(),
+            addresses: follow.addresses.clone(),
+            settings: settings.clone(),
+        };
+        tasks.spawn(worker.run());
+
+        follow.first(&startup).await.map_err(|error| Error::not_sent(ErrorKind::NoNodes).because(error))?;
+        if !follow.roster.borrow().endpoints.is_empty() {
+            // The worker lives in `tasks`.
+            let _ = published.wait_for(|map| !map.is_empty()).await;
+        }
+        let timeout = settings.request_timeout;
+        let addresses = follow.addresses;
+        let inner = Inner { snapshot, published, addresses, settings, tasks: Mutex::new(tasks) };
+        Ok(Client { inner: Arc::new(inner), timeout })
+    }
+}
+
+fn validate(settings: &Settings) -> Result<(), Error> {
+    let rules = [
+        (!settings.request_timeout.is_zero(), "the request timeout is zero"),
+        (!settings.connect_timeout.is_zero(), "the connect timeout is zero"),
+        ((1..=16).contains(&settings.connections), "connections per node are from 1 to 16"),
+        (settings.queue.calls > 0 && settings.queue.bytes > 0, "the queue has no room"),
+        (settings.max_value <= LARGEST_ITEM, "the largest value is over 1 GiB, more than any memcached takes"),
+        (!settings.backoff_min.is_zero(), "the redial backoff is zero"),
+        (settings.backoff_min <= settings.backoff_max, "the redial backoff's minimum is over its maximum"),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        Some((_, broken)) => Err(config(broken)),
+        None => Ok(()),
+    }
+}
+
+fn config(message: impl Into<Box<str>>) -> Error {
+    Error::not_sent(ErrorKind::Config).saying(message)
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("discovery", &self.discovery)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,50 @@
+//! Every number the client goes by, with its reason.
+
+use std::time::Duration;
+
+use crate::connection::QueueLimits;
+
+/// What the builder collects for nodes and their connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// A command's deadline, over queueing, writing and waiting. Ten times what a cache on the same network needs when
+    /// something is wrong with it, and little enough to fall back to the source of truth.
+    pub(crate) request_timeout: Duration,
+    /// How long one address is given to accept. Two lost SYNs cost more than a second: then the pod is not well.
+    pub(crate) connect_timeout: Duration,
+    /// Connections to each node. With one batch under way per connection a second one only splits the batches:
+    /// measured by `cargo bench --bench connections`.
+    pub(crate) connections: usize,
+    pub(crate) queue: QueueLimits,
+    /// The largest value sent or accepted. memcached's own default (`-I 1m`).
+    pub(crate) max_value: usize,
+    /// The delay before a second dial; doubled each time, with jitter.
+    pub(crate) backoff_min: Duration,
+    /// And its limit: a pod that is back is noticed within this.
+    pub(crate) backoff_max: Duration,
+    /// Idle connections are probed this often, so that a machine that vanished is noticed before a request is lost.
+    pub(crate) keepalive: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            request_timeout: Duration::from_millis(250),
+            connect_timeout: Duration::from_millis(500),
+            connections: 1,
+            queue: QueueLimits { calls: 4096, bytes: 8 * 1024 * 1024 },
+            max_value: 1024 * 1024,
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(5),
+            keepalive: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Settings {
+    /// How long a server may owe replies and say nothing before it is taken for gone: longer than any request waits,
+    /// and never so short that a pause of the process looks like death.
+    pub(crate) fn patience(&self) -> Duration {
+        (self.request_timeout * 2).max(Duration::from_secs(1))
+    }
+}

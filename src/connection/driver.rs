@@ -1,0 +1,301 @@
+//! Owns one socket and moves bytes: the only place where a connection reads and writes.
+//!
+//! The send rule: one batch under way per connection. What arrives meanwhile waits in the queue and goes out together
+//! when the last reply of the batch is in, so that batches grow with the load, without a timer, and a lone request
+//! leaves at once. Reading goes on while a write is stuck, or two full socket buffers would wait for each other.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::Instant;
+
+use super::Wakes;
+use super::call::Call;
+use super::pipeline::{Pipeline, Poison, refused};
+use super::queue::{Queue, Timer};
+use crate::error::{Delivery, Error, ErrorKind};
+use crate::node_id::NodeId;
+use crate::protocol::{ProtocolError, unrequested_error_line};
+
+/// How much is read at a time. Smaller reads cost system calls, larger ones memory per connection.
+const READ_CHUNK: usize = 32 * 1024;
+
+/// A write buffer that grew beyond this for one large batch is not kept.
+const WRITE_BUFFER_KEPT: usize = 256 * 1024;
+
+/// One connection at work. Poll [`run`](Self::run) until it ends.
+pub(crate) struct Driver<S> {
+    socket: S,
+    queue: Arc<Queue>,
+    node: NodeId,
+    /// Which of the node's connections this is.
+    task: usize,
+    pipeline: Pipeline,
+    batch: VecDeque<Arc<Call>>,
+    input: BytesMut,
+    output: BytesMut,
+    written: u64,
+    /// The server owes replies and has been silent since.
+    silent_since: Instant,
+    /// It may be silent that long.
+    patience: Duration,
+    timer: Timer,
+    timer_due: Option<Instant>,
+    leaving: Leaving,
+}
+
+/// Whether a connection is to end once nothing is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// Another connection has taken its place.
+    Replaced,
+    /// The node has left: what waits in its queue is still served, then the queue is closed.
+    Retired,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// As told, with nothing owed.
+    Drained,
+    /// The server closed it while nothing was under way.
+    Closed,
+    /// It broke, or had to be given up. Those whose requests were written have been told.
+    Lost(Error),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    pub(crate) fn new(
+        socket: S,
+        queue: Arc<Queue>,
+        node: NodeId,
+        task: usize,
+        max_value: usize,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            socket,
+            queue,
+            pipeline: Pipeline::new(node.clone(), max_value),
+            node,
+            task,
+            batch: VecDeque::new(),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            written: 0,
+            silent_since: Instant::now(),
+            patience,
+            timer: Timer::default(),
+            timer_due: None,
+            leaving: Leaving::No,
+        }
+    }
+
+    /// Takes no more calls; [`run`](Self::run) ends when those under way are answered.
+    pub(crate) fn replace(&mut self) {
+        self.leaving = Leaving::Replaced;
+        self.queue.leave(self.task);
+    }
+
+    /// Serves what waits in the queue, then closes it and ends.
+    pub(crate) fn retire(&mut self) {
+        self.leaving = Leaving::Retired;
+    }
+
+    /// Whether the server ever answered on this connection. Accepting it proves nothing: a stopped process still does.
+    pub(crate) fn has_replied(&self) -> bool {
+        self.pipeline.received() > 0
+    }
+
+    /// Moves bytes until the connection ends. Cancel safe: it may be dropped and called again.
+    pub(crate) async fn run(&mut self) -> End {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        // Callers are woken last: after the next batch is on its way, and outside every lock.
+        let mut wakes = Wakes::default();
+        let end = self.advance(cx, &mut wakes);
+        if let Poll::Ready(End::Lost(error)) = &end {
+            self.abandon(error, &mut wakes);
+        }
+        end
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Poll<End> {
+        loop {
+            let open = match self.read(cx, wakes) {
+                Ok(open) => open,
+                Err(error) => return Poll::Ready(End::Lost(error)),
+            };
+            if !open {
+                return Poll::Ready(self.closed());
+            }
+            // Always read before the next batch is written: bytes that nobody asked for must not be taken for an answer
+            // to what is only now being sent.
+            let took = self.take_batch(cx);
+            if self.leaving != Leaving::No && self.pipeline.is_empty() {
+                if self.leaving == Leaving::Retired {
+                    self.queue.close();
+                }
+                return Poll::Ready(End::Drained);
+            }
+            if let Err(error) = self.write(cx) {
+                return Poll::Ready(End::Lost(self.broken(error)));
+            }
+            if !took {
+                break;
+            }
+        }
+        if let Some(error) = self.keep_time(cx, wakes) {
+            return Poll::Ready(End::Lost(error));
+        }
+        Poll::Pending
+    }
+
+    /// Reads and hands out whatever there is. `false` once the server has closed its end.
+    fn read(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Result<bool, Error> {
+        loop {
+            if self.input.capacity() - self.input.len() < READ_CHUNK / 4 {
+                self.input.reserve(READ_CHUNK);
+            }
+            // The future keeps nothing between polls.
+            match pin!(self.socket.read_buf(&mut self.input)).poll(cx) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(Ok(0)) => return Ok(false),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(self.broken(error)),
+            }
+            let before = self.pipeline.received();
+            let outcome = self.pipeline.receive(&mut self.input, wakes);
+            if self.pipeline.received() != before {
+                self.silent_since = Instant::now();
+            }
+            outcome.map_err(|poison| self.poisoned(&poison))?;
+        }
+    }
+
+    /// Puts the next batch into the write buffer, if the rule allows one.
+    fn take_batch(&mut self, cx: &Context<'_>) -> bool {
+        if self.leaving == Leaving::Replaced || !self.pipeline.is_empty() {
+            return false;
+        }
+        self.queue.take_batch(self.task, cx.waker(), &mut self.batch);
+        if self.batch.is_empty() {
+            return false;
+        }
+        self.pipeline.submit(&mut self.batch, &mut self.output);
+        self.silent_since = Instant::now();
+        let due = self.silent_since + self.patience;
+        let due = self.pipeline.first_deadline().map_or(due, |deadline| deadline.min(due));
+        self.timer_due = Some(self.timer_due.map_or(due, |earlier| earlier.min(due)));
+        true
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match Pin::new(&mut self.socket).poll_write(cx, &self.output) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.output.advance(count);
+                    self.written += count as u64;
+                    // It takes what it is sent, so it is there. (One that does not soon stops taking.)
+                    self.silent_since = Instant::now();
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        if self.output.capacity() > WRITE_BUFFER_KEPT {
+            self.output = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Fails what is past its deadline, and gives up on a server that owes replies and says nothing.
+    fn keep_time(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Option<Error> {
+        while let Some(due) = self.timer_due {
+            if self.timer.poll(due, cx).is_pending() {
+                return None;
+            }
+            let now = Instant::now();
+            let next_deadline = self.pipeline.sweep(now, wakes);
+            self.timer_due = None;
+            if !self.pipeline.is_empty() {
+                let out_of_patience = self.silent_since + self.patience;
+                if out_of_patience <= now {
+                    return Some(self.lost().saying("the server owes replies and has gone silent"));
+                }
+                self.timer_due = Some(next_deadline.map_or(out_of_patience, |next| next.min(out_of_patience)));
+            }
+        }
+        None
+    }
+
+    fn closed(&self) -> End {
+        if self.pipeline.is_inside_a_reply(&self.input) {
+            End::Lost(self.lost().saying("closed by the server inside a reply"))
+        } else if !self.pipeline.is_empty() {
+            End::Lost(self.lost().saying("closed by the server with replies owed"))
+        } else {
+            End::Closed
+        }
+    }
+
+    fn abandon(&mut self, error: &Error, wakes: &mut Wakes) {
+        let unsent = self.pipeline.abandon(self.written, error, wakes);
+        self.queue.put_back(unsent.into_iter());
+    }
+
+    fn lost(&self) -> Error {
+        Error::new(ErrorKind::Connection, Delivery::Unknown).on(&self.node)
+    }
+
+    fn broken(&self, error: io::Error) -> Error {
+        self.lost().because(error)
+    }
+
+    fn poisoned(&self, poison: &Poison) -> Error {
+        match poison {
+            Poison::Refused(refusal) => refused(refusal, Delivery::Unknown).on(&self.node),
+            Poison::Protocol(reason) => {
+                let error = Error::new(ErrorKind::Protocol, Delivery::Unknown).on(&self.node);
+                match unrequested_error_line(&self.input) {
+                    // Such as `ERROR Too many open connections`, said to whoever connects.
+                    Some(line) if *reason == ProtocolError::Unrequested => error.saying(line).because(*reason),
+                    _ => error.because(*reason),
+                }
+            }
+        }
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    /// Whatever ends the task, a shutdown of the runtime included, nobody waits for ever.
+    fn drop(&mut self) {
+        if !self.pipeline.is_empty() {
+            let mut wakes = Wakes::default();
+            let error = Error::new(ErrorKind::Connection, Delivery::Unknown).on(&self.node).saying("given up");
+            let unsent = self.pipeline.abandon(self.written, &error, &mut wakes);
+            self.queue.put_back(unsent.into_iter());
+        }
+        // One that was replaced has left already, and its place is another's now.
+        if self.leaving != Leaving::Replaced {
+            self.queue.leave(self.task);
+        }
+    }
+}
+
+impl<S> fmt::Debug for Driver<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("node", &self.node).field("task", &self.task).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,321 @@
+//! The replies a server owes on one connection, oldest first. No socket, no clock, no task.
+//!
+//! [`submit`](Pipeline::submit) turns calls into bytes, [`receive`](Pipeline::receive) turns bytes into answers, and
+//! [`abandon`](Pipeline::abandon) ends it: everybody whose request was written learns the one cause, and the rest is
+//! given back unsent.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::Wakes;
+use super::call::{Call, Lookup};
+use crate::error::{Delivery, Error, ErrorKind};
+use crate::item::{Cas, Item};
+use crate::node_id::NodeId;
+use crate::protocol::{
+    Body, Decoder, Expect, Key, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, ProtocolError, Refusal, Reply, Request, Value,
+    encode, encode_get_key, encode_get_start, encode_line_end,
+};
+
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    node: NodeId,
+    decoder: Decoder,
+    owed: VecDeque<Owed>,
+    /// The keys of the retrieval at the head are all answered, its `END` has not come.
+    end_due: bool,
+    /// Bytes encoded since the connection began.
+    encoded: u64,
+    /// Replies and values received since the connection began.
+    received: u64,
+}
+
+/// What one call still waits for from one line on the wire.
+#[derive(Debug)]
+struct Owed {
+    call: Arc<Call>,
+    /// Where the line begins in all that was ever encoded.
+    start: u64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// Keys `next..end` of the call, in a retrieval line that may hold other calls' keys too.
+    Keys {
+        next: usize,
+        end: usize,
+        /// No further keys follow in the line, only `END`.
+        last: bool,
+    },
+    Reply(Expect),
+}
+
+/// Why a connection cannot go on.
+#[derive(Debug)]
+pub(super) enum Poison {
+    Protocol(ProtocolError),
+    /// An error line that leaves the stream in doubt.
+    Refused(Refusal),
+}
+
+impl Pipeline {
+    pub(super) fn new(node: NodeId, max_value: usize) -> Self {
+        Self { node, decoder: Decoder::new(max_value), owed: VecDeque::new(), end_due: false, encoded: 0, received: 0 }
+    }
+
+    /// Whether the server owes nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.owed.is_empty() && !self.end_due
+    }
+
+    /// How many replies and values have come; grows as long as the server answers.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether the end of input here would cut a reply short.
+    pub(super) fn is_inside_a_reply(&self, input: &BytesMut) -> bool {
+        !input.is_empty() || self.end_due || self.decoder.is_inside_a_value()
+    }
+
+    /// Encodes a batch of calls, and notes what is owed for them. All gets in it share as few lines as the limits on a
+    /// line allow: the cheapest form there is, for client and server.
+    pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
+        let mut gets = std::mem::take(batch);
+        // Calls that are no gets go first, in their order. Nobody can tell: none of the batch was answered when the
+        // last of it was asked for.
+        gets.retain(|call| {
+            if matches!(call.request(), Request::Get { .. }) {
+                return true;
+            }
+            let before = out.len();
+            encode(call.request(), out);
+            let what = What::Reply(call.request().expect());
+            self.owed.push_back(Owed { call: Arc::clone(call), start: self.encoded, what });
+            self.encoded += (out.len() - before) as u64;
+            false
+        });
+        if !gets.is_empty() {
+            self.submit_gets(&gets, out);
+            gets.clear();
+        }
+        // The caller's buffer is kept for its room.
+        *batch = gets;
+    }
+
+    fn submit_gets(&mut self, gets: &VecDeque<Arc<Call>>, out: &mut BytesMut) {
+        // One `gets` among them makes the line a `gets`: the others do not look at the version it brings.
+        let cas = gets.iter().any(|call| matches!(call.request(), Request::Get { cas: true, .. }));
+        let mut line = Line::begin(cas, out);
+        for call in gets {
+            let Request::Get { keys, .. } = call.request() else { continue };
+            let keys = keys.as_slice();
+            let mut next = 0;
+            for (index, key) in keys.iter().enumerate() {
+                if !line.has_room_for(key, out) {
+                    self.owe_keys(call, next, index);
+                    self.end_line(line, out);
+                    line = Line::begin(cas, out);
+                    next = index;
+                }
+                encode_get_key(key, out);
+                line.keys += 1;
+            }
+            self.owe_keys(call, next, keys.len());
+        }
+        self.end_line(line, out);
+    }
+
+    fn owe_keys(&mut self, call: &Arc<Call>, next: usize, end: usize) {
+        if next < end {
+            let what = What::Keys { next, end, last: false };
+            self.owed.push_back(Owed { call: Arc::clone(call), start: self.encoded, what });
+        }
+    }
+
+    fn end_line(&mut self, line: Line, out: &mut BytesMut) {
+        encode_line_end(out);
+        if let Some(Owed { what: What::Keys { last, .. }, .. }) = self.owed.back_mut() {
+            *last = true;
+        }
+        self.encoded += (out.len() - line.start) as u64;
+    }
+
+    /// Takes every whole reply off the front of `input` and hands it to whom it belongs.
+    pub(super) fn receive(&mut self, input: &mut BytesMut, wakes: &mut Wakes) -> Result<(), Poison> {
+        while !input.is_empty() {
+            let expect = match self.owed.front() {
+                _ if self.end_due => Expect::End,
+                Some(Owed { what: What::Keys { .. }, .. }) => Expect::Values,
+                Some(Owed { what: What::Reply(expect), .. }) => *expect,
+                None => return Err(Poison::Protocol(ProtocolError::Unrequested)),
+            };
+            let owed = &mut self.owed;
+            let claim = |key: &[u8]| claim(owed, key, wakes);
+            let Some(reply) = self.decoder.decode(expect, input, claim).map_err(Poison::Protocol)? else {
+                return Ok(());
+            };
+            self.received += 1;
+            match reply {
+                Reply::Refused(refusal) if !expect.survives(&refusal) => return Err(Poison::Refused(refusal)),
+                Reply::Value(value) => self.value(value, wakes),
+                Reply::End => self.end(wakes),
+                reply => self.reply(reply, wakes),
+            }
+        }
+        Ok(())
+    }
+
+    /// A value whose key was claimed, and so belongs to the first key at the head.
+    fn value(&mut self, value: Value, wakes: &mut Wakes) {
+        let Some(Owed { call, what: What::Keys { next, end, last }, .. }) = self.owed.front_mut() else { return };
+        wakes.add(call.settle(*next, lookup(value, call, &self.node)));
+        *next += 1;
+        if next == end {
+            self.end_due = *last;
+            self.owed.pop_front();
+        }
+    }
+
+    /// The end of a retrieval: the keys of its line that are not yet answered are not there.
+    fn end(&mut self, wakes: &mut Wakes) {
+        if std::mem::take(&mut self.end_due) {
+            return;
+        }
+        while let Some(Owed { call, what: What::Keys { next, end, last }, .. }) = self.owed.pop_front() {
+            wakes.add(call.settle_misses(next, end));
+            if last {
+                return;
+            }
+        }
+    }
+
+    fn reply(&mut self, reply: Reply, wakes: &mut Wakes) {
+        let Some(Owed { call, .. }) = self.owed.pop_front() else { return };
+        let result = match reply {
+            Reply::Refused(refusal) => Err(refused(&refusal, Delivery::Answered).on(&self.node)),
+            reply => Ok(reply),
+        };
+        wakes.add(call.reply(result));
+    }
+
+    /// Fails the calls whose deadline has passed; their replies are still owed, and are dropped when they come. Says
+    /// when the next deadline is.
+    pub(super) fn sweep(&self, now: Instant, wakes: &mut Wakes) -> Option<Instant> {
+        let mut error = None;
+        let mut next = None::<Instant>;
+        for Owed { call, .. } in &self.owed {
+            let deadline = call.deadline();
+            if deadline > now {
+                next = Some(next.map_or(deadline, |next| next.min(deadline)));
+            } else {
+                let error =
+                    error.get_or_insert_with(|| Error::new(ErrorKind::Timeout, Delivery::Unknown).on(&self.node));
+                wakes.add(call.fail(error));
+            }
+        }
+        next
+    }
+
+    /// The earliest deadline among the calls owed a reply, over or not.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        self.owed.iter().map(|owed| owed.call.deadline()).min()
+    }
+
+    /// Ends the connection for everybody: calls of which any byte was written fail with `error`, those before which the
+    /// writing stopped are given back, unsent.
+    pub(super) fn abandon(&mut self, written: u64, error: &Error, wakes: &mut Wakes) -> VecDeque<Arc<Call>> {
+        self.end_due = false;
+        let first_unsent = self.owed.partition_point(|owed| owed.start < written);
+        let mut unsent: VecDeque<Arc<Call>> = VecDeque::new();
+        for Owed { call, .. } in self.owed.drain(first_unsent..) {
+            // The keys of one call may stand in several lines.
+            if !unsent.back().is_some_and(|last| Arc::ptr_eq(last, &call)) {
+                unsent.push_back(call);
+            }
+        }
+        for Owed { call, .. } in self.owed.drain(..) {
+            wakes.add(call.fail(error));
+        }
+        unsent
+    }
+}
+
+/// A retrieval line being written.
+struct Line {
+    start: usize,
+    keys: usize,
+}
+
+impl Line {
+    fn begin(cas: bool, out: &mut BytesMut) -> Self {
+        let start = out.len();
+        encode_get_start(cas, out);
+        Self { start, keys: 0 }
+    }
+
+    fn has_room_for(&self, key: &Key, out: &BytesMut) -> bool {
+        let bytes = out.len() - self.start + 1 + key.as_bytes().len();
+        self.keys == 0 || (self.keys < LARGEST_LINE_KEYS && bytes <= LARGEST_LINE_BYTES)
+    }
+}
+
+/// Finds the key among those of the line at the head that are not yet answered, and brings it to the front: values
+/// come in the order asked for, so the keys passed over are not there. A key that is not among them changes nothing.
+fn claim(owed: &mut VecDeque<Owed>, key: &[u8], wakes: &mut Wakes) -> bool {
+    let mut found = None;
+    'line: for (at, Owed { call, what, .. }) in owed.iter().enumerate() {
+        let (What::Keys { next, end, last }, Request::Get { keys, .. }) = (what, call.request()) else { break };
+        for (index, asked) in keys.as_slice()[*next..*end].iter().enumerate() {
+            if asked.as_bytes() == key {
+                found = Some((at, next + index));
+                break 'line;
+            }
+        }
+        if *last {
+            break;
+        }
+    }
+    let Some((at, index)) = found else { return false };
+    for Owed { call, what, .. } in owed.drain(..at) {
+        if let What::Keys { next, end, .. } = what {
+            wakes.add(call.settle_misses(next, end));
+        }
+    }
+    if let Some(Owed { call, what: What::Keys { next, .. }, .. }) = owed.front_mut() {
+        wakes.add(call.settle_misses(*next, index));
+        *next = index;
+    }
+    true
+}
+
+fn lookup(value: Value, call: &Call, node: &NodeId) -> Lookup {
+    let wants_cas = matches!(call.request(), Request::Get { cas: true, .. });
+    match value {
+        Value { body: Body::TooLarge { len }, .. } => Err(Error::new(ErrorKind::TooLarge, Delivery::Answered)
+            .on(node)
+            .saying(format!("the stored value of {len} bytes is over the client's limit"))),
+        Value { cas: None, .. } if wants_cas => {
+            Err(Error::new(ErrorKind::Protocol, Delivery::Answered).on(node).saying("a value without its version"))
+        }
+        Value { flags, cas, body: Body::Whole(value) } => {
+            Ok(Some(Item { value, flags, cas: cas.filter(|_| wants_cas).map(Cas) }))
+        }
+    }
+}
+
+/// The error an error line stands for.
+pub(super) fn refused(refusal: &Refusal, delivery: Delivery) -> Error {
+    let kind = if refusal.is_too_large() {
+        ErrorKind::TooLarge
+    } else if refusal.is_unauthenticated() {
+        ErrorKind::Auth
+    } else {
+        ErrorKind::Server
+    };
+    Error::new(kind, delivery).saying(refusal.line())
+}

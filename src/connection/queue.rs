@@ -1,0 +1,398 @@
+//! Where calls wait for a connection: one bounded queue per node, drained by the node's connections.
+//!
+//! What is in here has not been sent. It stays through the loss of a connection, until another one takes it, its
+//! deadline passes, or its caller goes away. One short mutex guards it, never held across an await, a system call or a
+//! wake-up.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::call::{Call, Ticket};
+use super::{Wakes, lock};
+use crate::error::{Delivery, Error, ErrorKind};
+use crate::node_id::NodeId;
+
+/// A batch takes calls up to about this many bytes, so that no single batch keeps the next waiting for long. The
+/// replies owed on a connection are bounded with it.
+const BATCH_BYTES: usize = 256 * 1024;
+/// And up to this many calls.
+const BATCH_CALLS: usize = 1024;
+
+/// How much may wait at one node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLimits {
+    pub(crate) calls: usize,
+    pub(crate) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    node: NodeId,
+    limits: QueueLimits,
+    state: Mutex<State>,
+    /// Told whenever room is made while somebody waits for it.
+    space: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Arc<Call>>,
+    bytes: usize,
+    /// How many callers wait for room.
+    crowd: usize,
+    /// One per connection of the node.
+    tasks: Vec<Task>,
+    /// When the first task has promised to look for passed deadlines.
+    sweep_at: Option<Instant>,
+    /// New calls are turned away with this: the node cannot be reached.
+    refusing: Option<Error>,
+    /// The node has left: nothing is taken in, for good.
+    closed: bool,
+}
+
+/// A connection's task, as the queue knows it.
+#[derive(Debug, Default)]
+struct Task {
+    waker: Option<Waker>,
+    /// It has nothing under way and waits to be told of a call.
+    idle: bool,
+}
+
+enum Refused {
+    Full,
+    Because(Error),
+}
+
+impl Queue {
+    pub(crate) fn new(node: NodeId, limits: QueueLimits, connections: usize) -> Self {
+        let tasks = std::iter::repeat_with(Task::default).take(connections).collect();
+        let state = State { tasks, ..State::default() };
+        Self { node, limits, state: Mutex::new(state), space: Notify::new() }
+    }
+
+    /// Puts a call in the queue, waiting for room until its deadline at the most.
+    ///
+    /// Cancel safe: nothing is queued unless a ticket is given, and dropping that takes the call back.
+    pub(crate) async fn enter(self: &Arc<Self>, call: &Arc<Call>) -> Result<Ticket, Error> {
+        match self.push(call) {
+            Ok(()) => {}
+            Err(Refused::Because(error)) => return Err(error),
+            Err(Refused::Full) => self.enter_when_there_is_room(call).await?,
+        }
+        Ok(Ticket::new(Arc::clone(call), Arc::clone(self)))
+    }
+
+    async fn enter_when_there_is_room(&self, call: &Arc<Call>) -> Result<(), Error> {
+        let _in_crowd = InCrowd::join(self);
+        loop {
+            let mut room = std::pin::pin!(self.space.notified());
+            // From here on no notice is missed, so that asking once more settles it.
+            room.as_mut().enable();
+            match self.push(call) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Because(error)) => return Err(error),
+                Err(Refused::Full) => {}
+            }
+            if timeout_at(call.deadline(), room).await.is_err() {
+                return Err(Error::not_sent(ErrorKind::Overloaded).on(&self.node));
+            }
+        }
+    }
+
+    fn push(&self, call: &Arc<Call>) -> Result<(), Refused> {
+        let weight = call.request().weight();
+        let wake = {
+            let mut state = lock(&self.state);
+            if state.closed {
+                let gone = Error::not_sent(ErrorKind::Unavailable).on(&self.node).saying("the node has left");
+                return Err(Refused::Because(gone));
+            }
+            if let Some(error) = &state.refusing {
+                return Err(Refused::Because(error.clone()));
+            }
+            // A call heavier than the whole limit may pass alone, or it could never pass.
+            let fits = state.bytes + weight <= self.limits.bytes || state.waiting.is_empty();
+            if state.waiting.len() >= self.limits.calls || !fits {
+                return Err(Refused::Full);
+            }
+            state.waiting.push_back(Arc::clone(call));
+            state.bytes += weight;
+            state.whom_to_tell(call.deadline())
+        };
+        if let Some(waker) = wake {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Moves the next batch into `batch`. With nothing to take, the task is noted as idle, to be woken by the next call.
+    pub(super) fn take_batch(&self, task: usize, waker: &Waker, batch: &mut VecDeque<Arc<Call>>) {
+        let (crowded, wake) = {
+            let mut state = lock(&self.state);
+            let mut bytes = 0;
+            while batch.len() < BATCH_CALLS && bytes < BATCH_BYTES {
+                let Some(call) = state.waiting.pop_front() else { break };
+                let weight = call.request().weight();
+                bytes += weight;
+                state.bytes -= weight;
+                batch.push_back(call);
+            }
+            let idle = batch.is_empty();
+            state.note_task(task, waker, idle);
+            (!idle && state.crowd > 0, state.whom_to_tell_of_the_rest())
+        };
+        if crowded {
+            self.space.notify_waiters();
+        }
+        if let Some(waker) = wake {
+            waker.wake();
+        }
+    }
+
+    /// Puts back, at the front, calls a connection took and then could not write a byte of.
+    pub(super) fn put_back(&self, calls: impl DoubleEndedIterator<Item = Arc<Call>>) {
+        let mut state = lock(&self.state);
+        for call in calls.rev().filter(|call| !call.is_over()) {
+            state.bytes += call.request().weight();
+            state.waiting.push_front(call);
+        }
+        // Whatever promise was made to look for passed deadlines was made without these.
+        state.sweep_at = None;
+        let wake = state.whom_to_tell_of_the_rest();
+        drop(state);
+        if let Some(waker) = wake {
+            waker.wake();
+        }
+    }
+
+    /// A task has no connection to put calls on any more; whatever was left to it is another's.
+    pub(super) fn leave(&self, task: usize) {
+        let wake = {
+            let mut state = lock(&self.state);
+            if let Some(task) = state.tasks.get_mut(task) {
+                task.idle = false;
+            }
+            state.whom_to_tell_of_the_rest()
+        };
+        if let Some(waker) = wake {
+            waker.wake();
+        }
+    }
+
+    /// From now on until [`admit`](Self::admit), calls fail at once, and so do those that wait.
+    pub(crate) fn refuse(&self, error: &Error) {
+        let mut wakes = Wakes::default();
+        let mut state = lock(&self.state);
+        state.refusing = Some(error.clone());
+        state.fail_all(error, &mut wakes);
+        drop(state);
+        self.space.notify_waiters();
+    }
+
+    pub(crate) fn admit(&self) {
+        lock(&self.state).refusing = None;
+    }
+
+    /// No call is taken in ever again, and those that wait fail.
+    pub(crate) fn close(&self) {
+        let gone = Error::not_sent(ErrorKind::Unavailable).on(&self.node).saying("the node has left");
+        let mut wakes = Wakes::default();
+        let mut state = lock(&self.state);
+        state.closed = true;
+        state.fail_all(&gone, &mut wakes);
+        drop(state);
+        self.space.notify_waiters();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
+    /// Takes a call out, if no connection has taken it yet: its caller has gone.
+    pub(super) fn take_back(&self, call: &Arc<Call>) {
+        let crowded = {
+            let mut state = lock(&self.state);
+            let Some(at) = state.waiting.iter().position(|waiting| Arc::ptr_eq(waiting, call)) else { return };
+            state.waiting.remove(at);
+            state.bytes -= call.request().weight();
+            state.crowd > 0
+        };
+        if crowded {
+            self.space.notify_waiters();
+        }
+    }
+
+    /// Fails the calls whose deadline has passed and says when the next one does.
+    fn sweep(&self, now: Instant) -> Option<Instant> {
+        let mut wakes = Wakes::default();
+        let mut late = Vec::new();
+        let mut state = lock(&self.state);
+        let mut next = None::<Instant>;
+        state.waiting.retain(|waiting| {
+            let deadline = waiting.deadline();
+            if deadline <= now {
+                late.push(Arc::clone(waiting));
+                return false;
+            }
+            next = Some(next.map_or(deadline, |next| next.min(deadline)));
+            true
+        });
+        state.bytes -= late.iter().map(|call| call.request().weight()).sum::<usize>();
+        state.sweep_at = next;
+        let crowded = state.crowd > 0;
+        drop(state);
+        if !late.is_empty() {
+            let error = Error::new(ErrorKind::Timeout, Delivery::NotSent).on(&self.node);
+            late.iter().for_each(|call| wakes.add(call.fail(&error)));
+            if crowded {
+                self.space.notify_waiters();
+            }
+        }
+        next
+    }
+
+    /// When the next sweep is due, for the first task, which keeps that promise.
+    fn sweep_at(&self, waker: &Waker) -> Option<Instant> {
+        let mut state = lock(&self.state);
+        state.note_waker(0, waker);
+        state.promise_sweep();
+        state.sweep_at
+    }
+}
+
+impl State {
+    /// Who must hear of a call that was just queued: a connection with nothing to do, or else the first task, if it
+    /// would look for passed deadlines too late.
+    fn whom_to_tell(&mut self, deadline: Instant) -> Option<Waker> {
+        if let Some(task) = self.tasks.iter_mut().find(|task| task.idle) {
+            task.idle = false;
+            return task.waker.clone();
+        }
+        if self.sweep_at.is_none_or(|at| deadline < at) {
+            self.sweep_at = Some(deadline);
+            return self.first_task();
+        }
+        None
+    }
+
+    fn first_task(&self) -> Option<Waker> {
+        self.tasks.first().and_then(|task| task.waker.clone())
+    }
+
+    /// Without a promise yet, the earliest deadline waiting becomes one.
+    fn promise_sweep(&mut self) {
+        if self.sweep_at.is_none() {
+            self.sweep_at = self.waiting.iter().map(|call| call.deadline()).min();
+        }
+    }
+
+    /// Who must hear that calls are left waiting, if any are, now that a connection took its fill or went away.
+    fn whom_to_tell_of_the_rest(&mut self) -> Option<Waker> {
+        let deadline = self.waiting.front()?.deadline();
+        self.whom_to_tell(deadline)
+    }
+
+    fn note_waker(&mut self, task: usize, waker: &Waker) {
+        let Some(task) = self.tasks.get_mut(task) else { return };
+        match &mut task.waker {
+            Some(known) if known.will_wake(waker) => {}
+            known => *known = Some(waker.clone()),
+        }
+    }
+
+    fn note_task(&mut self, task: usize, waker: &Waker, idle: bool) {
+        self.note_waker(task, waker);
+        if let Some(task) = self.tasks.get_mut(task) {
+            task.idle = idle;
+        }
+    }
+
+    fn fail_all(&mut self, error: &Error, wakes: &mut Wakes) {
+        self.bytes = 0;
+        self.sweep_at = None;
+        for call in self.waiting.drain(..) {
+            wakes.add(call.fail(error));
+        }
+    }
+}
+
+/// Counts a caller among those who wait for room, for as long as it lives.
+struct InCrowd<'a>(&'a Queue);
+
+impl<'a> InCrowd<'a> {
+    fn join(queue: &'a Queue) -> Self {
+        lock(&queue.state).crowd += 1;
+        Self(queue)
+    }
+}
+
+impl Drop for InCrowd<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).crowd -= 1;
+    }
+}
+
+/// Keeps the deadlines of what waits in a queue: one timer per node, armed only while something waits. Held by the
+/// node's first task, whatever that is doing.
+#[derive(Debug)]
+pub(crate) struct Sweeper {
+    queue: Arc<Queue>,
+    timer: Timer,
+}
+
+impl Sweeper {
+    pub(crate) fn new(queue: Arc<Queue>) -> Self {
+        Self { queue, timer: Timer::default() }
+    }
+
+    /// Never completes. Cancel safe: to be run beside whatever else the task does.
+    pub(crate) async fn run(&mut self) {
+        std::future::poll_fn(|cx| {
+            self.poll(cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        let Some(mut due) = self.queue.sweep_at(cx.waker()) else { return };
+        while self.timer.poll(due, cx).is_ready() {
+            match self.queue.sweep(Instant::now()) {
+                Some(next) => due = next,
+                None => return,
+            }
+        }
+    }
+}
+
+/// A timer that is touched only when it must fire earlier than it would, so that the busy never touch it at all.
+#[derive(Debug, Default)]
+pub(super) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    armed: bool,
+}
+
+impl Timer {
+    /// Ready once `due` has passed. Woken at `due` or before.
+    pub(super) fn poll(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        loop {
+            if !self.armed || due < sleep.deadline() {
+                sleep.as_mut().reset(due);
+                self.armed = true;
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.armed = false;
+            if due <= sleep.deadline() {
+                return Poll::Ready(());
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Whatever is asked, in whatever order, however split, whoever goes away: each caller gets its own answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::time::{Instant, sleep};
+
+use super::super::{Answer, Call};
+use super::Rig;
+use super::peer::{get, set};
+use crate::protocol::{Key, Keys, Reply, Request};
+
+#[derive(Debug, Clone)]
+enum Step {
+    Get(u8),
+    GetMany(Vec<u8>),
+    Set(u8),
+    Pause(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Step, bool)>> {
+    let step = prop_oneof![
+        4 => any::<u8>().prop_map(Step::Get),
+        1 => prop::collection::vec(any::<u8>(), 1..130).prop_map(Step::GetMany),
+        2 => any::<u8>().prop_map(Step::Set),
+        2 => (0u8..4).prop_map(Step::Pause),
+    ];
+    prop::collection::vec((step, prop::bool::weighted(0.2)), 1..60)
+}
+
+fn key(number: u8) -> String {
+    format!("k{number}")
+}
+
+/// What the peer answers to a get of a key: every third is not there, and no two values are alike.
+fn value(key: &str) -> Option<Bytes> {
+    let number: usize = key[1..].parse().unwrap();
+    (!number.is_multiple_of(3)).then(|| Bytes::from(format!("{key}\r\nEND\r\n").repeat(number)))
+}
+
+/// Answers what it reads, in pieces of the given sizes.
+async fn serve(io: tokio::io::DuplexStream, sizes: Vec<usize>) {
+    let (read, mut write) = tokio::io::split(io);
+    let mut read = BufReader::new(read);
+    let mut sizes = sizes.into_iter().cycle();
+    loop {
+        let mut line = String::new();
+        if read.read_line(&mut line).await.unwrap_or(0) == 0 {
+            return;
+        }
+        let mut words = line.split_whitespace();
+        let mut out = Vec::new();
+        if words.next() == Some("set") {
+            let len: usize = words.nth(3).unwrap().parse().unwrap();
+            read.read_exact(&mut vec![0; len + 2]).await.unwrap();
+            out.extend_from_slice(b"STORED\r\n");
+        } else {
+            for key in words {
+                if let Some(value) = value(key) {
+                    out.extend_from_slice(format!("VALUE {key} 0 {}\r\n", value.len()).as_bytes());
+                    out.extend_from_slice(&value);
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+            out.extend_from_slice(b"END\r\n");
+        }
+        let mut rest = &out[..];
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(sizes.next().unwrap_or(1000).clamp(1, rest.len()));
+            if write.write_all(piece).await.is_err() {
+                return;
+            }
+            tokio::task::yield_now().await;
+            rest = after;
+        }
+    }
+}
+
+async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
+    let rig = Rig::new();
+    let (ours, theirs) = tokio::io::duplex(2048);
+    tokio::spawn(serve(theirs, sizes));
+    let node = "mc-0".parse().unwrap();
+    let mut driver = super::Driver::new(ours, Arc::clone(&rig.queue), node, 1, 1 << 20, Duration::from_secs(60));
+    tokio::spawn(async move { driver.run().await });
+
+    let mut waiting = Vec::new();
+    for (step, goes_away) in steps {
+        let (request, keys) = match step {
+            Step::Pause(ms) => {
+                sleep(Duration::from_millis(u64::from(ms))).await;
+                continue;
+            }
+            Step::Get(number) => (get(&key(number)), vec![key(number)]),
+            Step::Set(number) => (set(&key(number), "flush_all\r\n"), Vec::new()),
+            Step::GetMany(numbers) => {
+                let keys: Vec<_> = numbers.into_iter().map(key).collect();
+                let asked = keys.iter().map(|key| Key::new(key).unwrap()).collect();
+                (Request::Get { keys: Keys::Many(asked), cas: false }, keys)
+            }
+        };
+        let call = Arc::new(Call::new(request, Instant::now() + Duration::from_secs(30)));
+        let ticket = rig.queue.enter(&call).await.unwrap();
+        if goes_away {
+            // Half of them at once, half when they may be on the wire.
+            if keys.len().is_multiple_of(2) {
+                tokio::task::yield_now().await;
+            }
+            drop(ticket);
+        } else {
+            waiting.push((ticket, keys));
+        }
+    }
+    for (ticket, keys) in waiting {
+        let answer = tokio::time::timeout(Duration::from_secs(40), ticket).await.expect("a hang");
+        let found: Vec<_> = match answer {
+            Answer::Reply(reply) => {
+                assert_eq!(reply.unwrap(), Reply::Stored);
+                continue;
+            }
+            Answer::One(lookup) => vec![lookup],
+            Answer::Many(lookups) => lookups,
+        };
+        let found: Vec<_> = found.into_iter().map(|lookup| lookup.unwrap().map(|item| item.value)).collect();
+        assert_eq!(found, keys.iter().map(|key| value(key)).collect::<Vec<_>>());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn each_caller_gets_its_own_answer(steps in steps(), sizes in prop::collection::vec(1usize..700, 1..20)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(run(steps, sizes));
+    }
+}

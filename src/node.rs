@@ -1,0 +1,197 @@
+//! One server: its queue, the few connections that drain it, and what is known of their health.
+
+mod keeper;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::keeper::Keeper;
+use crate::config::Settings;
+use crate::connection::{Call, Queue, Ticket};
+use crate::discovery::Addresses;
+use crate::error::Error;
+use crate::node_id::NodeId;
+
+/// One server. Dropping it ends its tasks and closes its connections.
+#[derive(Debug)]
+pub(crate) struct Node {
+    shared: Arc<Shared>,
+    orders: watch::Sender<Orders>,
+    /// Aborted when dropped, and with them everything they own.
+    _keepers: JoinSet<()>,
+}
+
+/// What a node and its connections' tasks share.
+#[derive(Debug)]
+struct Shared {
+    id: NodeId,
+    queue: Arc<Queue>,
+    addresses: Addresses,
+    settings: Settings,
+    health: watch::Sender<Health>,
+}
+
+/// What the connections are told from above.
+#[derive(Debug, Clone, Default)]
+struct Orders {
+    /// Where discovery says the node is; empty if it does not say.
+    listed: Vec<IpAddr>,
+    retired: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Health {
+    /// The peer of each connection that is up.
+    connected: Vec<Option<SocketAddr>>,
+    /// A dial has failed, and none has succeeded since.
+    unreachable: bool,
+    /// The first dial has ended, one way or the other.
+    settled: bool,
+    /// Connection tasks that have not ended.
+    running: usize,
+}
+
+/// Whether a node can be talked to right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NodeState {
+    /// A connection is being opened; requests wait for it.
+    Connecting,
+    /// At least one connection is up.
+    Connected,
+    /// The last dial failed; requests fail at once while dialling goes on in the background.
+    Unreachable,
+}
+
+impl Node {
+    /// Begins to connect.
+    pub(crate) fn open(id: NodeId, listed: Vec<IpAddr>, addresses: Addresses, settings: Settings) -> Self {
+        let connections = settings.connections;
+        let health =
+            Health { connected: vec![None; connections], unreachable: false, settled: false, running: connections };
+        let shared = Arc::new(Shared {
+            queue: Arc::new(Queue::new(id.clone(), settings.queue, connections)),
+            id,
+            addresses,
+            settings,
+            health: watch::Sender::new(health),
+        });
+        let orders = watch::Sender::new(Orders { listed, retired: false });
+        let mut keepers = JoinSet::new();
+        for index in 0..connections {
+            keepers.spawn(Keeper::new(Arc::clone(&shared), index, orders.subscribe()).run());
+        }
+        Self { shared, orders, _keepers: keepers }
+    }
+
+    pub(crate) fn id(&self) -> &NodeId {
+        &self.shared.id
+    }
+
+    /// Puts a call in the node's queue. Fails at once if the node cannot be reached, and with `Overloaded` if the queue
+    /// stays full until the call's deadline.
+    pub(crate) async fn call(&self, call: &Arc<Call>) -> Result<Ticket, Error> {
+        self.shared.queue.enter(call).await
+    }
+
+    /// Where discovery says the node is now. A connection to an address that is not listed any more is replaced.
+    pub(crate) fn follow(&self, listed: &[IpAddr]) {
+        self.orders.send_if_modified(|orders| {
+            let differs = orders.listed != listed;
+            if differs {
+                orders.listed = listed.to_vec();
+            }
+            differs
+        });
+    }
+
+    /// Waits until the first dial has ended, one way or the other.
+    pub(crate) async fn settled(&self) {
+        let mut health = self.shared.health.subscribe();
+        // The sender lives in `self`.
+        let _ = health.wait_for(|health| health.settled).await;
+    }
+
+    /// Lets what is queued and under way be answered, for at most `limit`, then closes.
+    pub(crate) async fn retire(&self, limit: Duration) {
+        self.orders.send_modify(|orders| orders.retired = true);
+        let mut health = self.shared.health.subscribe();
+        let _ = timeout(limit, health.wait_for(|health| health.running == 0)).await;
+        self.shared.queue.close();
+    }
+
+    /// Whether the node takes no more requests because it has left.
+    pub(crate) fn has_left(&self) -> bool {
+        self.shared.queue.is_closed()
+    }
+
+    pub(crate) fn state(&self) -> NodeState {
+        let health = self.shared.health.borrow();
+        if health.connected.iter().any(Option::is_some) {
+            NodeState::Connected
+        } else if health.unreachable {
+            NodeState::Unreachable
+        } else {
+            NodeState::Connecting
+        }
+    }
+
+    /// The address of the connection in use, if one is up.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.shared.health.borrow().connected.iter().copied().flatten().next()
+    }
+}
+
+impl Shared {
+    /// A connection is up: requests are admitted.
+    fn connected(&self, index: usize, peer: SocketAddr) {
+        self.health.send_modify(|health| {
+            health.connected[index] = Some(peer);
+            health.unreachable = false;
+            health.settled = true;
+            // Within the closure, so that no two connections can disagree about what holds.
+            self.queue.admit();
+        });
+    }
+
+    /// A connection is gone. Requests wait: the next dial comes at once.
+    fn disconnected(&self, index: usize) {
+        self.health.send_modify(|health| health.connected[index] = None);
+    }
+
+    /// A dial failed: requests fail at once, unless another connection serves them.
+    fn unreachable(&self, error: &Error) {
+        self.health.send_modify(|health| {
+            health.settled = true;
+            if health.connected.iter().all(Option::is_none) {
+                health.unreachable = true;
+                self.queue.refuse(error);
+            }
+        });
+    }
+
+    /// The node is to be found elsewhere: requests wait for the dial that is about to be made.
+    fn moved(&self) {
+        self.health.send_modify(|health| {
+            health.unreachable = false;
+            self.queue.admit();
+        });
+    }
+
+    /// A connection's task has ended. Without any, nobody would ever answer.
+    fn ended(&self, index: usize) {
+        self.health.send_modify(|health| {
+            health.connected[index] = None;
+            health.settled = true;
+            health.running -= 1;
+            if health.running == 0 {
+                self.queue.close();
+            }
+        });
+    }
+}

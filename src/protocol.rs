@@ -1,0 +1,254 @@
+//! memcached's text protocol, without I/O: requests become bytes, bytes become replies.
+//!
+//! Nothing here knows a socket, a clock or a task. Adding a command is: a [`Request`] variant, its line in `encode`,
+//! the [`Expect`] that says which replies may answer it, and, if it has one, a new reply word in `decode`.
+
+mod decode;
+mod encode;
+mod scan;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+pub(crate) use self::decode::Decoder;
+pub(crate) use self::encode::{encode, encode_get_key, encode_get_start, encode_line_end};
+
+pub(crate) use crate::key::Key;
+
+/// A retrieval line holds at most this many keys, so that one slow line does not hold up everybody's values.
+pub(crate) const LARGEST_LINE_KEYS: usize = 100;
+/// And is at most this long, unless a single key is longer. Servers read `get` and `gets` lines of any length.
+pub(crate) const LARGEST_LINE_BYTES: usize = 8 * 1024;
+
+/// The largest item any memcached can be told to hold (`-I 1024m`): a longer declared length is not a length.
+pub(crate) const LARGEST_ITEM: usize = 1 << 30;
+
+/// What a caller asks of one server.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// One or many keys; merged on the wire with whatever other gets are waiting.
+    Get {
+        keys: Keys,
+        cas: bool,
+    },
+    Store {
+        verb: StoreVerb,
+        key: Key,
+        flags: u32,
+        exptime: u32,
+        value: Bytes,
+    },
+    Delete {
+        key: Key,
+    },
+    Touch {
+        key: Key,
+        exptime: u32,
+    },
+    Arithmetic {
+        verb: ArithmeticVerb,
+        key: Key,
+        delta: u64,
+    },
+    Version,
+    FlushAll,
+}
+
+/// The keys of a get. One is by far the most common, and costs no allocation.
+#[derive(Debug)]
+pub(crate) enum Keys {
+    One(Key),
+    Many(Vec<Key>),
+}
+
+impl Keys {
+    pub(crate) fn as_slice(&self) -> &[Key] {
+        match self {
+            Self::One(key) => std::slice::from_ref(key),
+            Self::Many(keys) => keys,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreVerb {
+    Set,
+    Add,
+    Replace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArithmeticVerb {
+    Incr,
+    Decr,
+}
+
+impl Request {
+    /// Which replies may answer this request.
+    pub(crate) fn expect(&self) -> Expect {
+        match self {
+            Self::Get { .. } => Expect::Values,
+            Self::Store { .. } => Expect::Stored,
+            Self::Delete { .. } => Expect::Deleted,
+            Self::Touch { .. } => Expect::Touched,
+            Self::Arithmetic { .. } => Expect::Number,
+            Self::Version => Expect::Version,
+            Self::FlushAll => Expect::Ok,
+        }
+    }
+
+    /// The key that says where the request belongs; the first of several. None if it belongs to every node.
+    pub(crate) fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Get { keys, .. } => keys.as_slice().first(),
+            Self::Store { key, .. } | Self::Delete { key } | Self::Touch { key, .. } | Self::Arithmetic { key, .. } => {
+                Some(key)
+            }
+            Self::Version | Self::FlushAll => None,
+        }
+    }
+
+    /// About how many bytes the request takes in a queue and on the wire.
+    pub(crate) fn weight(&self) -> usize {
+        const LINE: usize = 48;
+        match self {
+            Self::Get { keys, .. } => LINE + keys.as_slice().iter().map(|key| key.as_bytes().len() + 1).sum::<usize>(),
+            Self::Store { key, value, .. } => LINE + key.as_bytes().len() + value.len(),
+            Self::Delete { key } | Self::Touch { key, .. } | Self::Arithmetic { key, .. } => {
+                LINE + key.as_bytes().len()
+            }
+            Self::Version | Self::FlushAll => LINE,
+        }
+    }
+}
+
+/// How the reply at the head of the stream may look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    /// Any number of `VALUE` blocks, then `END`.
+    Values,
+    /// The `END` of a retrieval all of whose keys are answered.
+    End,
+    Stored,
+    Deleted,
+    Touched,
+    Number,
+    Version,
+    Ok,
+}
+
+impl Expect {
+    /// Whether a reply other than an error line can answer such a request. One that cannot belongs to another
+    /// request: the stream is out of step.
+    fn admits(self, reply: &Reply) -> bool {
+        match reply {
+            Reply::Value(_) => self == Self::Values,
+            Reply::End => matches!(self, Self::Values | Self::End),
+            Reply::Stored | Reply::NotStored => self == Self::Stored,
+            Reply::Deleted => self == Self::Deleted,
+            Reply::Touched => self == Self::Touched,
+            Reply::NotFound => matches!(self, Self::Deleted | Self::Touched | Self::Number),
+            Reply::Number(_) => self == Self::Number,
+            Reply::Version(_) => self == Self::Version,
+            Reply::Ok => self == Self::Ok,
+            Reply::Refused(_) => true,
+        }
+    }
+
+    /// What an error line in answer to such a request leaves of the connection.
+    ///
+    /// A retrieval: servers of the 1.6 series drop replies already stacked for earlier commands, so nothing owed can be
+    /// trusted any more. A data block: unless the server is known to have swallowed it, it may have been run as
+    /// commands. A single line leaves nothing behind.
+    pub(crate) fn survives(self, refusal: &Refusal) -> bool {
+        if refusal.is_unauthenticated() {
+            return false;
+        }
+        match self {
+            Self::Values | Self::End => false,
+            Self::Stored => refusal.swallowed_the_body(),
+            Self::Deleted | Self::Touched | Self::Number | Self::Version | Self::Ok => true,
+        }
+    }
+}
+
+/// One reply, or one value of a retrieval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Value(Value),
+    End,
+    Stored,
+    NotStored,
+    Deleted,
+    Touched,
+    NotFound,
+    Number(u64),
+    Version(Box<str>),
+    Ok,
+    Refused(Refusal),
+}
+
+/// A value as it came; its key has been checked against those asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Value {
+    pub(crate) flags: u32,
+    pub(crate) cas: Option<u64>,
+    pub(crate) body: Body,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Body {
+    Whole(Bytes),
+    /// Longer than the client takes; read past and dropped.
+    TooLarge {
+        len: usize,
+    },
+}
+
+/// An error line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal(Box<str>);
+
+impl Refusal {
+    /// The whole line, such as `SERVER_ERROR out of memory storing object`.
+    pub(crate) fn line(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn is_too_large(&self) -> bool {
+        &*self.0 == "SERVER_ERROR object too large for cache"
+    }
+
+    pub(crate) fn is_unauthenticated(&self) -> bool {
+        self.0.starts_with("CLIENT_ERROR unauthenticated")
+    }
+
+    fn swallowed_the_body(&self) -> bool {
+        self.is_too_large() || &*self.0 == "SERVER_ERROR out of memory storing object"
+    }
+}
+
+/// Why a server's bytes are not an answer. The connection they came on is lost: where the next reply starts is unknown.
+///
+/// The text shows nothing of what came, for that may be part of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum ProtocolError {
+    #[error("a reply line is longer than any the protocol has")]
+    LineTooLong,
+    #[error("a reply line is not one the protocol has")]
+    Malformed,
+    #[error("a reply to another kind of request than the one it should answer")]
+    OutOfStep,
+    #[error("a value for a key that was not asked for, or out of order")]
+    WrongKey,
+    #[error("a value does not end where its length says")]
+    MissingTerminator,
+    #[error("a reply that nothing was asked for")]
+    Unrequested,
+}
+
+/// What a server said unasked, as far as it can be shown: only a line that is plainly an error is.
+pub(crate) fn unrequested_error_line(input: &[u8]) -> Option<String> {
+    let end = memchr::memchr(b'\n', input)?;
+    decode::error_line(input[..end].strip_suffix(b"\r")?).map(|refusal| refusal.0.into())
+}

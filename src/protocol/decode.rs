@@ -1,0 +1,377 @@
+//! Bytes to replies, however they are split on the way.
+//!
+//! The decoder is handed the read buffer again and again as it grows. It takes whole replies off its front and
+//! remembers how far it has looked, so that a byte is looked at once: a long answer that comes in many small pieces costs
+//! no more than one that comes at once.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::{Body, Expect, LARGEST_ITEM, ProtocolError, Refusal, Reply, Value, scan};
+
+/// Longer than any `VALUE` line (a key of 250 bytes and three numbers) and any error line a server is known to send.
+const MAX_LINE: usize = 2048;
+
+/// Values from this size on are split off the read buffer; smaller ones are copied, so that one that is kept does not
+/// keep the whole buffer.
+const COPY_BELOW: usize = 8 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    /// Values longer than this are read past.
+    max_value: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// At the start of a line, of which the first `scanned` bytes hold no line end.
+    Line { scanned: usize },
+    /// After a `VALUE` line.
+    Body { flags: u32, cas: Option<u64>, len: usize },
+    /// Inside a value that is too long to be kept.
+    Skip { flags: u32, cas: Option<u64>, len: usize, left: usize },
+}
+
+impl Decoder {
+    pub(crate) fn new(max_value: usize) -> Self {
+        Self { max_value, state: State::Line { scanned: 0 } }
+    }
+
+    /// Whether a reply has begun that is not yet whole. (Bytes of an unfinished line are still in the buffer.)
+    pub(crate) fn is_inside_a_value(&self) -> bool {
+        !matches!(self.state, State::Line { .. })
+    }
+
+    /// Takes the next reply off the front of `input`, or says `None` until more of it has come.
+    ///
+    /// `claim` is given the key of each `VALUE` line, once and before its body is waited for, and says whether it was
+    /// asked for.
+    pub(crate) fn decode(
+        &mut self,
+        expect: Expect,
+        input: &mut BytesMut,
+        claim: impl FnOnce(&[u8]) -> bool,
+    ) -> Result<Option<Reply>, ProtocolError> {
+        if let State::Line { scanned } = self.state {
+            let Some(end) = memchr::memchr(b'\n', &input[scanned..]).map(|at| scanned + at) else {
+                if input.len() > MAX_LINE {
+                    return Err(ProtocolError::LineTooLong);
+                }
+                self.state = State::Line { scanned: input.len() };
+                return Ok(None);
+            };
+            if end > MAX_LINE {
+                return Err(ProtocolError::LineTooLong);
+            }
+            let line = input[..end].strip_suffix(b"\r").ok_or(ProtocolError::Malformed)?;
+            let Some(value_line) = line.strip_prefix(b"VALUE ") else {
+                let reply = simple_reply(line, expect)?;
+                input.advance(end + 1);
+                self.state = State::Line { scanned: 0 };
+                return if expect.admits(&reply) { Ok(Some(reply)) } else { Err(ProtocolError::OutOfStep) };
+            };
+            if expect != Expect::Values {
+                return Err(ProtocolError::OutOfStep);
+            }
+            let header = ValueLine::parse(value_line)?;
+            if !claim(header.key) {
+                return Err(ProtocolError::WrongKey);
+            }
+            let ValueLine { flags, cas, len, .. } = header;
+            input.advance(end + 1);
+            self.state = if len > self.max_value {
+                State::Skip { flags, cas, len, left: len }
+            } else {
+                State::Body { flags, cas, len }
+            };
+        }
+        self.decode_body(input)
+    }
+
+    fn decode_body(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, ProtocolError> {
+        let value = match &mut self.state {
+            State::Line { .. } => return Ok(None),
+            State::Body { flags, cas, len } => {
+                if input.len() < *len + 2 {
+                    // Only ever as much as `max_value` allows, whatever length was declared.
+                    input.reserve(*len + 2 - input.len());
+                    return Ok(None);
+                }
+                Value { flags: *flags, cas: *cas, body: Body::Whole(take_body(*len, input)) }
+            }
+            State::Skip { flags, cas, len, left } => {
+                let skipped = (*left).min(input.len());
+                input.advance(skipped);
+                *left -= skipped;
+                if input.len() < 2 {
+                    return Ok(None);
+                }
+                Value { flags: *flags, cas: *cas, body: Body::TooLarge { len: *len } }
+            }
+        };
+        if input[..2] != *b"\r\n" {
+            return Err(ProtocolError::MissingTerminator);
+        }
+        input.advance(2);
+        self.state = State::Line { scanned: 0 };
+        Ok(Some(Reply::Value(value)))
+    }
+}
+
+fn take_body(len: usize, input: &mut BytesMut) -> Bytes {
+    if len < COPY_BELOW {
+        let body = Bytes::copy_from_slice(&input[..len]);
+        input.advance(len);
+        body
+    } else {
+        input.split_to(len).freeze()
+    }
+}
+
+/// What follows `VALUE `.
+struct ValueLine<'a> {
+    key: &'a [u8],
+    flags: u32,
+    len: usize,
+    cas: Option<u64>,
+}
+
+impl<'a> ValueLine<'a> {
+    fn parse(line: &'a [u8]) -> Result<Self, ProtocolError> {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let mut field = || fields.next();
+        let parsed = (|| {
+            let key = field()?;
+            let flags = u32::try_from(scan::number(field()?)?).ok()?;
+            let len = usize::try_from(scan::number(field()?)?).ok().filter(|&len| len <= LARGEST_ITEM)?;
+            let cas = match field() {
+                Some(digits) => Some(scan::number(digits)?),
+                None => None,
+            };
+            field().is_none().then_some(Self { key, flags, len, cas })
+        })();
+        parsed.ok_or(ProtocolError::Malformed)
+    }
+}
+
+fn simple_reply(line: &[u8], expect: Expect) -> Result<Reply, ProtocolError> {
+    Ok(match line {
+        b"END" => Reply::End,
+        b"STORED" => Reply::Stored,
+        b"NOT_STORED" => Reply::NotStored,
+        b"DELETED" => Reply::Deleted,
+        b"TOUCHED" => Reply::Touched,
+        b"NOT_FOUND" => Reply::NotFound,
+        b"OK" => Reply::Ok,
+        _ => {
+            if let Some(refusal) = error_line(line) {
+                return Ok(Reply::Refused(refusal));
+            }
+            if let Some(version) = line.strip_prefix(b"VERSION ") {
+                return Ok(Reply::Version(printable(version)));
+            }
+            // Only where a number is due: elsewhere a line of digits is no reply at all.
+            if expect == Expect::Number {
+                // Old servers pad a shrunken number to its former length.
+                let digits = line.trim_ascii_end();
+                return scan::number(digits).map(Reply::Number).ok_or(ProtocolError::Malformed);
+            }
+            return Err(ProtocolError::Malformed);
+        }
+    })
+}
+
+pub(super) fn error_line(line: &[u8]) -> Option<Refusal> {
+    let starts = |word: &[u8]| line.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest[0] == b' ');
+    (starts(b"ERROR") || starts(b"CLIENT_ERROR") || starts(b"SERVER_ERROR")).then(|| Refusal(printable(line)))
+}
+
+/// A server's own words, made safe for a log and no longer than a line of one.
+fn printable(text: &[u8]) -> Box<str> {
+    text.iter().take(160).map(|&byte| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode_all(expect: Expect, wire: &[u8]) -> Result<Vec<Reply>, ProtocolError> {
+        decode_split(expect, wire, std::iter::repeat(wire.len()))
+    }
+
+    /// Feeds `wire` in pieces of the given sizes and takes whatever comes.
+    fn decode_split(
+        expect: Expect,
+        wire: &[u8],
+        sizes: impl IntoIterator<Item = usize>,
+    ) -> Result<Vec<Reply>, ProtocolError> {
+        let (mut decoder, mut input, mut replies) = (Decoder::new(1 << 20), BytesMut::new(), Vec::new());
+        let (mut rest, mut sizes) = (wire, sizes.into_iter());
+        loop {
+            while let Some(reply) = decoder.decode(expect, &mut input, |_| true)? {
+                replies.push(reply);
+            }
+            if rest.is_empty() {
+                return Ok(replies);
+            }
+            let (piece, after) = rest.split_at(sizes.next().unwrap_or(1).clamp(1, rest.len()));
+            input.extend_from_slice(piece);
+            rest = after;
+        }
+    }
+
+    fn whole(text: &str) -> Body {
+        Body::Whole(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn values_are_byte_exact() {
+        let wire = b"VALUE k 7 16\r\nEND\r\nflush_all\r\n\r\nVALUE l 4294967295 0 9\r\n\r\nEND\r\n";
+        let replies = decode_all(Expect::Values, wire).unwrap();
+        let first = Value { flags: 7, cas: None, body: whole("END\r\nflush_all\r\n") };
+        let second = Value { flags: u32::MAX, cas: Some(9), body: whole("") };
+        assert_eq!(replies, [Reply::Value(first), Reply::Value(second), Reply::End]);
+    }
+
+    #[test]
+    fn each_line_answers_only_what_it_can_answer() {
+        use Expect::*;
+        let cases = [
+            ("STORED", Reply::Stored, vec![Stored]),
+            ("NOT_STORED", Reply::NotStored, vec![Stored]),
+            ("DELETED", Reply::Deleted, vec![Deleted]),
+            ("TOUCHED", Reply::Touched, vec![Touched]),
+            ("NOT_FOUND", Reply::NotFound, vec![Deleted, Touched, Number]),
+            ("18446744073709551615", Reply::Number(u64::MAX), vec![Number]),
+            ("5  ", Reply::Number(5), vec![Number]),
+            ("VERSION 1.6.18", Reply::Version("1.6.18".into()), vec![Version]),
+            ("OK", Reply::Ok, vec![Ok]),
+            ("END", Reply::End, vec![Values, End]),
+        ];
+        for (line, reply, fits) in cases {
+            for expect in [Values, End, Stored, Deleted, Touched, Number, Version, Ok] {
+                let decoded = decode_all(expect, format!("{line}\r\n").as_bytes());
+                if fits.contains(&expect) {
+                    assert_eq!(decoded.as_deref(), Result::Ok(&[reply.clone()][..]), "{line} for {expect:?}");
+                } else {
+                    assert!(decoded.is_err(), "{line} for {expect:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_never_a_reply() {
+        let long = format!("VALUE {}", "x".repeat(MAX_LINE));
+        for line in [
+            "",
+            "STORED ",
+            " STORED",
+            "STORE",
+            "END\rx",
+            "VALUE",
+            "VALUE k",
+            "VALUE k 0",
+            "VALUE k 0 x",
+            "VALUE k 0 -1",
+            "VALUE k 0 +1",
+            "VALUE k 4294967296 1",
+            "VALUE k 0 1 2 3",
+            "VALUE k 0 1 ",
+            "VALUE k  0 1",
+            "VALUE k 0 1073741825",
+            "VALUE k 0 18446744073709551616",
+            "VALUE k 0 1 x",
+            "value k 0 1",
+            "ERRORS",
+            "12x",
+            "-1",
+            &long,
+        ] {
+            for expect in [Expect::Values, Expect::Stored, Expect::Number] {
+                let decoded = decode_all(expect, format!("{line}\r\n").as_bytes());
+                assert!(decoded.is_err(), "{line:?} for {expect:?}: {decoded:?}");
+            }
+        }
+        assert_eq!(decode_all(Expect::Stored, b"STORED\n"), Err(ProtocolError::Malformed));
+        assert_eq!(decode_all(Expect::Values, b"VALUE k 0 1\r\nab\r\n"), Err(ProtocolError::MissingTerminator));
+        assert_eq!(decode_all(Expect::Values, &[b'x'; MAX_LINE + 1]), Err(ProtocolError::LineTooLong));
+    }
+
+    #[test]
+    fn a_key_not_asked_for_is_refused_before_its_body() {
+        let mut input = BytesMut::from("VALUE other 0 1000\r\n");
+        let decoded = Decoder::new(1 << 20).decode(Expect::Values, &mut input, |key| key == b"mine");
+        assert_eq!(decoded, Err(ProtocolError::WrongKey));
+    }
+
+    #[test]
+    fn a_declared_length_is_no_reason_to_allocate() {
+        let mut decoder = Decoder::new(1000);
+        let mut input = BytesMut::from("VALUE k 0 1001\r\n");
+        assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(None));
+        assert!(input.capacity() < 1000);
+        for _ in 0..1001 {
+            input.extend_from_slice(b"v");
+            assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(None));
+        }
+        assert!(input.capacity() < 1000, "the body is not gathered");
+        input.extend_from_slice(b"\r\nEND\r\n");
+        let skipped = Value { flags: 0, cas: None, body: Body::TooLarge { len: 1001 } };
+        assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(Some(Reply::Value(skipped))));
+        assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(Some(Reply::End)));
+    }
+
+    #[test]
+    fn which_error_lines_a_connection_survives() {
+        let survives = |expect: Expect, line: &str| {
+            let replies = decode_all(expect, format!("{line}\r\n").as_bytes()).unwrap();
+            let [Reply::Refused(refusal)] = &replies[..] else { panic!("{line}: {replies:?}") };
+            expect.survives(refusal)
+        };
+        for line in ["ERROR", "CLIENT_ERROR line too long", "SERVER_ERROR out of memory writing get response"] {
+            assert!(!survives(Expect::Values, line));
+            assert!(!survives(Expect::Stored, line));
+            assert!(survives(Expect::Number, line));
+        }
+        assert!(survives(Expect::Stored, "SERVER_ERROR object too large for cache"));
+        assert!(survives(Expect::Stored, "SERVER_ERROR out of memory storing object"));
+        assert!(!survives(Expect::Stored, "CLIENT_ERROR bad data chunk"));
+        assert!(!survives(Expect::Number, "CLIENT_ERROR unauthenticated"));
+    }
+
+    fn any_wire() -> impl Strategy<Value = Vec<u8>> {
+        let value = (prop::collection::vec(any::<u8>(), 0..600), any::<u32>(), prop::option::of(any::<u64>()));
+        prop::collection::vec(value, 0..8).prop_map(|values| {
+            let mut wire = Vec::new();
+            for (body, flags, cas) in values {
+                let cas = cas.map(|cas| format!(" {cas}")).unwrap_or_default();
+                wire.extend_from_slice(format!("VALUE k {flags} {}{cas}\r\n", body.len()).as_bytes());
+                wire.extend_from_slice(&body);
+                wire.extend_from_slice(b"\r\n");
+            }
+            wire.extend_from_slice(b"END\r\n");
+            wire
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_decodes_as_the_whole(wire in any_wire(), sizes in prop::collection::vec(1usize..300, 0..50)) {
+            let whole = decode_all(Expect::Values, &wire);
+            prop_assert!(whole.is_ok());
+            prop_assert_eq!(&decode_split(Expect::Values, &wire, sizes), &whole);
+            prop_assert_eq!(&decode_split(Expect::Values, &wire, []), &whole);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(wire in prop::collection::vec(any::<u8>(), 0..400), cut in 0usize..400) {
+            for expect in [Expect::Values, Expect::Stored, Expect::Number, Expect::Version] {
+                let whole = decode_all(expect, &wire);
+                let split = decode_split(expect, &wire, [cut.max(1)]);
+                prop_assert_eq!(whole.is_ok(), split.is_ok());
+            }
+        }
+    }
+}

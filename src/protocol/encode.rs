@@ -1,0 +1,122 @@
+//! Requests to bytes.
+
+use bytes::BytesMut;
+
+use super::{ArithmeticVerb, Request, StoreVerb};
+use crate::key::Key;
+
+const CRLF: &[u8] = b"\r\n";
+
+/// Appends a request other than a get, which is built up key by key: see [`encode_get_start`].
+pub(crate) fn encode(request: &Request, out: &mut BytesMut) {
+    match request {
+        Request::Get { keys, cas } => {
+            encode_get_start(*cas, out);
+            for key in keys.as_slice() {
+                encode_get_key(key, out);
+            }
+            encode_line_end(out);
+        }
+        Request::Store { verb, key, flags, exptime, value } => {
+            let verb: &[u8] = match verb {
+                StoreVerb::Set => b"set ",
+                StoreVerb::Add => b"add ",
+                StoreVerb::Replace => b"replace ",
+            };
+            out.reserve(verb.len() + key.as_bytes().len() + 48 + value.len());
+            out.extend_from_slice(verb);
+            out.extend_from_slice(key.as_bytes());
+            encode_number(*flags, out);
+            encode_number(*exptime, out);
+            // `usize` has no width of its own on the wire; every platform's fits.
+            encode_number(value.len() as u64, out);
+            out.extend_from_slice(CRLF);
+            out.extend_from_slice(value);
+            out.extend_from_slice(CRLF);
+        }
+        Request::Delete { key } => {
+            out.extend_from_slice(b"delete ");
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(CRLF);
+        }
+        Request::Touch { key, exptime } => {
+            out.extend_from_slice(b"touch ");
+            out.extend_from_slice(key.as_bytes());
+            encode_number(*exptime, out);
+            out.extend_from_slice(CRLF);
+        }
+        Request::Arithmetic { verb, key, delta } => {
+            out.extend_from_slice(match verb {
+                ArithmeticVerb::Incr => b"incr ",
+                ArithmeticVerb::Decr => b"decr ",
+            });
+            out.extend_from_slice(key.as_bytes());
+            encode_number(*delta, out);
+            out.extend_from_slice(CRLF);
+        }
+        Request::Version => out.extend_from_slice(b"version\r\n"),
+        Request::FlushAll => out.extend_from_slice(b"flush_all\r\n"),
+    }
+}
+
+/// Begins a retrieval line. It is ended by [`encode_line_end`] and holds at least one key.
+pub(crate) fn encode_get_start(cas: bool, out: &mut BytesMut) {
+    out.extend_from_slice(if cas { b"gets" } else { b"get" });
+}
+
+pub(crate) fn encode_get_key(key: &Key, out: &mut BytesMut) {
+    let key = key.as_bytes();
+    out.reserve(1 + key.len());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(key);
+}
+
+pub(crate) fn encode_line_end(out: &mut BytesMut) {
+    out.extend_from_slice(CRLF);
+}
+
+fn encode_number(number: impl itoa::Integer, out: &mut BytesMut) {
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Keys;
+    use bytes::Bytes;
+
+    #[test]
+    fn every_request_as_the_protocol_text_has_it() {
+        let key = |text: &str| Key::new(text).unwrap();
+        let store = |verb, value: &'static str| Request::Store {
+            verb,
+            key: key("k"),
+            flags: u32::MAX,
+            exptime: 60,
+            value: Bytes::from_static(value.as_bytes()),
+        };
+        let cases = [
+            (Request::Get { keys: Keys::One(key("k")), cas: false }, "get k\r\n"),
+            (Request::Get { keys: Keys::Many(vec![key("a"), key("b")]), cas: true }, "gets a b\r\n"),
+            (store(StoreVerb::Set, "flush_all\r\n"), "set k 4294967295 60 11\r\nflush_all\r\n\r\n"),
+            (store(StoreVerb::Add, ""), "add k 4294967295 60 0\r\n\r\n"),
+            (store(StoreVerb::Replace, "x"), "replace k 4294967295 60 1\r\nx\r\n"),
+            (Request::Delete { key: key("k") }, "delete k\r\n"),
+            (Request::Touch { key: key("k"), exptime: 0 }, "touch k 0\r\n"),
+            (
+                Request::Arithmetic { verb: ArithmeticVerb::Incr, key: key("k"), delta: u64::MAX },
+                "incr k 18446744073709551615\r\n",
+            ),
+            (Request::Arithmetic { verb: ArithmeticVerb::Decr, key: key("k"), delta: 1 }, "decr k 1\r\n"),
+            (Request::Version, "version\r\n"),
+            (Request::FlushAll, "flush_all\r\n"),
+        ];
+        for (request, wire) in cases {
+            let mut out = BytesMut::new();
+            encode(&request, &mut out);
+            assert_eq!(out, wire.as_bytes(), "{request:?}");
+            assert!(request.weight() >= out.len(), "{request:?} is heavier than it says");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Which nodes there are and which of them owns a key, as one immutable snapshot.
+//!
+//! A change is a new snapshot made from the old one and what discovery says, swapped in whole: nobody ever sees a ring
+//! without its nodes. Nodes survive by identity: one that is listed again, or elsewhere, is the same node.
+
+mod change;
+mod worker;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tracing::warn;
+
+pub use self::change::{TopologyChange, TopologyWatch};
+pub(crate) use self::worker::Worker;
+
+use crate::discovery::{Endpoint, Roster};
+use crate::error::{Error, ErrorKind};
+use crate::node::{Node, NodeState};
+use crate::node_id::NodeId;
+use crate::ring::{Ring, RingNode};
+
+/// The snapshot every command is routed by.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    map: Arc<Map>,
+    /// In the order of the map's endpoints, and so of the ring's nodes.
+    nodes: Vec<Arc<Node>>,
+    /// The client was shut down.
+    closed: bool,
+}
+
+/// What can be told of a topology without holding on to its nodes.
+#[derive(Debug)]
+pub(crate) struct Map {
+    version: u64,
+    addr_epoch: u64,
+    endpoints: Vec<Endpoint>,
+    ring: Ring,
+}
+
+impl Map {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+}
+
+impl Snapshot {
+    /// Before anything is known.
+    pub(crate) fn empty() -> Self {
+        let map = Map { version: 0, addr_epoch: 0, endpoints: Vec::new(), ring: Ring::default() };
+        Self { map: Arc::new(map), nodes: Vec::new(), closed: false }
+    }
+
+    /// After the client was shut down.
+    pub(crate) fn closed() -> Self {
+        Self { closed: true, ..Self::empty() }
+    }
+
+    /// The node that owns the key.
+    pub(crate) fn route(&self, key: &[u8]) -> Result<&Arc<Node>, Error> {
+        self.owner(key).map(|index| &self.nodes[index]).ok_or_else(|| self.no_nodes())
+    }
+
+    /// The owner's place among [`nodes`](Self::nodes); none if there are no nodes.
+    pub(crate) fn owner(&self, key: &[u8]) -> Option<usize> {
+        self.map.ring.index_for(key)
+    }
+
+    /// Why there is nowhere to go.
+    pub(crate) fn no_nodes(&self) -> Error {
+        Error::not_sent(if self.closed { ErrorKind::Closed } else { ErrorKind::NoNodes })
+    }
+
+    pub(crate) fn map(&self) -> Arc<Map> {
+        Arc::clone(&self.map)
+    }
+
+    pub(crate) fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    /// The snapshot that follows this one when discovery says `roster`: nodes that stay are the same nodes, `open` makes
+    /// those that are new, and the ring is made anew only if it would differ.
+    fn rebuild(&self, roster: &Roster, mut open: impl FnMut(&Endpoint) -> Node) -> Self {
+        let same_ring = self.map.version == roster.version && self.map.version != 0;
+        let ring = if same_ring { self.map.ring.clone() } else { ring_of(&roster.endpoints) };
+        let known: HashMap<&NodeId, &Arc<Node>> = self.nodes.iter().map(|node| (node.id(), node)).collect();
+        let nodes = roster.endpoints.iter().map(|endpoint| match known.get(endpoint.id()) {
+            Some(node) => Arc::clone(node),
+            None => Arc::new(open(endpoint)),
+        });
+        let nodes = nodes.collect();
+        let map =
+            Map { version: roster.version, addr_epoch: roster.addr_epoch, endpoints: roster.endpoints.clone(), ring };
+        Self { map: Arc::new(map), nodes, closed: false }
+    }
+
+    pub(crate) fn view(&self) -> Topology {
+        let shares = self.map.ring.shares();
+        let nodes = self.map.endpoints.iter().zip(&self.nodes).zip(shares);
+        Topology {
+            version: self.map.version,
+            addr_epoch: self.map.addr_epoch,
+            nodes: nodes
+                .map(|((endpoint, node), share)| NodeInfo {
+                    id: node.id().clone(),
+                    address: node.peer(),
+                    state: node.state(),
+                    weight: endpoint.weight(),
+                    share,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The ring over the nodes' labels, in the order of the endpoints.
+fn ring_of(endpoints: &[Endpoint]) -> Ring {
+    let by_label = |endpoint: &Endpoint| {
+        let label = endpoint.label().map_or_else(|| endpoint.id().to_string(), ToOwned::to_owned);
+        RingNode::new(label).with_weight(endpoint.weight().clamp(1, RingNode::MAX_WEIGHT))
+    };
+    Ring::new(endpoints.iter().map(by_label)).unwrap_or_else(|error| {
+        // Two nodes with one label, say. Identities are unique, so that all nodes can be used, if not as meant.
+        warn!(target: "memring", %error, "the nodes' labels make no ring; their identities are used instead");
+        Ring::new(endpoints.iter().map(|endpoint| RingNode::new(endpoint.id().to_string()))).unwrap_or_default()
+    })
+}
+
+/// What the client knows of its nodes at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Topology {
+    /// Grows whenever nodes come, go, or change weight or label; 0 before any are known.
+    pub version: u64,
+    /// Grows whenever a node that stays is listed at another address.
+    pub addr_epoch: u64,
+    /// The nodes keys are placed on, sorted by identity. Includes those that have vanished and are in their grace.
+    pub nodes: Vec<NodeInfo>,
+}
+
+/// One node of a [`Topology`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NodeInfo {
+    /// Who it is.
+    pub id: NodeId,
+    /// The address of the connection in use; `None` while there is none.
+    pub address: Option<SocketAddr>,
+    /// Whether it can be talked to right now.
+    pub state: NodeState,
+    /// Its weight on the ring.
+    pub weight: u32,
+    /// The share of all keys it owns, from 0 to 1.
+    pub share: f64,
+}
