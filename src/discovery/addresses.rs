@@ -190,6 +190,11 @@ impl Addresses {
         self.book().retain(|id, _| is_member(id));
     }
 
+    #[cfg(test)]
+    pub(super) fn remembers(&self, id: &NodeId) -> bool {
+        self.book().contains_key(id)
+    }
+
     fn book(&self) -> MutexGuard<'_, HashMap<NodeId, Entry>> {
         // No step under the lock leaves an entry half-written.
         self.shared.book.lock().unwrap_or_else(PoisonError::into_inner)

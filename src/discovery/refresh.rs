@@ -188,7 +188,7 @@ impl<D: Discovery> Refresh<D> {
         let nodes = self.tracker.roster().endpoints.len();
         match error {
             Some(error) if before != state || self.is_first_poll() => {
-                warn!(target: "memring", ?state, nodes, %error, "discovery brought no nodes, those known stay in use");
+                warn!(target: "memring", ?state, nodes, %error, "discovery brought no nodes");
             }
             Some(error) => debug!(target: "memring", ?state, %error, "discovery brought no nodes"),
             None if before != state => info!(target: "memring", ?state, nodes, "discovery answers"),
