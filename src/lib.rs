@@ -5,6 +5,8 @@ mod error;
 mod item;
 mod key;
 mod node_id;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod ttl;
 
 // The public interface is:
