@@ -24,6 +24,7 @@ pub use options::{DiscoveryOptions, EmptyPolicy, Startup};
 pub(crate) use refresh::{Follow, follow};
 #[cfg(feature = "dns")]
 pub use srv::{SrvDiscovery, WeightPolicy};
+pub(crate) use status::Monitor;
 pub use status::{DiscoveryState, DiscoveryStatus};
 pub(crate) use tracker::Roster;
 

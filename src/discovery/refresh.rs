@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::discovery::addresses::{Addresses, Progress, guarded};
+use crate::discovery::addresses::{Addresses, guarded};
+use crate::discovery::status::Progress;
 use crate::discovery::tracker::{Roster, Tracker};
 use crate::discovery::{Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, Membership, Startup};
 
