@@ -12,6 +12,8 @@ mod node_id;
 mod protocol;
 mod ring;
 mod topology;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod ttl;
 
 // The public interface is:

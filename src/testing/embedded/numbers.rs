@@ -1,0 +1,72 @@
+//! Numbers as the C library's `strtol` family reads them, for that is what memcached answers by: leading white space
+//! and a sign are taken, trailing white space too, and a number too wide for its field keeps its low bits.
+
+/// A number of up to 64 bits and its sign; `None` if there are no digits, too many, or something else behind them.
+fn scan(token: &[u8]) -> Option<(u64, bool)> {
+    // `isspace` knows the vertical tab, Rust's `is_ascii_whitespace` does not.
+    let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
+    let start = token.iter().position(|byte| !is_space(byte))?;
+    let (negative, digits) = match &token[start..] {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    };
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+    // A C string ends at the first zero byte.
+    if end == 0 || digits.get(end).is_some_and(|byte| !is_space(byte) && *byte != 0) {
+        return None;
+    }
+    let magnitude = digits[..end].iter().try_fold(0u64, |number, digit| {
+        number.checked_mul(10).and_then(|number| number.checked_add(u64::from(digit - b'0')))
+    })?;
+    Some((magnitude, negative))
+}
+
+/// Expiry times and lengths. The number must fit 64 bits; its low 32 are what counts.
+pub(super) fn signed(token: &[u8]) -> Option<i32> {
+    let (magnitude, negative) = scan(token)?;
+    let number = i128::from(magnitude) * if negative { -1 } else { 1 };
+    let number = i64::try_from(number).ok()?;
+    #[expect(clippy::cast_possible_truncation, reason = "as the real server truncates")]
+    Some(number as i32)
+}
+
+/// Amounts to count by, and counters. A negative number is refused, except that C lets a very negative one wrap
+/// around to a small positive one.
+pub(super) fn unsigned(token: &[u8]) -> Option<u64> {
+    let (magnitude, negative) = scan(token)?;
+    let number = if negative { magnitude.wrapping_neg() } else { magnitude };
+    (!negative || number <= i64::MAX as u64).then_some(number)
+}
+
+/// Client flags: as [`unsigned`], of which the low 32 bits count.
+pub(super) fn flags(token: &[u8]) -> Option<u32> {
+    #[expect(clippy::cast_possible_truncation, reason = "as the real server truncates")]
+    unsigned(token).map(|number| number as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_c_takes_is_taken_and_what_it_refuses_is_refused() {
+        for (token, number) in
+            [("0", 0), ("-7", -7), ("+7", 7), ("\t 7 ", 7), ("4294967301", 5), ("2147483648", i32::MIN)]
+        {
+            assert_eq!(signed(token.as_bytes()), Some(number), "{token:?}");
+        }
+        for token in ["", "x", "7x", "-", "+-7", "9223372036854775808", "0x10", "1.5"] {
+            assert_eq!(signed(token.as_bytes()), None, "{token:?}");
+        }
+        assert_eq!(signed(b"-9223372036854775808"), Some(0));
+        assert_eq!(unsigned(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(unsigned(b"18446744073709551616"), None);
+        assert_eq!(unsigned(b"-1"), None);
+        assert_eq!(unsigned(b"-0"), Some(0));
+        assert_eq!(unsigned(b"-18446744073709551615"), Some(1));
+        assert_eq!(unsigned(b"5\0x"), Some(5));
+        assert_eq!(flags(b"4294967295"), Some(u32::MAX));
+        assert_eq!(flags(b"4294967296"), Some(0));
+    }
+}

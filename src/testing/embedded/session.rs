@@ -1,0 +1,347 @@
+//! One connection's conversation: bytes in, bytes out, no I/O. The replies are memcached 1.6.18's, to the byte.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::numbers;
+use super::store::{Counted, Mode, Store};
+
+/// With more than this waiting to be sent, no further command is looked at.
+const OUT_HIGH_WATER: usize = 1024 * 1024;
+
+/// A line longer than this is none, unless it is a retrieval, which may name many keys.
+const MAX_LINE: usize = 2048;
+
+/// No retrieval line is longer. The real server has no such bound.
+const MAX_GET_LINE: usize = 1024 * 1024;
+
+const MAX_KEY: usize = 250;
+
+/// A version no real server has, older than every feature a client might conclude from it.
+const VERSION: &str = "VERSION 0.0.0-memring";
+
+const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
+
+/// What the connection is to do next, once it has sent what there is to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Every complete command is answered.
+    Read,
+    /// There may be more to answer in what has been read already.
+    Continue,
+    /// The conversation is over.
+    Close,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Line,
+    /// In the middle of a retrieval: the keys not looked up yet.
+    Keys { rest: Bytes, with_cas: bool },
+    /// A storage command whose data block has not arrived yet.
+    Body(Storage),
+    /// A data block nobody wants: bytes still to skip.
+    Swallow(usize),
+}
+
+#[derive(Debug)]
+struct Storage {
+    mode: Mode,
+    key: Bytes,
+    flags: u32,
+    exptime: i32,
+    len: usize,
+    noreply: bool,
+}
+
+/// The state of one connection between two reads.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    state: State,
+}
+
+impl Session {
+    /// Takes whole commands off `input`, runs them, and appends their replies to `out`.
+    pub(super) fn receive(&mut self, input: &mut BytesMut, store: &mut Store, now: u64, out: &mut Vec<u8>) -> Next {
+        loop {
+            if out.len() > OUT_HIGH_WATER {
+                return Next::Continue;
+            }
+            match &mut self.state {
+                State::Line => {
+                    let Some(end) = memchr::memchr(b'\n', input) else {
+                        return if may_become_a_line(input) { Next::Read } else { Next::Close };
+                    };
+                    let line = input.split_to(end + 1).freeze();
+                    let line = line.slice(..end - usize::from(line[..end].ends_with(b"\r")));
+                    // The real server handles lines as C strings.
+                    let line = line.slice(..memchr::memchr(0, &line).unwrap_or(line.len()));
+                    if !self.command(&line, store, now, out) {
+                        return Next::Close;
+                    }
+                }
+                State::Keys { rest, with_cas } => match next_token(rest) {
+                    Some(key) => {
+                        if let Some(entry) = store.get(&key, now) {
+                            let cas = if *with_cas { format!(" {}", entry.cas) } else { String::new() };
+                            out.extend_from_slice(b"VALUE ");
+                            out.extend_from_slice(&key);
+                            out.extend_from_slice(
+                                format!(" {} {}{cas}\r\n", entry.flags, entry.value.len()).as_bytes(),
+                            );
+                            out.extend_from_slice(&entry.value);
+                            out.extend_from_slice(b"\r\n");
+                        }
+                    }
+                    None => {
+                        out.extend_from_slice(b"END\r\n");
+                        self.state = State::Line;
+                    }
+                },
+                State::Body(storage) => {
+                    if input.len() < storage.len + 2 {
+                        return Next::Read;
+                    }
+                    let body = input.split_to(storage.len + 2);
+                    let text = match body.strip_suffix(b"\r\n") {
+                        // Copied, so that a small value does not keep a whole read buffer alive.
+                        Some(value) => {
+                            let value = Bytes::copy_from_slice(value);
+                            let Storage { mode, ref key, flags, exptime, .. } = *storage;
+                            if store.store(mode, key, flags, exptime, value, now) { "STORED" } else { "NOT_STORED" }
+                        }
+                        None => "CLIENT_ERROR bad data chunk",
+                    };
+                    reply(out, storage.noreply, text);
+                    self.state = State::Line;
+                }
+                State::Swallow(left) => {
+                    let here = input.len().min(*left);
+                    input.advance(here);
+                    *left -= here;
+                    if *left > 0 {
+                        return Next::Read;
+                    }
+                    self.state = State::Line;
+                }
+            }
+        }
+    }
+
+    /// Runs one line; `false` if the connection is to be closed.
+    fn command(&mut self, line: &Bytes, store: &mut Store, now: u64, out: &mut Vec<u8>) -> bool {
+        let mut rest = line.clone();
+        let name = next_token(&mut rest).unwrap_or_default();
+        let arguments: Vec<&[u8]> = rest.split(|byte| *byte == b' ').filter(|token| !token.is_empty()).collect();
+        // In the first place, it is the key of a `delete`.
+        let noreply =
+            arguments.last().is_some_and(|last| *last == b"noreply") && (arguments.len() > 1 || &*name == b"flush_all");
+        let text = match (&*name, arguments.len()) {
+            (b"get" | b"gets", 1..) => {
+                if arguments.iter().any(|key| key.len() > MAX_KEY) {
+                    reply(out, false, BAD_FORMAT);
+                } else {
+                    self.state = State::Keys { rest: rest.clone(), with_cas: &*name == b"gets" };
+                }
+                return true;
+            }
+            (b"set" | b"add" | b"replace", 4 | 5) => {
+                let mode = match &*name {
+                    b"set" => Mode::Set,
+                    b"add" => Mode::Add,
+                    _ => Mode::Replace,
+                };
+                match self.storage(mode, &rest, &arguments, store) {
+                    Some(refusal) => refusal.into(),
+                    None => return true,
+                }
+            }
+            (b"delete", 1..=3) => delete(&arguments, noreply, store, now).into(),
+            (b"touch", 2 | 3) => match (is_key(arguments[0]), numbers::signed(arguments[1])) {
+                (false, _) => BAD_FORMAT.into(),
+                (true, None) => "CLIENT_ERROR invalid exptime argument".into(),
+                (true, Some(exptime)) if store.touch(arguments[0], exptime, now) => "TOUCHED".into(),
+                _ => "NOT_FOUND".into(),
+            },
+            (b"incr" | b"decr", 2 | 3) => match (is_key(arguments[0]), numbers::unsigned(arguments[1])) {
+                (false, _) => BAD_FORMAT.into(),
+                (true, None) => "CLIENT_ERROR invalid numeric delta argument".into(),
+                (true, Some(delta)) => match store.count(arguments[0], &*name == b"incr", delta, now) {
+                    Counted::To(number) => number.to_string().into(),
+                    Counted::NotFound => "NOT_FOUND".into(),
+                    Counted::NotANumber => "CLIENT_ERROR cannot increment or decrement non-numeric value".into(),
+                },
+            },
+            (b"flush_all", 0..=2) => {
+                let delay = match arguments.first() {
+                    Some(delay) if arguments.len() > usize::from(noreply) => numbers::signed(delay),
+                    _ => Some(0),
+                };
+                match delay {
+                    Some(delay) => {
+                        store.flush(delay, now);
+                        "OK".into()
+                    }
+                    None => "CLIENT_ERROR invalid exptime argument".into(),
+                }
+            }
+            // These two take whatever stands behind them, `noreply` too, and heed none of it.
+            (b"version", _) => {
+                reply(out, false, VERSION);
+                return true;
+            }
+            (b"quit", _) => return false,
+            _ if is_http(&name, &arguments) => return false,
+            _ => {
+                reply(out, false, "ERROR");
+                return true;
+            }
+        };
+        let text: std::borrow::Cow<'static, str> = text;
+        reply(out, noreply, &text);
+        true
+    }
+
+    /// Makes ready for a data block. A refusal is answered by what it returns, and there may be a block to swallow.
+    fn storage(&mut self, mode: Mode, rest: &Bytes, arguments: &[&[u8]], store: &mut Store) -> Option<&'static str> {
+        let key = arguments[0];
+        let numbers = (numbers::flags(arguments[1]), numbers::signed(arguments[2]), numbers::signed(arguments[3]));
+        let (true, (Some(flags), Some(exptime), Some(len @ 0..=0x7fff_fffd))) = (is_key(key), numbers) else {
+            return Some(BAD_FORMAT);
+        };
+        let len = usize::try_from(len).ok()?;
+        if Store::is_too_large(key, flags, len) {
+            // So that nobody reads what was to be overwritten.
+            if mode == Mode::Set {
+                store.remove(key);
+            }
+            self.state = State::Swallow(len + 2);
+            return Some("SERVER_ERROR object too large for cache");
+        }
+        let noreply = arguments.last().is_some_and(|last| *last == b"noreply");
+        self.state = State::Body(Storage { mode, key: rest.slice_ref(key), flags, exptime, len, noreply });
+        None
+    }
+}
+
+fn delete(arguments: &[&[u8]], noreply: bool, store: &mut Store, now: u64) -> &'static str {
+    // Once there was a time to hold the key; 0 is still taken for it.
+    let is_sound = match arguments {
+        [_] => true,
+        [_, second] => *second == b"0" || noreply,
+        [_, second, _] => *second == b"0" && noreply,
+        _ => false,
+    };
+    if !is_sound {
+        return "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
+    }
+    if !is_key(arguments[0]) {
+        return BAD_FORMAT;
+    }
+    if store.delete(arguments[0], now) { "DELETED" } else { "NOT_FOUND" }
+}
+
+/// A stray browser is shown the door, except where the first letter made the real server look no further.
+fn is_http(name: &[u8], arguments: &[&[u8]]) -> bool {
+    let is_looked_at = name.len() >= 2 && !b"gsacidt".contains(&name[0]) && !(name.len() == 2 && name[0] == b'm');
+    is_looked_at && arguments.last().copied().unwrap_or(name).starts_with(b"HTTP/")
+}
+
+fn is_key(token: &[u8]) -> bool {
+    token.len() <= MAX_KEY
+}
+
+/// Errors are not spared by `noreply` either: the real server keeps all of them to itself.
+fn reply(out: &mut Vec<u8>, noreply: bool, text: &str) {
+    if !noreply {
+        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn next_token(rest: &mut Bytes) -> Option<Bytes> {
+    let start = rest.iter().position(|byte| *byte != b' ')?;
+    rest.advance(start);
+    let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+    Some(rest.split_to(end))
+}
+
+/// Whether what has arrived without a line end is worth waiting for.
+fn may_become_a_line(input: &[u8]) -> bool {
+    let spaces = input.iter().take_while(|byte| **byte == b' ').count();
+    let is_get = input[spaces..].starts_with(b"get ") || input[spaces..].starts_with(b"gets ");
+    input.len() <= MAX_LINE || (spaces <= 100 && is_get && input.len() <= MAX_GET_LINE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds the input in pieces of `step` bytes.
+    fn talk(input: &[u8], step: usize) -> (String, Next) {
+        let (mut session, mut store, mut out) = (Session::default(), Store::new(64 << 20), Vec::new());
+        let mut buffer = BytesMut::new();
+        let mut next = Next::Read;
+        for piece in input.chunks(step) {
+            buffer.extend_from_slice(piece);
+            loop {
+                let mut batch = Vec::new();
+                next = session.receive(&mut buffer, &mut store, 1_800_000_000, &mut batch);
+                out.append(&mut batch);
+                if next != Next::Continue {
+                    break;
+                }
+            }
+            if next == Next::Close {
+                break;
+            }
+        }
+        (String::from_utf8(out).unwrap(), next)
+    }
+
+    #[test]
+    fn a_conversation_reads_the_same_however_it_arrives() {
+        let input =
+            b"set a 7 0 3\r\nabc\r\nadd a 0 0 1\r\nx\r\nget a b\r\ngets a\r\nset n 0 0 2 noreply\r\n41\r\nincr n 1\r\n\
+            touch n 0\r\ndelete a noreply\r\nget a n\r\nbogus\r\nflush_all\r\nget n\r\nversion\r\n";
+        let expected = "STORED\r\nNOT_STORED\r\nVALUE a 7 3\r\nabc\r\nEND\r\nVALUE a 7 3 1\r\nabc\r\nEND\r\n42\r\n\
+            TOUCHED\r\nVALUE n 0 2\r\n42\r\nEND\r\nERROR\r\nOK\r\nEND\r\nVERSION 0.0.0-memring\r\n";
+        for step in [1, 2, 7, 4096] {
+            assert_eq!(talk(input, step), (expected.to_owned(), Next::Read), "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn a_body_too_large_is_swallowed_and_takes_the_old_value_with_it() {
+        let mut input = b"set k 0 0 1\r\nx\r\nset k 0 0 1048577\r\n".to_vec();
+        input.resize(input.len() + 1_048_577, b'\n');
+        input.extend_from_slice(b"\r\nget k\r\n");
+        assert_eq!(talk(&input, 1000).0, "STORED\r\nSERVER_ERROR object too large for cache\r\nEND\r\n");
+    }
+
+    #[test]
+    fn a_line_without_end_closes_unless_it_is_a_retrieval() {
+        assert_eq!(talk(&[b'x'; 2049], 4096), (String::new(), Next::Close));
+        let keys = format!("get {}", "key ".repeat(20_000));
+        assert_eq!(talk(keys.as_bytes(), 4096), (String::new(), Next::Read));
+        assert_eq!(talk(format!("{keys}\r\n").as_bytes(), 4096), ("END\r\n".to_owned(), Next::Read));
+        assert_eq!(talk("get ".repeat(300_000).as_bytes(), 65_536).1, Next::Close);
+    }
+
+    #[test]
+    fn replies_are_handed_over_before_they_pile_up() {
+        let (mut session, mut store) = (Session::default(), Store::new(64 << 20));
+        store.store(Mode::Set, b"k", 0, 0, Bytes::from(vec![b'v'; 1_000_000]), 0);
+        let mut input = BytesMut::from(format!("get{}\r\n", " k".repeat(50)).as_bytes());
+        let (mut total, mut largest) = (0, 0);
+        loop {
+            let mut out = Vec::new();
+            let next = session.receive(&mut input, &mut store, 0, &mut out);
+            (total, largest) = (total + out.len(), largest.max(out.len()));
+            if next == Next::Read {
+                break;
+            }
+        }
+        assert!(total > 50_000_000 && largest < 3_000_000, "{total} in batches of up to {largest}");
+    }
+}

@@ -1,0 +1,259 @@
+//! The DNS server, asked by a real resolver over real sockets.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::{Resolver, TokioResolver};
+use memring::testing::{DnsFault, Service, SrvRecord};
+
+use crate::ask;
+
+const NAME: &str = "memcached.default.svc.cluster.local.";
+
+fn resolver(addr: SocketAddr, tcp: bool) -> TokioResolver {
+    let mut connections = vec![ConnectionConfig::udp()];
+    if tcp {
+        connections.push(ConnectionConfig::tcp());
+    }
+    for connection in &mut connections {
+        connection.port = addr.port();
+    }
+    let server = NameServerConfig::new(addr.ip(), true, connections);
+    let config = ResolverConfig::from_parts(None, vec![], vec![server]);
+    let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options = builder.options_mut();
+    (options.edns0, options.cache_size, options.attempts) = (true, 0, 0);
+    options.timeout = Duration::from_millis(500);
+    builder.build().unwrap()
+}
+
+async fn service(pods: usize) -> (Service, TokioResolver) {
+    let service = Service::start(pods).await.unwrap();
+    let resolver = resolver(service.dns().addr(), true);
+    (service, resolver)
+}
+
+/// (priority, weight, port, target) of every answer.
+fn records(lookup: &Lookup) -> Vec<(u16, u16, u16, String)> {
+    let srv = lookup.answers().iter().filter_map(|record| match &record.data {
+        RData::SRV(srv) => Some((srv.priority, srv.weight, srv.port, srv.target.to_ascii())),
+        _ => None,
+    });
+    srv.collect()
+}
+
+fn glue(lookup: &Lookup) -> BTreeSet<(String, IpAddr)> {
+    let addresses = lookup.additionals().iter().filter_map(|record| match &record.data {
+        RData::A(a) => Some((record.name.to_ascii(), IpAddr::from(a.0))),
+        RData::AAAA(aaaa) => Some((record.name.to_ascii(), IpAddr::from(aaaa.0))),
+        _ => None,
+    });
+    addresses.collect()
+}
+
+/// What DNS should say of the pods.
+fn expected(service: &Service) -> BTreeSet<(String, IpAddr)> {
+    let ready = service.pods().into_iter().filter(|pod| pod.ready);
+    ready.map(|pod| (format!("{}.", pod.fqdn), pod.addr.ip())).collect()
+}
+
+fn no_records(result: Result<Lookup, NetError>) -> NoRecords {
+    match result {
+        Err(NetError::Dns(DnsError::NoRecordsFound(no_records))) => no_records,
+        other => panic!("not an empty answer: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn three_pods_are_listed_with_their_addresses() {
+    let (service, resolver) = service(3).await;
+    let port = service.pods()[0].addr.port();
+    for name in [NAME, "_memcached._tcp.memcached.default.svc.cluster.local.", "MEMCACHED.default.svc.Cluster.local."] {
+        let lookup = resolver.srv_lookup(name).await.unwrap();
+        let listed: Vec<_> = (0..3).map(|pod| (0, 33, port, format!("memcached-{pod}.{NAME}"))).collect();
+        assert_eq!(records(&lookup), listed, "{name}");
+        assert_eq!(glue(&lookup), expected(&service), "{name}");
+        assert!(lookup.answers().iter().all(|record| record.ttl == 5));
+    }
+    let of_service: BTreeSet<_> = resolver.lookup_ip(NAME).await.unwrap().iter().collect();
+    assert_eq!(of_service, service.pods().iter().map(|pod| pod.addr.ip()).collect());
+    for pod in service.pods() {
+        let of_pod: Vec<_> = resolver.lookup_ip(format!("{}.", pod.fqdn)).await.unwrap().iter().collect();
+        assert_eq!(of_pod, [pod.addr.ip()]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_nxdomain_or_nodata() {
+    let (service, resolver) = service(1).await;
+    service.dns().set_ttl(Duration::from_secs(7));
+    for name in
+        ["_metrics._tcp.memcached.default.svc.cluster.local.", "other.default.svc.cluster.local.", "example.com."]
+    {
+        let none = no_records(resolver.srv_lookup(name).await);
+        assert_eq!((none.response_code, none.negative_ttl), (ResponseCode::NXDomain, Some(7)), "{name}");
+        assert!(none.soa.is_some());
+    }
+    for (name, kind) in [(NAME.to_owned(), RecordType::TXT), (format!("memcached-0.{NAME}"), RecordType::SRV)] {
+        let none = no_records(resolver.lookup(name.clone(), kind).await);
+        assert_eq!(none.response_code, ResponseCode::NoError, "{name}");
+        assert!(none.soa.is_some());
+    }
+    // Neither ready pods nor any pods: the service's own name is gone.
+    service.unready(0).await.unwrap();
+    for _ in 0..2 {
+        for name in [NAME.to_owned(), format!("_memcached._tcp.{NAME}"), format!("memcached-0.{NAME}")] {
+            let none = no_records(resolver.srv_lookup(&*name).await);
+            assert_eq!(none.response_code, ResponseCode::NXDomain, "{name}");
+        }
+        service.scale(0).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn dns_follows_the_pods() {
+    let (service, resolver) = service(2).await;
+    let check = async |step: &str, pods: usize| {
+        let lookup = resolver.srv_lookup(NAME).await.unwrap();
+        assert_eq!(glue(&lookup), expected(&service), "{step}");
+        assert_eq!(records(&lookup).len(), pods, "{step}");
+        assert!(records(&lookup).iter().all(|record| usize::from(record.1) == 100 / pods), "{step}");
+    };
+    check("start", 2).await;
+    service.scale(5).await.unwrap();
+    check("scaled up", 5).await;
+    service.scale(3).await.unwrap();
+    check("scaled down", 3).await;
+    service.kill(1).await.unwrap();
+    check("killed", 2).await;
+    service.crash(0).await.unwrap();
+    check("crashed", 2).await;
+    service.restart(1).await.unwrap();
+    check("restarted", 3).await;
+    if let Some(addr) = service.restart_at_new_address(0).await.unwrap() {
+        check("moved", 3).await;
+        let found: Vec<_> = resolver.lookup_ip(format!("memcached-0.{NAME}")).await.unwrap().iter().collect();
+        assert_eq!(found, [addr.ip()]);
+        assert_eq!(ask(addr, "get k\r\n", 5).await.unwrap(), "END\r\n");
+    }
+    service.dns().set_glue(false);
+    service.dns().set_ttl(Duration::ZERO);
+    let lookup = resolver.srv_lookup(NAME).await.unwrap();
+    assert!(lookup.additionals().is_empty());
+    assert!(lookup.answers().iter().all(|record| record.ttl == 0));
+}
+
+#[tokio::test]
+async fn three_hundred_records_come_whole_over_tcp() {
+    let (service, both) = service(1).await;
+    let dns = service.dns();
+    let udp_only = resolver(dns.addr(), false);
+    dns.set_srv((0..300).map(|pod| SrvRecord::new(0, 1, 11211, format!("cache-{pod}.{NAME}")))).unwrap();
+    for pod in 0..300u16 {
+        let [high, low] = pod.to_be_bytes();
+        dns.set_host(&format!("cache-{pod}.{NAME}"), [Ipv4Addr::new(127, 9, high, low).into()]).unwrap();
+    }
+    let lookup = both.srv_lookup(NAME).await.unwrap();
+    let targets: BTreeSet<_> = records(&lookup).into_iter().map(|record| record.3).collect();
+    assert_eq!((targets.len(), glue(&lookup).len()), (300, 300));
+    assert!(matches!(udp_only.srv_lookup(NAME).await, Err(NetError::Truncated)));
+    let queries = dns.queries();
+    assert_eq!((queries.tcp, queries.srv, queries.total), (1, 3, 3));
+
+    // A few fit a datagram, glue and all, if the client says it takes more than 512 bytes.
+    dns.clear_overrides();
+    service.scale(8).await.unwrap();
+    assert_eq!(glue(&udp_only.srv_lookup(NAME).await.unwrap()).len(), 8);
+}
+
+#[tokio::test]
+async fn every_fault_is_what_it_says_and_passes() {
+    let (service, resolver) = service(3).await;
+    let dns = service.dns();
+    for (fault, code) in [(DnsFault::ServFail, ResponseCode::ServFail), (DnsFault::Refused, ResponseCode::Refused)] {
+        dns.set_fault(fault);
+        let failed = resolver.srv_lookup(NAME).await;
+        assert!(matches!(&failed, Err(NetError::Dns(DnsError::ResponseCode(given))) if *given == code), "{failed:?}");
+    }
+    for (fault, code) in [(DnsFault::NxDomain, ResponseCode::NXDomain), (DnsFault::NoData, ResponseCode::NoError)] {
+        dns.set_fault(fault);
+        assert_eq!(no_records(resolver.srv_lookup(NAME).await).response_code, code);
+    }
+    dns.set_fault(DnsFault::Silent);
+    assert!(matches!(resolver.srv_lookup(NAME).await, Err(NetError::Timeout)));
+
+    dns.set_fault(DnsFault::Truncated);
+    let before = dns.queries();
+    assert_eq!(records(&resolver.srv_lookup(NAME).await.unwrap()).len(), 3);
+    assert_eq!((dns.queries().tcp - before.tcp, dns.queries().total - before.total), (1, 2));
+
+    dns.set_fault(DnsFault::TruncatedWithoutTcp);
+    assert!(matches!(resolver.srv_lookup(NAME).await, Err(NetError::Timeout)));
+
+    dns.clear_fault();
+    assert_eq!(glue(&resolver.srv_lookup(NAME).await.unwrap()), expected(&service));
+}
+
+#[tokio::test]
+async fn odd_answers_are_given_as_they_were_set() {
+    let (service, resolver) = service(1).await;
+    let dns = service.dns();
+    let odd = [
+        (10, 0, 0, "memcached-0.memcached.default.svc.cluster.local."),
+        (0, 5, 11211, "."),
+        (0, 5, 11211, "Upper.Example.COM."),
+        (0, 5, 11211, "Upper.Example.COM."),
+        (0, 5, 9150, "Upper.Example.COM."),
+    ];
+    dns.set_srv(odd.map(|(priority, weight, port, target)| SrvRecord::new(priority, weight, port, target))).unwrap();
+    let v6: IpAddr = "fd00::1".parse().unwrap();
+    dns.set_host("upper.example.com", [Ipv4Addr::new(127, 1, 2, 3).into(), v6]).unwrap();
+    dns.set_host("memcached-0.memcached.default.svc.cluster.local", []).unwrap();
+
+    let lookup = resolver.srv_lookup(NAME).await.unwrap();
+    assert_eq!(
+        records(&lookup),
+        odd.map(|(priority, weight, port, target)| (priority, weight, port, target.to_owned()))
+    );
+    let addresses = [Ipv4Addr::new(127, 1, 2, 3).into(), v6].map(|address| ("Upper.Example.COM.".to_owned(), address));
+    assert_eq!(glue(&lookup), BTreeSet::from(addresses));
+    let found: BTreeSet<_> = resolver.lookup_ip("upper.example.com.").await.unwrap().iter().collect();
+    assert!(found.contains(&v6) || found.len() == 1);
+    let none = no_records(resolver.ipv4_lookup(format!("memcached-0.{NAME}")).await);
+    assert_eq!(none.response_code, ResponseCode::NXDomain);
+
+    assert!(dns.set_srv([SrvRecord::new(0, 0, 0, "x".repeat(64))]).is_err());
+    dns.set_srv([]).unwrap();
+    assert_eq!(no_records(resolver.srv_lookup(NAME).await).response_code, ResponseCode::NoError);
+    dns.clear_overrides();
+    assert_eq!(glue(&resolver.srv_lookup(NAME).await.unwrap()), expected(&service));
+}
+
+#[tokio::test]
+async fn the_server_stops_and_starts_at_its_address() {
+    let (service, resolver) = service(1).await;
+    let dns = service.dns();
+    resolver.srv_lookup(NAME).await.unwrap();
+    assert_eq!((dns.queries().srv, dns.queries().total), (1, 1));
+    for _ in 0..2 {
+        dns.stop().await;
+        dns.stop().await;
+        assert!(resolver.srv_lookup(NAME).await.is_err());
+        dns.start().await.unwrap();
+        dns.start().await.unwrap();
+        resolver.srv_lookup(NAME).await.unwrap();
+    }
+    assert_eq!(dns.queries().srv, 3);
+
+    let addr = dns.addr();
+    drop(service);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(tokio::net::UdpSocket::bind(addr).await.expect("the socket is closed"));
+}
