@@ -11,9 +11,9 @@ mod node;
 mod node_id;
 mod protocol;
 mod ring;
-mod topology;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod topology;
 mod ttl;
 
 // The public interface is:
