@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use memring::{Client, Delivery, NodeId};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
 
 use crate::options::Options;
@@ -15,9 +15,11 @@ use crate::value::{Entry, Outcome};
 /// Long enough for any run, and what is left behind goes away by itself.
 const TTL: Duration = Duration::from_secs(3600);
 
-/// The pause after an operation that failed at once: refused operations cost a client nothing, and nobody is served by
-/// doing millions of them.
-const PAUSE: Duration = Duration::from_millis(1);
+/// An operation that failed before it was sent, and sooner than this, cost nothing and waited for nothing.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// After so many of them in a row a worker pauses, as long: with every pod away, nobody is served by millions of them.
+const PATIENCE: u32 = 8;
 
 /// One operation in so many is a set.
 const SETS: u32 = 10;
@@ -73,7 +75,7 @@ impl Load {
             .into_iter()
             .enumerate()
             .map(|(number, mut entries)| {
-                let worker = Worker { number, shared: Arc::clone(&self.shared), recorder: Arc::clone(&recorder) };
+                let mut worker = Worker::new(number, &self.shared, &recorder);
                 let done = done.clone();
                 tokio::spawn(async move {
                     for entry in &mut entries {
@@ -97,7 +99,7 @@ impl Load {
         // Of each worker, so that all of them together keep the rate.
         let spacing = self.rate.map(|rate| Duration::from_secs(1).mul_f64(shares.len() as f64 / f64::from(rate)));
         let tasks = shares.into_iter().enumerate().map(|(number, mut entries)| {
-            let worker = Worker { number, shared: Arc::clone(&self.shared), recorder: Arc::clone(recorder) };
+            let mut worker = Worker::new(number, &self.shared, recorder);
             tokio::spawn(async move {
                 worker.run(&mut entries, spacing, end).await;
                 entries
@@ -135,10 +137,16 @@ struct Worker {
     number: usize,
     shared: Arc<Shared>,
     recorder: Arc<Recorder>,
+    /// How many operations in a row were refused at once.
+    refused: u32,
 }
 
 impl Worker {
-    async fn run(&self, entries: &mut [Entry], spacing: Option<Duration>, end: Instant) {
+    fn new(number: usize, shared: &Arc<Shared>, recorder: &Arc<Recorder>) -> Self {
+        Self { number, shared: Arc::clone(shared), recorder: Arc::clone(recorder), refused: 0 }
+    }
+
+    async fn run(&mut self, entries: &mut [Entry], spacing: Option<Duration>, end: Instant) {
         // Where a rate is kept, not all workers begin at once.
         let mut due = Instant::now() + spacing.unwrap_or_default().mul_f64(fastrand::f64());
         while Instant::now() < end {
@@ -159,7 +167,7 @@ impl Worker {
         }
     }
 
-    async fn get(&self, entry: &mut Entry) {
+    async fn get(&mut self, entry: &mut Entry) {
         let client = &self.shared.client;
         let owner = client.node_for(entry.key()).ok();
         let began = Instant::now();
@@ -182,7 +190,7 @@ impl Worker {
         self.ended(entry, owner, error, took).await;
     }
 
-    async fn set(&self, entry: &mut Entry) {
+    async fn set(&mut self, entry: &mut Entry) {
         let client = &self.shared.client;
         let value = entry.next_value();
         let owner = client.node_for(entry.key()).ok();
@@ -203,13 +211,21 @@ impl Worker {
         self.ended(entry, owner, error, took).await;
     }
 
-    async fn ended(&self, entry: &Entry, owner: Option<NodeId>, error: Option<memring::Error>, took: Duration) {
+    async fn ended(&mut self, entry: &Entry, owner: Option<NodeId>, error: Option<memring::Error>, took: Duration) {
         let kind = error.as_ref().map(memring::Error::kind);
         let node = error.as_ref().and_then(|error| error.node().cloned()).or(owner);
         let late = took > self.shared.timeout + LATE;
         self.recorder.record(self.number, Op { node, outcome: entry.last, error: kind, took, late });
-        if error.is_some_and(|error| error.delivery() == Delivery::NotSent) && took < PAUSE {
-            sleep(PAUSE).await;
+        if took >= AT_ONCE || error.is_none_or(|error| error.delivery() != Delivery::NotSent) {
+            self.refused = 0;
+            return;
+        }
+        // Nothing was waited for, and so no other task had its turn.
+        self.refused += 1;
+        if self.refused.is_multiple_of(PATIENCE) {
+            sleep(AT_ONCE).await;
+        } else {
+            yield_now().await;
         }
     }
 }

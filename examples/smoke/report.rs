@@ -9,7 +9,7 @@ use memring::{NodeId, Topology, TopologyChange};
 use serde_json::{Value, json};
 
 use crate::json::{Object, array};
-use crate::step::{Step, listed, percent};
+use crate::step::{Step, listed, percent, pod_name};
 use crate::tally::{LATE, Latencies, Tally};
 
 #[derive(Debug)]
@@ -103,11 +103,14 @@ impl Report {
     pub(crate) fn second(&self, t: u64, tally: &Tally, nodes: usize) {
         if self.json {
             let object = counts(Object::event("second").with("t", t), tally);
-            return line(&latencies(object, &tally.latencies).with("nodes", nodes).end());
+            let failing = failing(tally).map(|(id, count)| (id.to_string(), Value::from(count)));
+            let object = latencies(object, &tally.latencies).with("nodes", nodes);
+            return line(&object.with("errors_by_node", Value::from_iter(failing)).end());
         }
         let l = &tally.latencies;
+        let where_: Vec<_> = failing(tally).map(|(id, _)| pod_name(id)).collect();
         line(&format!(
-            "{t:>5} s  {:>7} ops  {:>7} hits  {:>6} misses  wrong {}  stale {}  p50 {}  p99 {}  max {}  {nodes} nodes{}",
+            "{t:>5} s  {:>7} ops  {:>7} hits  {:>6} misses  wrong {}  stale {}  p50 {}  p99 {}  max {}  {nodes} nodes{}{}",
             tally.ops,
             tally.hits,
             tally.misses,
@@ -117,6 +120,7 @@ impl Report {
             micros(l.at(0.99)),
             micros(l.max()),
             troubles(tally),
+            if where_.is_empty() { String::new() } else { format!("  on {}", listed(&where_)) },
         ));
     }
 
@@ -244,6 +248,11 @@ fn troubles(tally: &Tally) -> String {
         troubles.insert(&late, tally.late);
     }
     troubles.into_iter().map(|(what, count)| format!("  {what} {count}")).collect()
+}
+
+/// Nodes with operations that failed.
+fn failing(tally: &Tally) -> impl Iterator<Item = (&NodeId, u64)> {
+    tally.nodes.iter().filter(|(_, node)| node.failed > 0).map(|(id, node)| (id, node.failed))
 }
 
 fn micros(us: u64) -> String {

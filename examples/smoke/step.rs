@@ -91,9 +91,12 @@ pub(crate) fn name_of<T: Debug>(thing: &T) -> String {
     format!("{thing:?}").to_lowercase()
 }
 
-/// A pod's own name, where the service's is understood.
+/// A pod's own name, where the service's is understood. An IP address has no such part.
 pub(crate) fn pod_name(id: &NodeId) -> String {
-    id.host().split('.').next().unwrap_or_default().to_owned()
+    match id.ip() {
+        Some(_) => id.to_string(),
+        None => id.host().split('.').next().unwrap_or_default().to_owned(),
+    }
 }
 
 pub(crate) fn listed<T: Display>(things: &[T]) -> String {

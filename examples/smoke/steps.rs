@@ -150,7 +150,7 @@ async fn dns_outage(stage: &mut Stage, service: &Service, mut step: Step) -> io:
     while stage.client.discovery_status().errors < errors_before + 2 && began.elapsed() < limit {
         stage.read_all().await;
         (found, read) = (found + stage.count(Outcome::Fresh), read + stage.keys());
-        sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(500)).await;
     }
     let status = stage.client.discovery_status();
     step.at_least("polls that failed", 2, status.errors - errors_before);
