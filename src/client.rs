@@ -280,7 +280,11 @@ impl Client {
                 // The node left between the look at the snapshot and the call. Nothing was sent; the next snapshot
                 // does not have it.
                 Err(_) if node.has_left() && self.is_superseded(&node) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // A failure that needs no waiting must not let a caller who tries again and again keep its thread.
+                    tokio::task::coop::consume_budget().await;
+                    return Err(error);
+                }
             }
         };
         Ok(ticket.await)
