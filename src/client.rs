@@ -79,7 +79,9 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// The same client with another deadline for its commands.
+    /// The same client with another deadline for its commands. A server that owes replies and says nothing is given up
+    /// after the time that follows from the [builder's](ClientBuilder::request_timeout) deadline, however long this one
+    /// is.
     #[must_use]
     pub fn with_request_timeout(&self, timeout: Duration) -> Self {
         Self { inner: Arc::clone(&self.inner), timeout }
@@ -226,10 +228,18 @@ impl Client {
     /// twice the request timeout, whichever is longer. Commands given later, by any clone, fail with
     /// [`ErrorKind::Closed`].
     pub async fn shutdown(&self) {
-        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        // Waited for, so that no snapshot comes after the last.
+        tasks.shutdown().await;
         let last = self.inner.snapshot.swap(Arc::new(Snapshot::closed()));
         let limit = self.inner.settings.patience();
         join_all(last.nodes().iter().map(|node| node.retire(limit))).await;
+    }
+
+    /// When a command begun now must have ended. A timeout without end is a year.
+    fn deadline(&self) -> Instant {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        Instant::now() + self.timeout.min(YEAR)
     }
 
     async fn get_one(&self, key: Key, cas: bool) -> Result<Option<Item>, Error> {
@@ -268,7 +278,7 @@ impl Client {
 
     /// The only way down for a command with one key.
     async fn dispatch(&self, request: Request) -> Result<Answer, Error> {
-        let call = Arc::new(Call::new(request, Instant::now() + self.timeout));
+        let call = Arc::new(Call::new(request, self.deadline()));
         let ticket = loop {
             let node = {
                 let snapshot = self.inner.snapshot.load();
@@ -295,7 +305,7 @@ impl Client {
     }
 
     async fn on_every_node(&self, request: impl Fn() -> Request) -> Vec<(NodeId, Result<Reply, Error>)> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = self.deadline();
         let snapshot = self.inner.snapshot.load_full();
         let calls = snapshot.nodes().iter().map(|node| {
             let call = Arc::new(Call::new(request(), deadline));

@@ -45,6 +45,6 @@ impl Settings {
     /// How long a server may owe replies and say nothing before it is taken for gone: longer than any request waits,
     /// and never so short that a pause of the process looks like death.
     pub(crate) fn patience(&self) -> Duration {
-        (self.request_timeout * 2).max(Duration::from_secs(1))
+        self.request_timeout.saturating_mul(2).clamp(Duration::from_secs(1), Duration::from_secs(3600))
     }
 }

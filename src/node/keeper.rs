@@ -256,7 +256,7 @@ impl Backoff {
     /// Between half and all of the current delay.
     fn next(&mut self) -> Duration {
         let delay = self.next;
-        self.next = (delay * 2).min(self.max);
+        self.next = delay.saturating_mul(2).min(self.max);
         delay.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }

@@ -308,6 +308,29 @@ async fn the_last_clone_ends_every_task() {
     eventually("every task has ended", async || alive() <= before).await;
 }
 
+/// A client that is asked nothing does nothing.
+#[test]
+fn an_idle_client_sleeps() {
+    let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let service = servers.block_on(service(3));
+    let nodes: Vec<_> = service.pods().iter().map(|pod| pod.addr.to_string()).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let cache = Client::builder().nodes(nodes).connect().await.unwrap();
+        for n in 0..100 {
+            cache.set(format!("key-{n}"), "v", MINUTE).await.unwrap();
+        }
+        // The last deadline's timer, and the patience with the server, run out.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let metrics = tokio::runtime::Handle::current().metrics();
+        let before = metrics.worker_park_count(0);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let woken = metrics.worker_park_count(0) - before;
+        assert!(woken <= 3, "woken {woken} times in two seconds of idleness");
+    });
+    servers.block_on(async { drop(service) });
+}
+
 #[tokio::test]
 async fn shutting_down_answers_what_is_under_way_and_refuses_what_comes_after() {
     let service = service(2).await;
@@ -330,6 +353,18 @@ async fn shutting_down_answers_what_is_under_way_and_refuses_what_comes_after() 
     assert_eq!(cache.get("k").await.unwrap_err().kind(), ErrorKind::Closed);
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     eventually("every task has ended", async || alive() <= before).await;
+}
+
+#[tokio::test]
+async fn times_without_end_are_no_panic() {
+    let service = service(1).await;
+    let source = SrvDiscovery::new(service.name()).nameservers([service.dns().addr()]);
+    let cache = Client::builder().service(source).request_timeout(Duration::MAX).connect_timeout(Duration::MAX);
+    let cache = cache.connect().await.unwrap();
+    cache.set("k", "v", MINUTE).await.unwrap();
+    service.crash(0).await.unwrap();
+    let impatient = cache.with_request_timeout(Duration::from_millis(100));
+    eventually("it is noticed", async || impatient.get("k").await.is_err()).await;
 }
 
 /// Row 45.
@@ -357,4 +392,6 @@ async fn a_builder_that_makes_no_sense_says_so() {
     error(Client::builder().nodes(["a"]).connections_per_node(0).connect().await);
     error(Client::builder().nodes(["a"]).queue_limits(0, 1).connect().await);
     error(Client::builder().nodes(["a"]).max_value_size((1 << 30) + 1).connect().await);
+    error(Client::builder().nodes(["a"]).redial_backoff(MINUTE, Duration::MAX).connect().await);
+    error(Client::builder().nodes(["a"]).redial_backoff(MINUTE, MINUTE / 2).connect().await);
 }
