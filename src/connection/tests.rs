@@ -1,6 +1,7 @@
 //! Drivers against a scripted peer over an in-memory pipe, with paused time: what a healthy server never does.
 
 mod any_order;
+mod deadlines;
 mod peer;
 
 use std::sync::Arc;
