@@ -222,6 +222,24 @@ async fn what_nobody_asked_for_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_not_written_cannot_have_been_answered() {
+    let rig = Rig::new();
+    let (driver, mut peer) = rig.connect_with_room(64);
+    let body = "x".repeat(1000);
+    let (first, second) = (rig.ask(set("first", &body)).await, rig.ask(get("second")).await);
+    peer.expect("set first 0 0 1000\r\n").await;
+    // The first may be refused before all of it was read; the second was not even begun.
+    peer.send("SERVER_ERROR object too large for cache\r\nEND\r\n").await;
+    let End::Lost(cause) = driver.await.unwrap() else { panic!("not given up") };
+    assert_eq!(cause.kind(), ErrorKind::Protocol);
+    assert_failed(outcome(first).await, ErrorKind::TooLarge, Delivery::Answered);
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("get second\r\n").await;
+    peer.send("VALUE second 0 1\r\n2\r\nEND\r\n").await;
+    assert_eq!(value_of(second).await.unwrap().as_deref(), Some(&b"2"[..]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn which_error_lines_end_the_connection() {
     let too_large = "SERVER_ERROR object too large for cache\r\n";
     let cases: [(Request, &str, &str, ErrorKind, bool); 8] = [
