@@ -196,6 +196,18 @@ async fn a_shutdown_waits_for_no_dial() {
 }
 
 #[tokio::test]
+async fn a_deadline_beyond_all_time_is_none() {
+    let (server, _) = memcached().await;
+    let builder = Client::builder().nodes([server.addr().to_string()]).request_timeout(Duration::MAX);
+    let cache = builder.redial_backoff(Duration::from_millis(50), Duration::MAX).connect().await.unwrap();
+    assert!(is_miss(&cache.get("a").await));
+    assert!(is_miss(&cache.with_request_timeout(Duration::MAX).get("a").await));
+    assert!(cache.get_many(["a"]).await.is_complete());
+    assert!(cache.versions().await[0].1.is_ok());
+    cache.shutdown().await;
+}
+
+#[tokio::test]
 async fn replies_meant_for_others_are_never_believed() {
     // Answers every get with somebody else's value.
     let addr = peer(|mut socket| async move {
