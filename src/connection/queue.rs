@@ -215,6 +215,12 @@ impl Queue {
         lock(&self.state).closed
     }
 
+    #[cfg(test)]
+    pub(super) fn assert_empty(&self) {
+        let state = lock(&self.state);
+        assert_eq!((state.waiting.len(), state.bytes, state.crowd), (0, 0, 0));
+    }
+
     /// Takes a call out, if no connection has taken it yet: its caller has gone.
     pub(super) fn take_back(&self, call: &Arc<Call>) {
         let crowded = {

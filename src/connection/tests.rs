@@ -2,6 +2,7 @@
 
 mod any_order;
 mod deadlines;
+mod mortal;
 mod peer;
 
 use std::sync::Arc;
