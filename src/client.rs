@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub use self::builder::ClientBuilder;
 pub use self::multi::{GetMany, KeysFailed};
 
-use crate::config::Settings;
+use crate::config::{LONGEST_WAIT, Settings};
 use crate::connection::{Answer, Call};
 use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::{Delivery, Error, ErrorKind};
@@ -36,8 +36,8 @@ use crate::ttl::{InvalidTtl, Ttl};
 ///
 /// # Cancel safety
 /// Nothing is sent until a method's future is first polled, and dropping a future is always safe for the client, its
-/// connections and every other caller. A command dropped before it was written is never sent; one that was written may or
-/// may not have been applied, and its reply is read and dropped.
+/// connections and every other caller. A command dropped while it waits in the queue is never sent; one that a connection
+/// has taken may or may not be applied, and its reply is read and dropped.
 ///
 /// # Errors
 /// Every method keeps one deadline, the [request timeout](ClientBuilder::request_timeout), over waiting for room in the
@@ -79,12 +79,11 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// The same client with another deadline for its commands. A server that owes replies and says nothing is given up
-    /// after the time that follows from the [builder's](ClientBuilder::request_timeout) deadline, however long this one
-    /// is.
+    /// The same client with another deadline for its commands. The time after which a silent server is given up stays
+    /// what the client was [built with](ClientBuilder::request_timeout).
     #[must_use]
     pub fn with_request_timeout(&self, timeout: Duration) -> Self {
-        Self { inner: Arc::clone(&self.inner), timeout }
+        Self { inner: Arc::clone(&self.inner), timeout: timeout.min(LONGEST_WAIT) }
     }
 
     /// Reads an item: `None` if it is not there.
@@ -236,10 +235,9 @@ impl Client {
         join_all(last.nodes().iter().map(|node| node.retire(limit))).await;
     }
 
-    /// When a command begun now must have ended. A timeout without end is a year.
+    /// When a command begun now must have ended.
     fn deadline(&self) -> Instant {
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        Instant::now() + self.timeout.min(YEAR)
+        Instant::now() + self.timeout
     }
 
     async fn get_one(&self, key: Key, cas: bool) -> Result<Option<Item>, Error> {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::connection::QueueLimits;
 
+/// Longer waits are cut to this, so that no sum of times overflows: "for ever" is a fair thing to ask for.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// What the builder collects for nodes and their connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -45,6 +48,6 @@ impl Settings {
     /// How long a server may owe replies and say nothing before it is taken for gone: longer than any request waits,
     /// and never so short that a pause of the process looks like death.
     pub(crate) fn patience(&self) -> Duration {
-        self.request_timeout.saturating_mul(2).clamp(Duration::from_secs(1), Duration::from_secs(3600))
+        (self.request_timeout * 2).max(Duration::from_secs(1))
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Client, Inner};
-use crate::config::Settings;
+use crate::config::{LONGEST_WAIT, Settings};
 #[cfg(feature = "dns")]
 use crate::discovery::SrvDiscovery;
 use crate::discovery::{Discovery, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
@@ -78,7 +78,7 @@ impl ClientBuilder {
     /// unless set. A server that owes replies and says nothing for twice as long (at least 1 s) is given up and
     /// redialled.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.request_timeout = timeout;
+        self.settings.request_timeout = timeout.min(LONGEST_WAIT);
         self
     }
 
@@ -111,10 +111,10 @@ impl ClientBuilder {
     }
 
     /// The delay before a node that could not be reached is dialled again: `min` (50 ms unless set), doubled each time
-    /// up to `max` (5 s, a day at the most), and shortened at random by up to half.
+    /// up to `max` (5 s), and shortened at random by up to half.
     pub fn redial_backoff(mut self, min: Duration, max: Duration) -> Self {
-        self.settings.backoff_min = min;
-        self.settings.backoff_max = max;
+        self.settings.backoff_min = min.min(LONGEST_WAIT);
+        self.settings.backoff_max = max.min(LONGEST_WAIT);
         self
     }
 
@@ -162,9 +162,6 @@ impl ClientBuilder {
     }
 }
 
-/// A node that is not dialled for longer is not looked after.
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
 fn validate(settings: &Settings) -> Result<(), Error> {
     let rules = [
         (!settings.request_timeout.is_zero(), "the request timeout is zero"),
@@ -173,7 +170,6 @@ fn validate(settings: &Settings) -> Result<(), Error> {
         (settings.queue.calls > 0 && settings.queue.bytes > 0, "the queue has no room"),
         (settings.max_value <= LARGEST_ITEM, "the largest value is over 1 GiB, more than any memcached takes"),
         (!settings.backoff_min.is_zero(), "the redial backoff is zero"),
-        (settings.backoff_max <= DAY, "the redial backoff's maximum is over a day"),
         (settings.backoff_min <= settings.backoff_max, "the redial backoff's minimum is over its maximum"),
     ];
     match rules.into_iter().find(|(holds, _)| !holds) {

@@ -180,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(Err(error)) => return Err(self.broken(error)),
             }
             let before = self.pipeline.received();
-            let outcome = self.pipeline.receive(&mut self.input, wakes);
+            let outcome = self.pipeline.receive(&mut self.input, self.written, wakes);
             if self.pipeline.received() != before {
                 self.silent_since = Instant::now();
             }

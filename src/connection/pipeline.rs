@@ -141,11 +141,13 @@ impl Pipeline {
         self.encoded += (out.len() - line.start) as u64;
     }
 
-    /// Takes every whole reply off the front of `input` and hands it to whom it belongs.
-    pub(super) fn receive(&mut self, input: &mut BytesMut, wakes: &mut Wakes) -> Result<(), Poison> {
+    /// Takes every whole reply off the front of `input` and hands it to whom it belongs. `written` bytes of all that was
+    /// encoded have been sent: what was not begun cannot have been answered.
+    pub(super) fn receive(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) -> Result<(), Poison> {
         while !input.is_empty() {
             let expect = match self.owed.front() {
                 _ if self.end_due => Expect::End,
+                Some(owed) if owed.start >= written => return Err(Poison::Protocol(ProtocolError::Unrequested)),
                 Some(Owed { what: What::Keys { .. }, .. }) => Expect::Values,
                 Some(Owed { what: What::Reply(expect), .. }) => *expect,
                 None => return Err(Poison::Protocol(ProtocolError::Unrequested)),

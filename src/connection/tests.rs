@@ -1,7 +1,9 @@
 //! Drivers against a scripted peer over an in-memory pipe, with paused time: what a healthy server never does.
 
 mod any_order;
+mod deadlines;
 mod economy;
+mod mortal;
 mod peer;
 
 use std::sync::Arc;
@@ -219,6 +221,24 @@ async fn what_nobody_asked_for_ends_the_connection() {
     peer.send("END\r\nVALUE b 0 1\r\nB\r\nEND\r\n").await;
     assert_eq!(value_of(a).await.unwrap(), None);
     assert!(matches!(driver.await.unwrap(), End::Lost(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_written_cannot_have_been_answered() {
+    let rig = Rig::new();
+    let (driver, mut peer) = rig.connect_with_room(64);
+    let body = "x".repeat(1000);
+    let (first, second) = (rig.ask(set("first", &body)).await, rig.ask(incr("second", 1)).await);
+    peer.expect("set first 0 0 1000\r\n").await;
+    // The first may be refused before all of it was read; the second was not even begun.
+    peer.send("SERVER_ERROR object too large for cache\r\n5\r\n").await;
+    let End::Lost(cause) = driver.await.unwrap() else { panic!("not given up") };
+    assert_eq!(cause.kind(), ErrorKind::Protocol);
+    assert_failed(outcome(first).await, ErrorKind::TooLarge, Delivery::Answered);
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("incr second 1\r\n").await;
+    peer.send("7\r\n").await;
+    assert_eq!(outcome(second).await.unwrap(), Reply::Number(7));
 }
 
 #[tokio::test(start_paused = true)]

@@ -121,23 +121,28 @@ impl Keeper {
                 }
             }
         };
-        self.ended(&current, end).await;
+        // What else was under way is not served any more: nobody may wait for it while this task waits to dial again.
+        drop(former);
+        self.ended(current, end).await;
     }
 
-    async fn ended(&mut self, last: &Serving, end: End) {
+    async fn ended(&mut self, last: Serving, end: End) {
+        let Serving { driver, peer, since } = last;
         self.shared.disconnected(self.index);
-        let replied = last.driver.has_replied();
+        let replied = driver.has_replied();
+        // It leaves the queue, which would go on to count on it.
+        drop(driver);
         if replied {
-            self.shared.addresses.confirm(&self.shared.id, last.peer.ip());
+            self.shared.addresses.confirm(&self.shared.id, peer.ip());
         }
         let drained = matches!(end, End::Drained);
         log_end(&self.shared, end);
-        if drained {
+        if drained || self.orders.borrow().retired {
             return;
         }
         self.shared.addresses.nudge();
         // A connection that lived for long without being asked anything is no bad sign.
-        if replied || last.since.elapsed() >= self.shared.settings.backoff_max {
+        if replied || since.elapsed() >= self.shared.settings.backoff_max {
             self.backoff.reset();
         } else {
             // It took the connection and never said a word: the next one may fare no better.
@@ -256,7 +261,7 @@ impl Backoff {
     /// Between half and all of the current delay.
     fn next(&mut self) -> Duration {
         let delay = self.next;
-        self.next = delay.saturating_mul(2).min(self.max);
+        self.next = (delay * 2).min(self.max);
         delay.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }

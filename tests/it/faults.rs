@@ -1,9 +1,10 @@
 //! Pods and servers that die, stop, or never answer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use memring::{Client, Delivery, ErrorKind, NodeState};
+use memring::{Client, Delivery, Discovery, DiscoveryError, Endpoint, ErrorKind, Membership, NodeId, NodeState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -19,13 +20,23 @@ async fn peer<F: Future<Output = ()> + Send + 'static>(
 ) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
+    accept(listener, serve);
+    addr
+}
+
+fn accept<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
+) {
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             tokio::spawn(serve(socket));
         }
     });
-    addr
 }
+
+/// Long enough to see whether anything waits for the next dial that should not.
+const NO_HURRY: Duration = Duration::from_secs(5);
 
 async fn client_of(addr: SocketAddr) -> Client {
     Client::builder().nodes([addr.to_string()]).connect().await.unwrap()
@@ -83,7 +94,6 @@ async fn nothing_listening_fails_at_once_and_heals() {
 
 #[tokio::test]
 async fn a_server_that_hangs_up_on_everyone_is_not_dialled_in_a_hot_loop() {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     let dials = Arc::new(AtomicUsize::new(0));
     let addr = peer({
@@ -105,6 +115,96 @@ async fn a_server_that_hangs_up_on_everyone_is_not_dialled_in_a_hot_loop() {
     }
     let dials = dials.load(Ordering::Relaxed);
     assert!((2..=12).contains(&dials), "{dials} dials in 1.5 s");
+}
+
+#[tokio::test]
+async fn connections_that_are_waiting_to_dial_again_keep_nobody_waiting() {
+    // Hangs up on connections with nothing to do.
+    let addr = peer(|socket| async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(socket);
+    })
+    .await;
+    let builder = Client::builder().nodes([addr.to_string()]).connections_per_node(2);
+    let cache = builder.redial_backoff(NO_HURRY, NO_HURRY).connect().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..4 {
+        let asked = Instant::now();
+        assert!(cache.get("a").await.is_err());
+        assert!(asked.elapsed() < DEADLINE + SLACK, "{:?}", asked.elapsed());
+    }
+}
+
+/// One node, listed wherever it is said to be.
+#[derive(Debug)]
+struct Listed {
+    id: NodeId,
+    ip: Arc<Mutex<IpAddr>>,
+}
+
+impl Discovery for Listed {
+    async fn discover(&self) -> Result<Membership, DiscoveryError> {
+        let ip = *self.ip.lock().unwrap();
+        Ok(Membership::new([Endpoint::new(self.id.clone()).with_addresses([ip])]))
+    }
+}
+
+#[tokio::test]
+async fn a_move_to_a_server_that_hangs_up_keeps_nobody_waiting() {
+    let before = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = before.local_addr().unwrap();
+    let elsewhere: IpAddr = [127, 0, 0, 2].into();
+    let Ok(after) = TcpListener::bind((elsewhere, addr.port())).await else {
+        return eprintln!("skipped: no second loopback address to be had");
+    };
+    accept(before, |mut socket| async move {
+        let mut sink = vec![0; 4096];
+        while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {}
+    });
+    accept(after, |socket| async move { drop(socket) });
+    let ip = Arc::new(Mutex::new(addr.ip()));
+    let source = Listed { id: NodeId::new("pod-0", addr.port()).unwrap(), ip: Arc::clone(&ip) };
+    let builder = Client::builder().discovery(source).discovery_options(quick());
+    let cache = builder.redial_backoff(NO_HURRY, NO_HURRY).connect().await.unwrap();
+    let patient = cache.with_request_timeout(Duration::from_millis(800));
+    let asked = Instant::now();
+    let (answer, ()) = tokio::join!(patient.get("a"), async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        *ip.lock().unwrap() = elsewhere;
+    });
+    assert_eq!(answer.unwrap_err().delivery(), Delivery::Unknown);
+    assert!(asked.elapsed() < Duration::from_millis(800) + SLACK, "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_no_dial() {
+    // Hangs up without a word on whoever asked something.
+    let addr = peer(|mut socket| async move {
+        let _ = socket.read(&mut [0; 4096]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    })
+    .await;
+    let builder = Client::builder().nodes([addr.to_string()]).redial_backoff(NO_HURRY, NO_HURRY);
+    let cache = builder.connect().await.unwrap();
+    let start = Instant::now();
+    let (answer, ()) = tokio::join!(cache.get("a"), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cache.shutdown().await;
+    });
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Connection);
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_deadline_beyond_all_time_is_none() {
+    let (server, _) = memcached().await;
+    let builder = Client::builder().nodes([server.addr().to_string()]).request_timeout(Duration::MAX);
+    let cache = builder.redial_backoff(Duration::from_millis(50), Duration::MAX).connect().await.unwrap();
+    assert!(is_miss(&cache.get("a").await));
+    assert!(is_miss(&cache.with_request_timeout(Duration::MAX).get("a").await));
+    assert!(cache.get_many(["a"]).await.is_complete());
+    assert!(cache.versions().await[0].1.is_ok());
+    cache.shutdown().await;
 }
 
 #[tokio::test]
