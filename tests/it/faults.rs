@@ -295,3 +295,36 @@ async fn callers_that_go_away_take_nothing_with_them() {
         assert_eq!(cache.get(&b).await.unwrap().unwrap().value, format!("value-{}", (round + 1) % 200));
     }
 }
+
+#[test]
+fn a_runtime_that_ends_takes_no_caller_on_another_with_it() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let cache = first.block_on(async {
+        let addr = peer(|mut socket| async move {
+            let mut sink = vec![0; 4096];
+            while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {}
+        })
+        .await;
+        let builder = Client::builder().nodes([addr.to_string()]).connections_per_node(2);
+        builder.request_timeout(NO_HURRY).connect().await.unwrap()
+    });
+    let waiting: Vec<_> = (0..10)
+        .map(|n| {
+            let cache = cache.clone();
+            second.spawn(async move { cache.get(format!("key-{n}")).await })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    drop(first);
+    second.block_on(async {
+        for caller in waiting {
+            let error = caller.await.unwrap().unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Connection | ErrorKind::Unavailable), "{error:?}");
+        }
+        assert_eq!(cache.get("a").await.unwrap_err().kind(), ErrorKind::Unavailable);
+        cache.shutdown().await;
+    });
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
