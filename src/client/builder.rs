@@ -153,7 +153,7 @@ impl ClientBuilder {
         follow.first(&startup).await.map_err(|error| Error::not_sent(ErrorKind::NoNodes).because(error))?;
         if !follow.roster.borrow().endpoints.is_empty() {
             // The worker lives in `tasks`.
-            let _ = published.wait_for(|map| !map.is_empty()).await;
+            let _ = published.wait_for(|map| map.is_known()).await;
         }
         let timeout = settings.request_timeout;
         let inner =

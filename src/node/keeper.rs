@@ -121,6 +121,10 @@ impl Keeper {
                 }
             }
         };
+        if let (End::Drained, Some(serving)) = (&end, &mut former) {
+            // Told to leave once all is answered, which what is owed on the connection before is part of.
+            self.attend(serving.driver.run()).await;
+        }
         // What else was under way is not served any more: nobody may wait for it while this task waits to dial again.
         drop(former);
         self.ended(current, end).await;

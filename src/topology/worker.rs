@@ -110,6 +110,6 @@ mod tests {
             snapshot.store(Arc::new(Snapshot::closed()));
         });
         assert!(snapshot.load().closed && snapshot.load().nodes.is_empty());
-        assert!(worker.published.borrow().is_empty());
+        assert!(!worker.published.borrow().is_known());
     }
 }

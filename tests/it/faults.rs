@@ -162,6 +162,38 @@ async fn a_move_to_a_server_that_hangs_up_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn a_shutdown_waits_for_replies_owed_on_a_connection_that_was_replaced() {
+    let before = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = before.local_addr().unwrap();
+    let elsewhere: IpAddr = [127, 0, 0, 2].into();
+    let Ok(after) = TcpListener::bind((elsewhere, addr.port())).await else {
+        return eprintln!("skipped: no second loopback address to be had");
+    };
+    accept(before, |mut socket| async move {
+        let _ = socket.read(&mut [0; 4096]).await;
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        let _ = socket.write_all(b"END\r\n").await;
+    });
+    accept(after, |mut socket| async move {
+        let _ = socket.read(&mut [0; 4096]).await;
+    });
+    let ip = Arc::new(Mutex::new(addr.ip()));
+    let source = Listed { id: NodeId::new("pod-0", addr.port()).unwrap(), ip: Arc::clone(&ip) };
+    let builder = Client::builder().discovery(source).discovery_options(quick());
+    let cache = builder.request_timeout(Duration::from_secs(2)).connect().await.unwrap();
+    let (answer, ()) = tokio::join!(cache.get("a"), async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        *ip.lock().unwrap() = elsewhere;
+        eventually("it is followed", async || {
+            cache.topology().nodes[0].address.is_some_and(|address| address.ip() == elsewhere)
+        })
+        .await;
+        cache.shutdown().await;
+    });
+    assert!(is_miss(&answer), "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_shutdown_waits_for_no_dial() {
     // Hangs up without a word on whoever asked something.
     let addr = peer(|mut socket| async move {

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use memring::testing::{DnsFault, Service};
-use memring::{Client, DiscoveryOptions, ErrorKind, SrvDiscovery, Startup};
+use memring::{
+    Client, Discovery, DiscoveryError, DiscoveryOptions, EmptyPolicy, ErrorKind, Membership, NodeId, SrvDiscovery,
+    Startup,
+};
 
 use crate::support::{NO_HURRY, SOON, builder, by, eventually, follow, is_miss, key_on, quick, service};
 
@@ -249,7 +252,7 @@ async fn starting_without_pods() {
     let many = empty.get_many(["a", "b"]).await;
     assert_eq!((many.errors.len(), many.errors[0].keys.len()), (1, 2));
 
-    let pod = service.pods()[0].addr.to_string().parse::<memring::NodeId>().unwrap();
+    let pod = service.pods()[0].addr.to_string().parse::<NodeId>().unwrap();
     let bootstrap = Startup::Bootstrap(vec![memring::Endpoint::new(pod.clone())]);
     let bootstrapped = follow(&service, quick().startup(bootstrap)).await;
     assert_eq!(bootstrapped.node_for("k").unwrap(), pod);
@@ -354,4 +357,19 @@ async fn a_builder_that_makes_no_sense_says_so() {
     error(Client::builder().nodes(["a"]).queue_limits(0, 1).connect().await);
     error(Client::builder().nodes(["a"]).max_value_size((1 << 30) + 1).connect().await);
     error(Client::builder().nodes(["a"]).redial_backoff(MINUTE, MINUTE / 2).connect().await);
+}
+
+#[tokio::test]
+async fn nodes_to_begin_with_that_are_gone_at_once_hold_up_nobody() {
+    #[derive(Debug)]
+    struct Nothing;
+    impl Discovery for Nothing {
+        async fn discover(&self) -> Result<Membership, DiscoveryError> {
+            Err(DiscoveryError::empty(true, None))
+        }
+    }
+    let options = quick().startup(Startup::Bootstrap(vec!["127.0.0.1:1".parse::<NodeId>().unwrap().into()]));
+    let builder = Client::builder().discovery(Nothing).discovery_options(options.empty(EmptyPolicy::ClearNow));
+    let cache = tokio::time::timeout(SOON, builder.connect()).await.expect("connecting hangs").unwrap();
+    eventually("they are gone", async || cache.get("a").await.unwrap_err().kind() == ErrorKind::NoNodes).await;
 }
