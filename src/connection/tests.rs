@@ -409,6 +409,22 @@ async fn a_server_that_owes_replies_and_is_silent_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_does_not_hold_it_against_the_server() {
+    let rig = Rig::new();
+    let (driver, mut peer) = rig.connect();
+    let a = rig.ask(get("a")).await;
+    peer.expect("get a\r\n").await;
+    tokio::time::advance(PATIENCE * 10).await;
+    assert_failed(value_of(a).await, ErrorKind::Timeout, Delivery::Unknown);
+    peer.send("END\r\n").await;
+    let b = rig.ask(get("b")).await;
+    peer.expect("get b\r\n").await;
+    peer.send("END\r\n").await;
+    assert_eq!(value_of(b).await.unwrap(), None);
+    assert!(!driver.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_left_in_peace() {
     let rig = Rig::new();
     let (driver, mut peer) = rig.connect();
