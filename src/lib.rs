@@ -101,6 +101,6 @@ pub use crate::ttl::{InvalidTtl, Ttl};
 pub mod testing;
 
 /// Keeps the README's example compiling.
-#[cfg(all(doctest, feature = "dns"))]
+#[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
