@@ -1,8 +1,10 @@
-//! How evenly a ring shares keys out, by the number of points a node has: the table the contract's number was read from.
+//! How evenly a ring shares keys out, by the number of points a node has: the table the contract's number was read
+//! from.
 //!
-//! `cargo bench --bench ring_balance` (a few seconds). The load of the fullest node over the mean, by exact shares of the
-//! circle, over 200 sets of pod names; once with a point's index appended to the label, as the ring does it, and once with
-//! the index as the hash's seed. Last comes [`Ring`] itself, which must keep within the bounds it was designed for.
+//! `cargo bench --bench ring_balance` (a few seconds). The load of the fullest node over the mean, by exact shares of
+//! the circle, over 200 sets of pod names; once with a point's index appended to the label, as the ring does it, and
+//! once with the index as the hash's seed. Last comes [`Ring`] itself, which must keep within the bounds it was
+//! designed for.
 
 use memring::Ring;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};

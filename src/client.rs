@@ -19,7 +19,7 @@ pub use self::multi::{GetMany, KeysFailed};
 
 use crate::config::Settings;
 use crate::connection::{Answer, Call};
-use crate::discovery::{Addresses, DiscoveryStatus};
+use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Item, SetOptions};
 use crate::key::Key;
@@ -52,7 +52,7 @@ pub struct Client {
 struct Inner {
     snapshot: Arc<ArcSwap<Snapshot>>,
     published: watch::Receiver<Arc<Map>>,
-    addresses: Addresses,
+    discovery: Monitor,
     settings: Settings,
     /// Discovery and the topology's worker; aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
@@ -219,7 +219,7 @@ impl Client {
     /// How discovery fares.
     #[must_use]
     pub fn discovery_status(&self) -> DiscoveryStatus {
-        self.inner.addresses.status()
+        self.inner.discovery.status()
     }
 
     /// Ends discovery, answers what is queued and under way, and closes every connection, within at most a second or

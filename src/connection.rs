@@ -2,7 +2,7 @@
 //!
 //! A [`Call`] is one caller's request and the slot its answer is put in. Calls wait in a node's [`Queue`]; a
 //! [`Driver`] owns one socket, takes whatever waits, writes it as one batch, and matches what comes back to the calls in
-//! its [`Pipeline`], which does no I/O. A call is in the queue (nothing of it was sent) or in one pipeline (it was
+//! its `Pipeline`, which does no I/O. A call is in the queue (nothing of it was sent) or in one pipeline (it was
 //! written, or soon will be), and is answered exactly once: by a reply, by its deadline, or by the end of the connection.
 
 mod call;

@@ -24,6 +24,7 @@ pub use options::{DiscoveryOptions, EmptyPolicy, Startup};
 pub(crate) use refresh::{Follow, follow};
 #[cfg(feature = "dns")]
 pub use srv::{SrvDiscovery, WeightPolicy};
+pub(crate) use status::Monitor;
 pub use status::{DiscoveryState, DiscoveryStatus};
 pub(crate) use tracker::Roster;
 
@@ -209,7 +210,8 @@ pub trait Discovery: fmt::Debug + Send + Sync + 'static {
     fn discover(&self) -> impl Future<Output = Result<Membership, DiscoveryError>> + Send;
 
     /// Finds the addresses of one server's host, in the order to try them. Asked at every dial for which the listing
-    /// brought no fresh address; IP literals are not asked for. By default the system's resolver is used.
+    /// brought no fresh address; IP literals are not asked for. By default the system's resolver is used: it cannot tell
+    /// a host that does not exist from a look-up that failed, so that either is an error, and no answer.
     ///
     /// # Errors
     /// [`DiscoveryError::Empty`] if the host does not exist or has no address: the client then does not dial where it

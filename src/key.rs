@@ -19,8 +19,8 @@ const INLINE_LEN: usize = 62;
 /// assert!(Key::new("user:42").is_ok());
 /// assert!(Key::new("naïve").is_ok());
 /// assert_eq!(Key::new("").unwrap_err(), InvalidKey::Empty);
-/// assert_eq!(Key::new("two words").unwrap_err(), InvalidKey::Byte { value: b' ', at: 3 });
-/// assert_eq!(Key::new("x".repeat(251)).unwrap_err(), InvalidKey::TooLong { len: 251 });
+/// assert!(matches!(Key::new("two words").unwrap_err(), InvalidKey::Byte { value: b' ', at: 3, .. }));
+/// assert!(matches!(Key::new("x".repeat(251)).unwrap_err(), InvalidKey::TooLong { len: 251, .. }));
 /// ```
 #[derive(Clone)]
 pub struct Key(Repr);

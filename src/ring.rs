@@ -14,10 +14,10 @@ mod native;
 
 /// A consistent-hash ring: it gives every key an owner among the nodes, and moves few keys when the nodes change.
 ///
-/// A ring knows labels and weights, nothing else: it does no I/O, holds no connection, and answers the same wherever and
-/// whenever it is asked. The [client](crate) places keys by one of these; by itself a ring is good for asking where a key
-/// lives, or what a change of nodes will cost ([`moved`](Self::moved)). Any bytes are a key here, also those memcached
-/// would refuse. A clone shares its points with the original.
+/// A ring knows labels and weights, nothing else: it does no I/O, holds no connection, and answers the same wherever
+/// and whenever it is asked. The [client](crate) places keys by one of these; by itself a ring is good for asking where
+/// a key lives, or what a change of nodes will cost ([`moved`](Self::moved)). Any bytes are a key here, also those
+/// memcached would refuse. A clone shares its points with the original.
 ///
 /// ```
 /// use memring::{Ring, RingNode};
@@ -37,36 +37,37 @@ mod native;
 /// ```
 ///
 /// # The contract
-/// What follows decides which server a value is looked for on, so it does not change: a later version of this crate that
-/// placed one key elsewhere would be a breaking one. It is complete; the crate's tests hold it against vectors made by a
-/// second implementation.
+/// What follows decides which server a value is looked for on, so it does not change: a later version of this crate
+/// that placed one key elsewhere would be a breaking one. It is complete; the crate's tests hold it against vectors
+/// made by a second implementation.
 ///
 /// 1. `h(bytes)` is the upper 32 bits of the unseeded (seed 0) 64-bit XXH3 of the bytes: `XXH3_64bits(bytes) >> 32`.
 ///    Positions are unsigned 32-bit numbers.
-/// 2. A node has a label, at least one byte of UTF-8, unique in the ring, and a weight from 1 to
-///    [`MAX_WEIGHT`](RingNode::MAX_WEIGHT). For each `i` from 0 to 512 · weight − 1 it has a point at
-///    `h(label ‖ i)`, where `i` is appended as four bytes, little-endian.
-/// 3. All points of all nodes are ordered by position; those at one position, by the bytes of their labels, smaller first.
-///    The order in which nodes are given plays no part.
+/// 2. A node has a label, at least one byte of UTF-8, unique in the ring, and a weight from 1 to 100. For each `i` from 0
+///    to 512 · weight − 1 it has a point at `h(label ‖ i)`, where `i` is appended as four bytes, little-endian.
+/// 3. All points of all nodes are ordered by position; those at one position, by the bytes of their labels, smaller
+///    first. The order in which nodes are given plays no part.
 /// 4. A key, any bytes, lies at `h(key)`. Its owner is the node of the first point in that order whose position is not
 ///    less, or of the very first point if there is none.
 /// 5. The successors of a key are the nodes in the order in which their first points are met from there on, around the
 ///    circle: see [`nodes_for`](Self::nodes_for).
 ///
 /// A node's points depend on its own label and weight only. That is why the nodes that stay exchange no keys when
-/// others come and go; and it is why weights count as given, unreduced: to give every node the weight 2 is to move keys.
+/// others come and go; and it is why weights count as given, unreduced: to give every node the weight 2 is to move
+/// keys.
 ///
-/// A server's label, unless its [`Endpoint`](crate::Endpoint) says otherwise, is the text of its [`NodeId`]: `host:port`,
-/// the host in lower case without a trailing dot, the port in decimal and always present; an IPv6 address as
-/// `[canonical]:port` with the canonical text of RFC 5952. For example: `memcached-0.memcached.default.svc.cluster.local:11211`,
-/// `10.1.2.3:11211`, `[2001:db8::1]:11211`.
+/// A server's label, unless its [`Endpoint`](crate::Endpoint) says otherwise, is the text of its [`NodeId`]:
+/// `host:port`, the host in lower case without a trailing dot, the port in decimal and always present; an IPv6 address
+/// as `[canonical]:port` with the canonical text of RFC 5952. For example:
+/// `memcached-0.memcached.default.svc.cluster.local:11211`, `10.1.2.3:11211`, `[2001:db8::1]:11211`.
 ///
-/// As a check: `h("")` is `0x2d068005`, `h("user:42")` is `0x9fc1e605`, and the first three points of `cache-0:11211` are at
-/// `0x228a850c`, `0x80953af1` and `0x8186bd44`. Among `cache-0:11211`, `cache-1:11211` and `cache-2:11211`, all of weight 1,
-/// the key `user:42` belongs to the last, and the second is its next successor.
+/// As a check: `h("")` is `0x2d068005`, `h("user:42")` is `0x9fc1e605`, and the first three points of `cache-0:11211`
+/// are at `0x228a850c`, `0x80953af1` and `0x8186bd44`. Among `cache-0:11211`, `cache-1:11211` and `cache-2:11211`, all
+/// of weight 1, the key `user:42` belongs to the last, and the second is its next successor.
 ///
 /// # Balance
-/// The fullest of 10 equal nodes holds 1.07 times the mean, of 100 nodes 1.11 times (medians over 200 sets of pod names).
+/// The fullest of 10 equal nodes holds 1.07 times the mean, of 100 nodes 1.11 times (medians over 200 sets of pod
+/// names).
 #[derive(Clone, Default)]
 pub struct Ring {
     nodes: Arc<[RingNode]>,
@@ -74,13 +75,14 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The most the weights of one ring may add up to: it bounds its memory, at 64 MiB.
+    /// The most the weights of one ring may add up to: it bounds its memory, at some 64 MB.
     pub const MAX_TOTAL_WEIGHT: u32 = 10_000;
 
     /// Builds a ring of nodes given in any order. Without nodes it is the empty ring, as is `Ring::default()`.
     ///
     /// # Errors
-    /// [`InvalidRing`] if a label is empty or given twice, a weight is out of range, or the weights are too large together.
+    /// [`InvalidRing`] if a label is empty or given twice, a weight is out of range, or the weights are too large
+    /// together.
     pub fn new(nodes: impl IntoIterator<Item = impl Into<RingNode>>) -> Result<Self, InvalidRing> {
         let nodes = nodes.into_iter().map(Into::into).collect();
         Self::place(nodes, |node| native::points(&node.label, node.weight))
@@ -116,8 +118,8 @@ impl Ring {
         self.index_for(key.as_ref()).map(|node| &self.nodes[node])
     }
 
-    /// The first `n` distinct nodes met from the key's place onwards: its owner, then the node that would own it without
-    /// the owner, and so on. All nodes if there are not as many as `n`.
+    /// The first `n` distinct nodes met from the key's place onwards: its owner, then the node that would own it
+    /// without the owner, and so on. All nodes if there are not as many as `n`.
     ///
     /// ```
     /// let ring = memring::Ring::new(["a:11211", "b:11211", "c:11211"])?;
@@ -239,8 +241,8 @@ impl RingNode {
         Self { label: label.into(), weight: 1 }
     }
 
-    /// How many keys the node is to own relative to the others, from 1 to [`MAX_WEIGHT`](Self::MAX_WEIGHT). Checked when
-    /// a ring is built.
+    /// How many keys the node is to own relative to the others, from 1 to [`MAX_WEIGHT`](Self::MAX_WEIGHT). Checked
+    /// when a ring is built.
     #[must_use]
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight;

@@ -156,8 +156,8 @@ impl ClientBuilder {
             let _ = published.wait_for(|map| !map.is_empty()).await;
         }
         let timeout = settings.request_timeout;
-        let addresses = follow.addresses;
-        let inner = Inner { snapshot, published, addresses, settings, tasks: Mutex::new(tasks) };
+        let inner =
+            Inner { snapshot, published, discovery: follow.addresses.monitor(), settings, tasks: Mutex::new(tasks) };
         Ok(Client { inner: Arc::new(inner), timeout })
     }
 }

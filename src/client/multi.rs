@@ -102,7 +102,7 @@ impl Client {
             }
         }
         let answers = self.ask_every_owner(asked, cas, deadline).await;
-        assemble(keys, questions, &answers)
+        assemble(keys, questions, answers)
     }
 
     /// Asks for every key at the node that owns it.
@@ -175,13 +175,24 @@ impl Group {
     }
 }
 
-fn assemble<K>(keys: Vec<K>, questions: Vec<Result<usize, Error>>, answers: &[Lookup]) -> GetMany<K> {
-    let mut hits = Vec::new();
+fn assemble<K>(keys: Vec<K>, questions: Vec<Result<usize, Error>>, mut answers: Vec<Lookup>) -> GetMany<K> {
+    // An answer is moved to the last key it is for, and copied for those before: there is rarely more than one.
+    let mut uses = vec![0u32; answers.len()];
+    questions.iter().flatten().for_each(|&question| uses[question] += 1);
+    let mut take = |question: usize| {
+        uses[question] -= 1;
+        if uses[question] == 0 {
+            std::mem::replace(&mut answers[question], Ok(None))
+        } else {
+            answers[question].clone()
+        }
+    };
+    let mut hits = Vec::with_capacity(keys.len());
     let mut errors: Vec<KeysFailed<K>> = Vec::new();
     // Where each failure stands among the errors.
     let mut causes: HashMap<usize, usize> = HashMap::new();
     for (key, question) in keys.into_iter().zip(questions) {
-        match question.and_then(|question| answers[question].clone()) {
+        match question.and_then(&mut take) {
             Ok(Some(item)) => hits.push((key, item)),
             Ok(None) => {}
             Err(error) => match causes.entry(error.identity()) {

@@ -38,7 +38,9 @@ pub(crate) struct Driver<S> {
     /// Which of the node's connections this is.
     task: usize,
     pipeline: Pipeline,
+    // Kept for their room only.
     batch: VecDeque<Arc<Call>>,
+    wakes: Wakes,
     input: BytesMut,
     output: BytesMut,
     written: u64,
@@ -88,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             node,
             task,
             batch: VecDeque::new(),
+            wakes: Wakes::default(),
             input: BytesMut::new(),
             output: BytesMut::new(),
             written: 0,
@@ -121,12 +124,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        // Callers are woken last: after the next batch is on its way, and outside every lock.
-        let mut wakes = Wakes::default();
+        let mut wakes = std::mem::take(&mut self.wakes);
         let end = self.advance(cx, &mut wakes);
         if let Poll::Ready(End::Lost(error)) = &end {
             self.abandon(error, &mut wakes);
         }
+        // Callers are woken last: after the next batch is on its way, and outside every lock.
+        wakes.wake_all();
+        self.wakes = wakes;
         end
     }
 

@@ -159,9 +159,13 @@ impl Pipeline {
             let Some(reply) = self.decoder.decode(expect, input, claim).map_err(Poison::Protocol)? else {
                 return Ok(());
             };
+            let reply = match reply {
+                Reply::Refused(refusal) if !expect.survives(&refusal) => return Err(Poison::Refused(refusal)),
+                reply => reply,
+            };
+            // Only what can be trusted is a sign of life.
             self.received += 1;
             match reply {
-                Reply::Refused(refusal) if !expect.survives(&refusal) => return Err(Poison::Refused(refusal)),
                 Reply::Value(value) => self.value(value, wakes),
                 Reply::End => self.end(wakes),
                 reply => self.reply(reply, wakes),

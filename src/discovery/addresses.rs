@@ -17,8 +17,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+#[cfg(test)]
+use crate::discovery::DiscoveryStatus;
+use crate::discovery::status::{Monitor, Progress};
 use crate::discovery::tracker::later;
-use crate::discovery::{Discovery, DiscoveryError, DiscoveryState, DiscoveryStatus, Endpoint, Membership};
+use crate::discovery::{Discovery, DiscoveryError, Endpoint, Membership};
 use crate::node_id::NodeId;
 
 /// How long an address may be dialled after it was last known to be good, if none can be looked up. Within this, a pod's
@@ -47,19 +50,6 @@ struct Entry {
     listed: Option<(Vec<IpAddr>, Option<Instant>)>,
     /// Listed, looked up or connected to, and when that was.
     known: Option<(Vec<IpAddr>, Instant)>,
-}
-
-/// What the refreshing task tells: see [`DiscoveryStatus`].
-#[derive(Debug, Clone)]
-pub(super) struct Progress {
-    pub(super) state: DiscoveryState,
-    pub(super) nodes: usize,
-    pub(super) vanished: usize,
-    pub(super) last_ok: Option<Instant>,
-    pub(super) last_error: Option<DiscoveryError>,
-    pub(super) polls: u64,
-    pub(super) errors: u64,
-    pub(super) next_poll: Option<Instant>,
 }
 
 /// [`Discovery::resolve`], behind a pointer.
@@ -149,19 +139,14 @@ impl Addresses {
         self.shared.nudged.notify_one();
     }
 
-    pub(crate) fn status(&self) -> DiscoveryStatus {
-        let now = Instant::now();
-        let progress = self.shared.progress.borrow().clone();
-        DiscoveryStatus {
-            state: progress.state,
-            nodes: progress.nodes,
-            vanished: progress.vanished,
-            last_ok: progress.last_ok.map(|then| now.saturating_duration_since(then)),
-            last_error: progress.last_error,
-            polls: progress.polls,
-            errors: progress.errors,
-            next_poll: progress.next_poll.map(|then| then.saturating_duration_since(now)),
-        }
+    /// For those who watch over discovery without taking part in it.
+    pub(crate) fn monitor(&self) -> Monitor {
+        Monitor::new(self.shared.progress.subscribe())
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> DiscoveryStatus {
+        self.monitor().status()
     }
 
     /// Resolves when someone asked for a poll since it last did.
@@ -188,6 +173,11 @@ impl Addresses {
     /// Forgets nodes that left.
     pub(super) fn retain(&self, is_member: impl Fn(&NodeId) -> bool) {
         self.book().retain(|id, _| is_member(id));
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembers(&self, id: &NodeId) -> bool {
+        self.book().contains_key(id)
     }
 
     fn book(&self) -> MutexGuard<'_, HashMap<NodeId, Entry>> {

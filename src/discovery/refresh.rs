@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::discovery::addresses::{Addresses, Progress, guarded};
+use crate::discovery::addresses::{Addresses, guarded};
+use crate::discovery::status::Progress;
 use crate::discovery::tracker::{Roster, Tracker};
 use crate::discovery::{Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, Membership, Startup};
 
@@ -188,7 +189,7 @@ impl<D: Discovery> Refresh<D> {
         let nodes = self.tracker.roster().endpoints.len();
         match error {
             Some(error) if before != state || self.is_first_poll() => {
-                warn!(target: "memring", ?state, nodes, %error, "discovery brought no nodes, those known stay in use");
+                warn!(target: "memring", ?state, nodes, %error, "discovery brought no nodes");
             }
             Some(error) => debug!(target: "memring", ?state, %error, "discovery brought no nodes"),
             None if before != state => info!(target: "memring", ?state, nodes, "discovery answers"),

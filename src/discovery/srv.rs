@@ -47,6 +47,18 @@ pub struct SrvDiscovery {
     warned: Mutex<HashSet<std::mem::Discriminant<Warning>>>,
 }
 
+impl From<&str> for SrvDiscovery {
+    fn from(service: &str) -> Self {
+        Self::new(service)
+    }
+}
+
+impl From<String> for SrvDiscovery {
+    fn from(service: String) -> Self {
+        Self::new(service)
+    }
+}
+
 /// What the weights in SRV records count for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::Instant;
+
 use crate::discovery::DiscoveryError;
 
 /// How discovery is doing, at the time it was asked.
@@ -42,4 +45,42 @@ pub enum DiscoveryState {
     Empty,
     /// The list is fixed.
     Static,
+}
+
+/// What the refreshing task tells: see [`DiscoveryStatus`].
+#[derive(Debug, Clone)]
+pub(super) struct Progress {
+    pub(super) state: DiscoveryState,
+    pub(super) nodes: usize,
+    pub(super) vanished: usize,
+    pub(super) last_ok: Option<Instant>,
+    pub(super) last_error: Option<DiscoveryError>,
+    pub(super) polls: u64,
+    pub(super) errors: u64,
+    pub(super) next_poll: Option<Instant>,
+}
+
+/// Reads the progress, and goes on telling the last of it when discovery has ended. Holds on to nothing of it.
+#[derive(Debug)]
+pub(crate) struct Monitor(watch::Receiver<Progress>);
+
+impl Monitor {
+    pub(super) fn new(progress: watch::Receiver<Progress>) -> Self {
+        Self(progress)
+    }
+
+    pub(crate) fn status(&self) -> DiscoveryStatus {
+        let now = Instant::now();
+        let progress = self.0.borrow().clone();
+        DiscoveryStatus {
+            state: progress.state,
+            nodes: progress.nodes,
+            vanished: progress.vanished,
+            last_ok: progress.last_ok.map(|then| now.saturating_duration_since(then)),
+            last_error: progress.last_error,
+            polls: progress.polls,
+            errors: progress.errors,
+            next_poll: progress.next_poll.map(|then| then.saturating_duration_since(now)),
+        }
+    }
 }

@@ -130,10 +130,12 @@ impl Keeper {
         if replied {
             self.shared.addresses.confirm(&self.shared.id, last.peer.ip());
         }
-        if !matches!(end, End::Drained) {
-            self.shared.addresses.nudge();
-        }
+        let drained = matches!(end, End::Drained);
         log_end(&self.shared, end);
+        if drained {
+            return;
+        }
+        self.shared.addresses.nudge();
         // A connection that lived for long without being asked anything is no bad sign.
         if replied || last.since.elapsed() >= self.shared.settings.backoff_max {
             self.backoff.reset();

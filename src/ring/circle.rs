@@ -14,8 +14,8 @@ pub(super) struct Point {
 
 /// The points in order, with an index that leads to within a point or so of any position.
 ///
-/// The index costs a look-up one read, where a binary search costs a dozen. What it does cost is cache, so everything is
-/// small: positions and nodes stand in lists of their own, since an array of pairs would be a third padding.
+/// The index costs a look-up one read, where a binary search costs a dozen. What it does cost is cache, so everything
+/// is small: positions and nodes stand in lists of their own, since an array of pairs would be a third padding.
 #[derive(Clone)]
 pub(super) struct Circle {
     /// Where the points are, sorted. Behind the last stands a sentinel, the first point again at the last position: it
@@ -38,24 +38,26 @@ impl Circle {
         let shift = u32::BITS - bits;
         let bucket_of = |point: &Point| (point.at >> shift) as usize;
 
-        // A counting sort by bucket, stable, whose counts are the index.
-        let mut buckets = vec![0; 1 << bits];
+        // A counting sort by bucket, whose counts become the index: first how many points a bucket has, then where they
+        // end, and once they are put in place from the last to the first (so that equal ones keep their order), where
+        // they begin.
+        let mut buckets = vec![0_u32; 1 << bits];
         for point in points {
             buckets[bucket_of(point)] += 1;
         }
-        let mut before = 0;
+        let mut end = 0;
         for bucket in &mut buckets {
-            before += std::mem::replace(bucket, before);
+            end += *bucket;
+            *bucket = end;
         }
-        let mut ends = buckets.clone();
         let mut sorted = points.to_vec();
-        for point in points {
-            let end = &mut ends[bucket_of(point)];
-            sorted[*end as usize] = *point;
-            *end += 1;
+        for point in points.iter().rev() {
+            let place = &mut buckets[bucket_of(point)];
+            *place -= 1;
+            sorted[*place as usize] = *point;
         }
-        for (&start, &end) in buckets.iter().zip(&ends) {
-            sorted[start as usize..end as usize].sort_by_key(|point| point.at);
+        for bucket in sorted.chunk_by_mut(|a, b| bucket_of(a) == bucket_of(b)) {
+            bucket.sort_by_key(|point| point.at);
         }
         let sentinel = sorted.first().map(|first| Point { at: u32::MAX, node: first.node });
         sorted.extend(sentinel);

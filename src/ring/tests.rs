@@ -70,7 +70,11 @@ proptest! {
     }
 
     #[test]
-    fn only_the_keys_of_a_node_that_leaves_or_joins_move(nodes in nodes(6), keys in keys(), left in any::<prop::sample::Index>()) {
+    fn only_the_keys_of_a_node_that_leaves_or_joins_move(
+        nodes in nodes(6),
+        keys in keys(),
+        left in any::<prop::sample::Index>(),
+    ) {
         prop_assume!(nodes.len() > 1);
         let left = left.index(nodes.len());
         let mut fewer = nodes.clone();
@@ -99,7 +103,11 @@ proptest! {
     }
 
     #[test]
-    fn any_points_are_found(points in proptest::collection::vec(any::<u32>(), 1..20), near in any::<i8>(), keys in keys()) {
+    fn any_points_are_found(
+        points in proptest::collection::vec(any::<u32>(), 1..20),
+        near in any::<i8>(),
+        keys in keys(),
+    ) {
         let places: Vec<_> = (0..).zip(&points).map(|(node, &at)| Point { at, node }).collect();
         let circle = Circle::new(&places);
         let edges = points.iter().map(|&at| at.wrapping_add_signed(near.into()));

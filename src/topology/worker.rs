@@ -32,6 +32,8 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         // Nodes that have left, being drained. Dropped, and so closed, with the worker.
         let mut leaving = JoinSet::new();
+        // A roster that was there from the start, such as a bootstrap list, is news too.
+        self.roster.mark_changed();
         loop {
             tokio::select! {
                 changed = self.roster.changed() => {

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use tokio::time::advance;
 
 use super::*;
+use crate::discovery::DiscoveryState;
 
 /// Answers `resolve` from a script; then times out for ever.
 #[derive(Debug, Default)]

@@ -214,14 +214,37 @@ async fn nodes_come_and_go() {
     rig.first().await.unwrap();
     sleep(secs(6)).await;
     assert_eq!((rig.nodes(), rig.version()), (3, 2));
+    let c = "c:11211".parse().unwrap();
+    rig.follow.addresses.confirm(&c, "10.0.0.3".parse().unwrap());
     sleep(secs(20)).await;
     assert_eq!((rig.nodes(), rig.status().vanished), (3, 1));
     let mut roster = rig.follow.roster.clone();
     roster.mark_unchanged();
     roster.changed().await.unwrap();
     assert_eq!((rig.nodes(), rig.version()), (2, 3));
+    assert!(!rig.follow.addresses.remembers(&c), "and it is forgotten");
     let vanished_at = rig.source.asked.lock().unwrap()[2];
     assert_eq!(vanished_at.elapsed().as_secs(), 120, "not only with the poll after that");
+}
+
+/// Rows 9 and 11: a pod that comes back elsewhere is the same node, and is dialled there, without a look-up.
+#[tokio::test(start_paused = true)]
+async fn a_node_is_dialled_where_it_was_listed_last() {
+    let at = |ip: Option<&str>| {
+        let steady = Endpoint::new("a:11211".parse().unwrap());
+        let restarted = ip.map(|ip| Endpoint::new("b:11211".parse().unwrap()).with_addresses([ip.parse().unwrap()]));
+        Act::Answer(Ok(Membership::new([steady].into_iter().chain(restarted)).with_ttl(secs(60))))
+    };
+    let rig = Rig::new(options(), [at(Some("10.0.0.1")), at(None), at(None), at(Some("10.0.0.2"))]);
+    rig.first().await.unwrap();
+    let b = "b:11211".parse().unwrap();
+    assert_eq!(rig.follow.addresses.lookup(&b).await.unwrap(), ["10.0.0.1:11211".parse().unwrap()]);
+    let mut roster = rig.follow.roster.clone();
+    roster.mark_unchanged();
+    roster.changed().await.unwrap();
+    assert_eq!(rig.polls(), 4);
+    assert_eq!((rig.version(), roster.borrow().addr_epoch), (1, 1));
+    assert_eq!(rig.follow.addresses.lookup(&b).await.unwrap(), ["10.0.0.2:11211".parse().unwrap()]);
 }
 
 /// Rows 13 and 16: NXDOMAIN and errors after a good start keep the nodes; each is counted.

@@ -403,6 +403,9 @@ fn nudges_bring_one_poll_forward() {
     sim.ok(12, "a b c");
     sim.tracker.nudge(sim.at(14));
     assert!(sim.wait(14) < 1e-9, "that one brought something: the next is heard as well");
+    sim.ok(14, "a@10.0.0.1 b c");
+    sim.tracker.nudge(sim.at(16));
+    assert!(sim.wait(16) < 1e-9, "an address is something too");
 }
 
 /// Row 27: a nudged poll that brings nothing new is repeated when the answer's TTL ends, and not before.

@@ -1,13 +1,13 @@
 //! What the DNS server answers: a pure function of a question and of what the test has set up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hickory_server::proto::op::ResponseCode;
 use hickory_server::proto::rr::rdata::{SOA, SRV};
-use hickory_server::proto::rr::{LowerName, Name, RData, Record, RecordType};
+use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 
 use super::{DnsFault, DnsQueries, SrvRecord};
 
@@ -56,7 +56,7 @@ pub(super) struct Zone {
     /// Answered instead of the pods.
     srv: Option<Vec<SRV>>,
     /// Answered instead of the pods' addresses; none at all means that the host does not exist.
-    hosts: HashMap<LowerName, Vec<IpAddr>>,
+    hosts: HashMap<Name, Vec<IpAddr>>,
 }
 
 impl Zone {
@@ -92,7 +92,7 @@ impl Zone {
     }
 
     pub(super) fn set_host(&mut self, host: &str, addresses: impl IntoIterator<Item = IpAddr>) -> io::Result<()> {
-        self.hosts.insert(LowerName::new(&name(host)?), addresses.into_iter().collect());
+        self.hosts.insert(name(host)?, addresses.into_iter().collect());
         Ok(())
     }
 
@@ -151,11 +151,10 @@ impl Zone {
 
     /// The addresses of every target, each target once.
     fn glue(&self, srv: &[SRV]) -> Vec<Record> {
-        let mut told: Vec<&Name> = Vec::new();
+        let mut told = HashSet::new();
         let mut glue = Vec::new();
         for srv in srv {
-            if !told.contains(&&srv.target) {
-                told.push(&srv.target);
+            if told.insert(&srv.target) {
                 glue.extend(self.address_records(&srv.target, &self.addresses(&srv.target)));
             }
         }
@@ -163,7 +162,7 @@ impl Zone {
     }
 
     fn addresses(&self, host: &Name) -> Vec<IpAddr> {
-        if let Some(addresses) = self.hosts.get(&LowerName::new(host)) {
+        if let Some(addresses) = self.hosts.get(host) {
             return addresses.clone();
         }
         self.pods.iter().filter(|pod| pod.name == *host).map(|pod| pod.addr.ip()).collect()

@@ -1,5 +1,7 @@
 //! One connection's conversation: bytes in, bytes out, no I/O. The replies are memcached 1.6.18's, to the byte.
 
+use std::borrow::Cow;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::numbers;
@@ -19,6 +21,10 @@ const MAX_KEY: usize = 250;
 /// A version no real server has, older than every feature a client might conclude from it.
 const VERSION: &str = "VERSION 0.0.0-memring";
 
+/// The longest data block whose length, with its line end, is still a number to the real server.
+const LEN_MAX: i32 = i32::MAX - 2;
+
+const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 
 /// What the connection is to do next, once it has sent what there is to send.
@@ -136,7 +142,7 @@ impl Session {
         // In the first place, it is the key of a `delete`.
         let noreply =
             arguments.last().is_some_and(|last| *last == b"noreply") && (arguments.len() > 1 || &*name == b"flush_all");
-        let text = match (&*name, arguments.len()) {
+        let text: Cow<'static, str> = match (&*name, arguments.len()) {
             (b"get" | b"gets", 1..) => {
                 if arguments.iter().any(|key| key.len() > MAX_KEY) {
                     reply(out, false, BAD_FORMAT);
@@ -157,34 +163,9 @@ impl Session {
                 }
             }
             (b"delete", 1..=3) => delete(&arguments, noreply, store, now).into(),
-            (b"touch", 2 | 3) => match (is_key(arguments[0]), numbers::signed(arguments[1])) {
-                (false, _) => BAD_FORMAT.into(),
-                (true, None) => "CLIENT_ERROR invalid exptime argument".into(),
-                (true, Some(exptime)) if store.touch(arguments[0], exptime, now) => "TOUCHED".into(),
-                _ => "NOT_FOUND".into(),
-            },
-            (b"incr" | b"decr", 2 | 3) => match (is_key(arguments[0]), numbers::unsigned(arguments[1])) {
-                (false, _) => BAD_FORMAT.into(),
-                (true, None) => "CLIENT_ERROR invalid numeric delta argument".into(),
-                (true, Some(delta)) => match store.count(arguments[0], &*name == b"incr", delta, now) {
-                    Counted::To(number) => number.to_string().into(),
-                    Counted::NotFound => "NOT_FOUND".into(),
-                    Counted::NotANumber => "CLIENT_ERROR cannot increment or decrement non-numeric value".into(),
-                },
-            },
-            (b"flush_all", 0..=2) => {
-                let delay = match arguments.first() {
-                    Some(delay) if arguments.len() > usize::from(noreply) => numbers::signed(delay),
-                    _ => Some(0),
-                };
-                match delay {
-                    Some(delay) => {
-                        store.flush(delay, now);
-                        "OK".into()
-                    }
-                    None => "CLIENT_ERROR invalid exptime argument".into(),
-                }
-            }
+            (b"touch", 2 | 3) => touch(&arguments, store, now).into(),
+            (b"incr" | b"decr", 2 | 3) => count(&arguments, &*name == b"incr", store, now),
+            (b"flush_all", 0..=2) => flush_all(&arguments, noreply, store, now).into(),
             // These two take whatever stands behind them, `noreply` too, and heed none of it.
             (b"version", _) => {
                 reply(out, false, VERSION);
@@ -197,19 +178,19 @@ impl Session {
                 return true;
             }
         };
-        let text: std::borrow::Cow<'static, str> = text;
         reply(out, noreply, &text);
         true
     }
 
-    /// Makes ready for a data block. A refusal is answered by what it returns, and there may be a block to swallow.
+    /// Makes ready for a data block, or answers with a refusal; the block of one too large is swallowed, while that of a
+    /// malformed command is going to be taken for commands.
     fn storage(&mut self, mode: Mode, rest: &Bytes, arguments: &[&[u8]], store: &mut Store) -> Option<&'static str> {
         let key = arguments[0];
         let numbers = (numbers::flags(arguments[1]), numbers::signed(arguments[2]), numbers::signed(arguments[3]));
-        let (true, (Some(flags), Some(exptime), Some(len @ 0..=0x7fff_fffd))) = (is_key(key), numbers) else {
+        let (true, (Some(flags), Some(exptime), Some(len @ ..=LEN_MAX))) = (is_key(key), numbers) else {
             return Some(BAD_FORMAT);
         };
-        let len = usize::try_from(len).ok()?;
+        let Ok(len) = usize::try_from(len) else { return Some(BAD_FORMAT) };
         if Store::is_too_large(key, flags, len) {
             // So that nobody reads what was to be overwritten.
             if mode == Mode::Set {
@@ -222,6 +203,37 @@ impl Session {
         self.state = State::Body(Storage { mode, key: rest.slice_ref(key), flags, exptime, len, noreply });
         None
     }
+}
+
+fn touch(arguments: &[&[u8]], store: &mut Store, now: u64) -> &'static str {
+    match (is_key(arguments[0]), numbers::signed(arguments[1])) {
+        (false, _) => BAD_FORMAT,
+        (true, None) => BAD_EXPTIME,
+        (true, Some(exptime)) if store.touch(arguments[0], exptime, now) => "TOUCHED",
+        _ => "NOT_FOUND",
+    }
+}
+
+fn count(arguments: &[&[u8]], up: bool, store: &mut Store, now: u64) -> Cow<'static, str> {
+    match (is_key(arguments[0]), numbers::unsigned(arguments[1])) {
+        (false, _) => BAD_FORMAT.into(),
+        (true, None) => "CLIENT_ERROR invalid numeric delta argument".into(),
+        (true, Some(delta)) => match store.count(arguments[0], up, delta, now) {
+            Counted::To(number) => number.to_string().into(),
+            Counted::NotFound => "NOT_FOUND".into(),
+            Counted::NotANumber => "CLIENT_ERROR cannot increment or decrement non-numeric value".into(),
+        },
+    }
+}
+
+fn flush_all(arguments: &[&[u8]], noreply: bool, store: &mut Store, now: u64) -> &'static str {
+    let delay = match arguments.first() {
+        Some(delay) if arguments.len() > usize::from(noreply) => numbers::signed(delay),
+        _ => Some(0),
+    };
+    let Some(delay) = delay else { return BAD_EXPTIME };
+    store.flush(delay, now);
+    "OK"
 }
 
 fn delete(arguments: &[&[u8]], noreply: bool, store: &mut Store, now: u64) -> &'static str {

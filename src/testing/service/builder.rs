@@ -113,9 +113,12 @@ impl ServiceBuilder {
     /// # Errors
     /// If a name is no DNS name, no socket can be had, or `memcached` cannot be run.
     pub async fn start(self) -> io::Result<Service> {
+        self.start_on(Loopback::probe()).await
+    }
+
+    async fn start_on(self, loopback: Loopback) -> io::Result<Service> {
         let name = self.name.trim_end_matches('.').to_owned();
         checked(&name)?;
-        let loopback = Loopback::probe();
         let settings = Settings { service: &name, port_name: &self.port_name, ttl: self.ttl, glue: self.glue };
         let dns = Dns::launch(settings, loopback).await?;
         let engine = match self.engine {
@@ -126,5 +129,29 @@ impl ServiceBuilder {
             Service { name, engine, loopback, fleet: AsyncMutex::new(Fleet::default()), view: Mutex::default(), dns };
         service.scale(self.pods).await?;
         Ok(service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// What macOS does, tried wherever the tests run.
+    #[tokio::test]
+    async fn one_loopback_address_is_enough() {
+        let service = ServiceBuilder::new().pods(3).start_on(Loopback::One).await.unwrap();
+        let before = service.pods();
+        assert!(before.iter().all(|pod| pod.addr.ip().is_loopback() && pod.addr.ip() == before[0].addr.ip()));
+        assert_eq!(service.restart_at_new_address(1).await.unwrap(), None);
+        service.restart(1).await.unwrap();
+        assert_eq!(service.pods(), before);
+
+        // A pod that comes back has the identity it had: its port here, not its address, is what tells it from others.
+        service.scale(1).await.unwrap();
+        assert!(TcpStream::connect(before[2].addr).await.is_err());
+        service.scale(3).await.unwrap();
+        assert_eq!(service.pods(), before);
     }
 }

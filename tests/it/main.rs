@@ -1,0 +1,8 @@
+//! The client against real memcached processes, real DNS over UDP and TCP, and servers that misbehave.
+#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+
+mod commands;
+mod faults;
+mod following;
+mod many;
+mod support;
