@@ -1,45 +1,36 @@
 //! The cluster's DNS: Knot, with a headless service's records in its zone file.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Command, Output};
-use std::time::Instant;
-use std::{env, fs};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{env, fs, io};
 
 use crate::pod::{PORT, Pod};
-use crate::process::{PATIENCE, Process, loopback};
+use crate::process::{Process, loopback};
 
 #[derive(Debug)]
 pub(crate) struct Knot {
     process: Option<Process>,
-    programs: Programs,
+    program: PathBuf,
     dir: PathBuf,
     addr: SocketAddr,
     serial: u32,
 }
 
-#[derive(Debug)]
-pub(crate) struct Programs {
-    knotd: PathBuf,
-    knotc: PathBuf,
-}
-
-impl Programs {
-    /// Otherwise what it is that is not there.
-    pub(crate) fn find() -> Result<Self, &'static str> {
+impl Knot {
+    /// The program to start it with; otherwise what it is that is not there.
+    pub(crate) fn program() -> Result<PathBuf, &'static str> {
+        loopback(0).ok_or("127.0.0.1 is the only loopback address")?;
         let path = env::var_os("PATH").unwrap_or_default();
         // Where systems keep servers, which is not on everybody's path.
-        let places = || env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
-        let find = |name: &str| places().map(|place| place.join(name)).find(|program| program.is_file());
-        loopback(0).ok_or("127.0.0.1 is the only loopback address")?;
-        let knotd = find("knotd").ok_or("there is no knotd (package knot)")?;
-        Ok(Self { knotd, knotc: find("knotc").ok_or("there is no knotc (package knot)")? })
+        let mut places = env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+        let program = places.find_map(|place| Some(place.join("knotd")).filter(|program| program.is_file()));
+        program.ok_or("there is no knotd (package knot)")
     }
-}
 
-impl Knot {
-    pub(crate) fn start(programs: Programs, pods: &[Pod]) -> Self {
+    pub(crate) fn start(program: PathBuf, pods: &[Pod]) -> Self {
         // Short, for there is a socket in it.
         let dir = env::temp_dir().join(format!("memring-knot-{:08x}", fastrand::u32(..)));
         fs::create_dir(&dir).unwrap();
@@ -51,7 +42,8 @@ impl Knot {
              zonefile-load: whole\n  zonefile-sync: -1\n  journal-content: none\n"
         );
         fs::write(dir.join("conf"), conf).unwrap();
-        let mut knot = Self { process: None, programs, dir, addr, serial: 0 };
+        // A number whose bytes are not to be met anywhere else in an answer.
+        let mut knot = Self { process: None, program, dir, addr, serial: 0x7a5b_3c00 };
         knot.write_zone(pods);
         knot.run();
         knot
@@ -61,29 +53,28 @@ impl Knot {
         self.addr
     }
 
-    /// Returns once it serves the zone.
     pub(crate) fn run(&mut self) {
-        let mut process = Process::spawn(Command::new(&self.programs.knotd).arg("-c").arg(self.dir.join("conf")));
-        process.ready("knotd serves its zone", || self.control(&["zone-read", "cluster.local"]).status.success());
-        self.process = Some(process);
+        self.process = Some(Process::spawn(Command::new(&self.program).arg("-c").arg(self.dir.join("conf"))));
+        self.wait();
     }
 
     pub(crate) fn stop(&mut self) {
-        let mut process = self.process.take().unwrap();
-        process.signal("-TERM");
-        process.ended(PATIENCE);
+        self.process = None;
     }
 
     /// Lists these pods and no others; since when it does.
     pub(crate) fn publish(&mut self, pods: &[Pod]) -> Instant {
         self.write_zone(pods);
-        let output = self.control(&["-b", "zone-reload", "cluster.local"]);
-        let published = Instant::now();
-        assert!(output.status.success(), "{output:?}");
-        let zone = String::from_utf8(self.control(&["zone-read", "cluster.local"]).stdout).unwrap();
-        let listed = |pod: &Pod| zone.contains(&format!("{}. 1 A {}\n", pod.host(), pod.addr.ip()));
-        assert!(pods.iter().all(listed) && zone.matches(" SRV ").count() == pods.len(), "{zone}");
-        published
+        self.process.as_ref().unwrap().signal("-HUP");
+        self.wait();
+        Instant::now()
+    }
+
+    /// Returns once it answers out of the zone last written.
+    fn wait(&mut self) {
+        let (addr, serial) = (self.addr, self.serial.to_be_bytes());
+        let answers = || ask_for_soa(addr).is_ok_and(|answer| answer.windows(4).any(|bytes| bytes == serial));
+        self.process.as_mut().unwrap().ready("knotd serves its zone", answers);
     }
 
     fn write_zone(&mut self, pods: &[Pod]) {
@@ -96,10 +87,18 @@ impl Knot {
         }
         fs::write(self.dir.join("zone"), zone).unwrap();
     }
+}
 
-    fn control(&self, arguments: &[&str]) -> Output {
-        Command::new(&self.programs.knotc).arg("-c").arg(self.dir.join("conf")).args(arguments).output().unwrap()
-    }
+/// The SOA record holds the zone's serial number.
+fn ask_for_soa(addr: SocketAddr) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(addr)?;
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    socket.send(b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x07cluster\x05local\0\0\x06\0\x01")?;
+    let mut answer = vec![0; 512];
+    let length = socket.recv(&mut answer)?;
+    answer.truncate(length);
+    Ok(answer)
 }
 
 impl Drop for Knot {

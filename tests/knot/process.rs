@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::sleep;
+use std::sync::{Arc, Mutex};
+use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-/// What a process may take to get ready or to end. On a loaded machine that is more than one would think.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// What a process may take to get ready or to end. A busy disk may take many seconds to bring a program into memory.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Killed and reaped when dropped.
 #[derive(Debug)]
@@ -62,4 +63,31 @@ pub(crate) fn until(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool
 pub(crate) fn loopback(port: u16) -> Option<SocketAddr> {
     let random = || Ipv4Addr::new(127, fastrand::u8(1..=254), fastrand::u8(..), fastrand::u8(1..=254));
     (0..8).find_map(|_| TcpListener::bind((random(), port)).ok()?.local_addr().ok())
+}
+
+/// How long the machine at times lets wait who is to run: a deadline cannot be kept any better than that.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stalls(Arc<Mutex<Vec<(Instant, Duration)>>>);
+
+impl Stalls {
+    /// Watches until the program ends.
+    pub(crate) fn watch() -> Self {
+        let stalls = Self::default();
+        let seen = stalls.clone();
+        spawn(move || {
+            loop {
+                let due = Instant::now() + Duration::from_millis(5);
+                sleep(Duration::from_millis(5));
+                seen.0.lock().unwrap().push((due, due.elapsed()));
+            }
+        });
+        stalls
+    }
+
+    /// The longest that was under way in that time.
+    pub(crate) fn longest(&self, from: Instant, to: Instant) -> Duration {
+        let seen = self.0.lock().unwrap();
+        let then = seen.iter().filter(|(due, stall)| *due <= to && *due + *stall >= from);
+        then.map(|(_, stall)| *stall).max().unwrap_or_default()
+    }
 }

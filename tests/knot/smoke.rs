@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::process::{Process, until};
+use crate::process::{PATIENCE, Process, until};
 
 #[derive(Debug)]
 pub(crate) struct Smoke {
@@ -75,9 +75,10 @@ impl Smoke {
         found.unwrap()
     }
 
-    /// Waits until it has ended; all that it said.
-    pub(crate) fn ended(mut self, limit: Duration) -> (ExitStatus, Vec<Line>) {
-        let status = self.process.ended(limit);
+    /// As by an operator who has seen enough; all that it said.
+    pub(crate) fn interrupted(mut self) -> (ExitStatus, Vec<Line>) {
+        self.process.signal("-INT");
+        let status = self.process.ended(PATIENCE);
         self.reader.join().unwrap();
         (status, std::mem::take(&mut *self.said.lock().unwrap()))
     }
