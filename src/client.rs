@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub use self::builder::ClientBuilder;
 pub use self::multi::{GetMany, KeysFailed};
 
-use crate::config::Settings;
+use crate::config::{LONGEST_WAIT, Settings};
 use crate::connection::{Answer, Call};
 use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::{Delivery, Error, ErrorKind};
@@ -36,8 +36,8 @@ use crate::ttl::{InvalidTtl, Ttl};
 ///
 /// # Cancel safety
 /// Nothing is sent until a method's future is first polled, and dropping a future is always safe for the client, its
-/// connections and every other caller. A command dropped before it was written is never sent; one that was written may or
-/// may not have been applied, and its reply is read and dropped.
+/// connections and every other caller. A command dropped while it waits in the queue is never sent; one that a connection
+/// has taken may or may not be applied, and its reply is read and dropped.
 ///
 /// # Errors
 /// Every method keeps one deadline, the [request timeout](ClientBuilder::request_timeout), over waiting for room in the
@@ -79,10 +79,11 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// The same client with another deadline for its commands.
+    /// The same client with another deadline for its commands. The time after which a silent server is given up stays
+    /// what the client was [built with](ClientBuilder::request_timeout).
     #[must_use]
     pub fn with_request_timeout(&self, timeout: Duration) -> Self {
-        Self { inner: Arc::clone(&self.inner), timeout }
+        Self { inner: Arc::clone(&self.inner), timeout: timeout.min(LONGEST_WAIT) }
     }
 
     /// Reads an item: `None` if it is not there.
@@ -226,10 +227,17 @@ impl Client {
     /// twice the request timeout, whichever is longer. Commands given later, by any clone, fail with
     /// [`ErrorKind::Closed`].
     pub async fn shutdown(&self) {
-        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        // Waited for, so that no snapshot comes after the last.
+        tasks.shutdown().await;
         let last = self.inner.snapshot.swap(Arc::new(Snapshot::closed()));
         let limit = self.inner.settings.patience();
         join_all(last.nodes().iter().map(|node| node.retire(limit))).await;
+    }
+
+    /// When a command begun now must have ended.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
     }
 
     async fn get_one(&self, key: Key, cas: bool) -> Result<Option<Item>, Error> {
@@ -268,7 +276,7 @@ impl Client {
 
     /// The only way down for a command with one key.
     async fn dispatch(&self, request: Request) -> Result<Answer, Error> {
-        let call = Arc::new(Call::new(request, Instant::now() + self.timeout));
+        let call = Arc::new(Call::new(request, self.deadline()));
         let ticket = loop {
             let node = {
                 let snapshot = self.inner.snapshot.load();
@@ -280,7 +288,11 @@ impl Client {
                 // The node left between the look at the snapshot and the call. Nothing was sent; the next snapshot
                 // does not have it.
                 Err(_) if node.has_left() && self.is_superseded(&node) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // A failure that needs no waiting must not let a caller who tries again and again keep its thread.
+                    tokio::task::coop::consume_budget().await;
+                    return Err(error);
+                }
             }
         };
         Ok(ticket.await)
@@ -291,7 +303,7 @@ impl Client {
     }
 
     async fn on_every_node(&self, request: impl Fn() -> Request) -> Vec<(NodeId, Result<Reply, Error>)> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = self.deadline();
         let snapshot = self.inner.snapshot.load_full();
         let calls = snapshot.nodes().iter().map(|node| {
             let call = Arc::new(Call::new(request(), deadline));

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::connection::QueueLimits;
 
+/// Longer waits are cut to this, so that no sum of times overflows: "for ever" is a fair thing to ask for.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// What the builder collects for nodes and their connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {

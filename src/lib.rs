@@ -99,3 +99,8 @@ pub use crate::topology::{NodeInfo, Topology, TopologyChange, TopologyWatch};
 pub use crate::ttl::{InvalidTtl, Ttl};
 #[cfg(feature = "testing")]
 pub mod testing;
+
+/// Keeps the README's example compiling.
+#[cfg(all(doctest, feature = "dns"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -41,8 +41,9 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.endpoints.is_empty()
+    /// Whether it came from discovery. There may be no nodes in it all the same, if those known first are gone again.
+    pub(crate) fn is_known(&self) -> bool {
+        self.version > 0
     }
 }
 

@@ -121,7 +121,7 @@ async fn watches_a_service_and_tells_every_second_and_change() {
     #[rustfmt::skip]
     let watching = smoke(&[
         "--json", "--service", name, "--nameserver", &nameserver, "--port-name", "memcached",
-        "--poll-min", "100", "--poll-max", "200", "--watch", "4", "--keys", "500", "--timeout", "1000", "--rate", "2000",
+        "--poll-min", "100", "--poll-max", "200", "--watch", "4", "--keys", "500", "--rate", "2000", "--timeout", "1000"
     ]);
     let (output, ()) = tokio::join!(output_of(watching), async {
         sleep(Duration::from_secs(2)).await;

@@ -33,7 +33,7 @@ How:
       --poll-min MS             DNS is asked at most that often [5000; 200]
       --poll-max MS             and at least that often [15000; 500]
       --prefix TEXT             what keys begin with, which must be used by nobody else [one that no other run has]
-      --watch SECONDS           then keep up a load, nine gets to a set, and print a line for each second
+      --watch SECONDS           then keep up a load, nine gets to a set, a line for each second; Ctrl-C ends it
       --rate N                  at most so many operations per second under --watch [as many as it takes]
 
 Output:

@@ -108,7 +108,7 @@ impl Report {
             return line(&object.with("errors_by_node", Value::from_iter(failing)).end());
         }
         let l = &tally.latencies;
-        let where_: Vec<_> = failing(tally).map(|(id, _)| pod_name(id)).collect();
+        let places: Vec<_> = failing(tally).map(|(id, _)| pod_name(id)).collect();
         line(&format!(
             "{t:>5} s  {:>7} ops  {:>7} hits  {:>6} misses  wrong {}  stale {}  p50 {}  p99 {}  max {}  {nodes} nodes{}{}",
             tally.ops,
@@ -120,7 +120,7 @@ impl Report {
             micros(l.at(0.99)),
             micros(l.max()),
             troubles(tally),
-            if where_.is_empty() { String::new() } else { format!("  on {}", listed(&where_)) },
+            if places.is_empty() { String::new() } else { format!("  on {}", listed(&places)) },
         ));
     }
 

@@ -75,6 +75,9 @@ async fn scale_up(stage: &mut Stage, service: &Service, mut step: Step) -> io::R
 
 async fn restart(stage: &mut Stage, service: &Service, mut step: Step) -> io::Result<Step> {
     const POD: usize = 1;
+    if has_short_grace(stage) {
+        return Ok(step.skip(SHORT_GRACE));
+    }
     let before = stage.load.owners();
     let id = id_of(&service.pods()[POD])?;
     let Some(address) = service.restart_at_new_address(POD).await? else {
@@ -117,8 +120,8 @@ async fn restart(stage: &mut Stage, service: &Service, mut step: Step) -> io::Re
 async fn unready(stage: &mut Stage, service: &Service, mut step: Step) -> io::Result<Step> {
     const POD: usize = 2;
     let limit = stage.options.longest_poll() + SLACK;
-    if stage.options.removal_grace < stage.options.longest_poll() * 3 {
-        return Ok(step.skip("the grace is over before DNS could be asked often enough"));
+    if has_short_grace(stage) {
+        return Ok(step.skip(SHORT_GRACE));
     }
     let (before, version) = (stage.load.owners(), stage.client.topology().version);
     service.unready(POD).await?;
@@ -199,6 +202,12 @@ async fn scale_down(
     step.at_most("older values found, of keys that moved", moves(&before, &after).count() as u64, tally.stale);
     step.is("older values found, of keys that stayed", 0, tally.unexplained);
     Ok(step)
+}
+
+const SHORT_GRACE: &str = "the removal grace is shorter than three polls: a pod away for a moment may lose its keys";
+
+fn has_short_grace(stage: &Stage) -> bool {
+    stage.options.removal_grace < stage.options.longest_poll() * 3
 }
 
 fn no_key_moved(step: &mut Step, stage: &Stage, before: &[Option<NodeId>]) {

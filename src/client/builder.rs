@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Client, Inner};
-use crate::config::Settings;
+use crate::config::{LONGEST_WAIT, Settings};
 #[cfg(feature = "dns")]
 use crate::discovery::SrvDiscovery;
 use crate::discovery::{Discovery, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
@@ -78,7 +78,7 @@ impl ClientBuilder {
     /// unless set. A server that owes replies and says nothing for twice as long (at least 1 s) is given up and
     /// redialled.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.request_timeout = timeout;
+        self.settings.request_timeout = timeout.min(LONGEST_WAIT);
         self
     }
 
@@ -113,8 +113,8 @@ impl ClientBuilder {
     /// The delay before a node that could not be reached is dialled again: `min` (50 ms unless set), doubled each time
     /// up to `max` (5 s), and shortened at random by up to half.
     pub fn redial_backoff(mut self, min: Duration, max: Duration) -> Self {
-        self.settings.backoff_min = min;
-        self.settings.backoff_max = max;
+        self.settings.backoff_min = min.min(LONGEST_WAIT);
+        self.settings.backoff_max = max.min(LONGEST_WAIT);
         self
     }
 
@@ -153,7 +153,7 @@ impl ClientBuilder {
         follow.first(&startup).await.map_err(|error| Error::not_sent(ErrorKind::NoNodes).because(error))?;
         if !follow.roster.borrow().endpoints.is_empty() {
             // The worker lives in `tasks`.
-            let _ = published.wait_for(|map| !map.is_empty()).await;
+            let _ = published.wait_for(|map| map.is_known()).await;
         }
         let timeout = settings.request_timeout;
         let inner =

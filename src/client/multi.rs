@@ -83,7 +83,7 @@ impl Client {
     }
 
     async fn look_up_many<K: AsRef<[u8]>>(&self, keys: Vec<K>, cas: bool) -> GetMany<K> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = self.deadline();
         // Which question each of the caller's keys is answered by, or why it was not asked.
         let mut questions: Vec<Result<usize, Error>> = Vec::with_capacity(keys.len());
         let mut asked = Vec::with_capacity(keys.len());

@@ -180,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(Err(error)) => return Err(self.broken(error)),
             }
             let before = self.pipeline.received();
-            let outcome = self.pipeline.receive(&mut self.input, wakes);
+            let outcome = self.pipeline.receive(&mut self.input, self.written, wakes);
             if self.pipeline.received() != before {
                 self.silent_since = Instant::now();
             }
@@ -232,6 +232,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return None;
             }
             let now = Instant::now();
+            // A timer that fires late tells that this process stood still (throttled, or its machine paused): the
+            // server's silence meanwhile says nothing about the server.
+            self.silent_since += now.saturating_duration_since(due);
             let next_deadline = self.pipeline.sweep(now, wakes);
             self.timer_due = None;
             if !self.pipeline.is_empty() {

@@ -82,52 +82,48 @@ impl Pipeline {
         !input.is_empty() || self.end_due || self.decoder.is_inside_a_value()
     }
 
-    /// Encodes a batch of calls, and notes what is owed for them. All gets in it share as few lines as the limits on a
-    /// line allow: the cheapest form there is, for client and server.
+    /// Encodes a batch of calls, empties it, and notes what is owed for them. All gets in it share as few lines as the
+    /// limits on a line allow: the cheapest form there is, for client and server.
+    ///
+    /// Gets go first. Nobody can tell: none of the batch was answered when the last of it was asked for. But a server
+    /// that answers a retrieval with an error may drop the replies it had ready for commands before it, and the error
+    /// would pass for the answer to one of those.
     pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
-        let mut gets = std::mem::take(batch);
-        // Calls that are no gets go first, in their order. Nobody can tell: none of the batch was answered when the
-        // last of it was asked for.
-        gets.retain(|call| {
-            if matches!(call.request(), Request::Get { .. }) {
-                return true;
-            }
+        self.submit_gets(batch, out);
+        for call in batch.drain(..).filter(|call| !matches!(call.request(), Request::Get { .. })) {
             let before = out.len();
             encode(call.request(), out);
             let what = What::Reply(call.request().expect());
-            self.owed.push_back(Owed { call: Arc::clone(call), start: self.encoded, what });
+            self.owed.push_back(Owed { call, start: self.encoded, what });
             self.encoded += (out.len() - before) as u64;
-            false
-        });
-        if !gets.is_empty() {
-            self.submit_gets(&gets, out);
-            gets.clear();
         }
-        // The caller's buffer is kept for its room.
-        *batch = gets;
     }
 
-    fn submit_gets(&mut self, gets: &VecDeque<Arc<Call>>, out: &mut BytesMut) {
+    fn submit_gets(&mut self, batch: &VecDeque<Arc<Call>>, out: &mut BytesMut) {
         // One `gets` among them makes the line a `gets`: the others do not look at the version it brings.
-        let cas = gets.iter().any(|call| matches!(call.request(), Request::Get { cas: true, .. }));
-        let mut line = Line::begin(cas, out);
-        for call in gets {
+        let wants_cas = batch.iter().any(|call| matches!(call.request(), Request::Get { cas: true, .. }));
+        let mut line = None;
+        for call in batch {
             let Request::Get { keys, .. } = call.request() else { continue };
             let keys = keys.as_slice();
             let mut next = 0;
             for (index, key) in keys.iter().enumerate() {
-                if !line.has_room_for(key, out) {
+                let mut current = line.take().unwrap_or_else(|| Line::begin(wants_cas, out));
+                if !current.has_room_for(key, out) {
                     self.owe_keys(call, next, index);
-                    self.end_line(line, out);
-                    line = Line::begin(cas, out);
+                    self.end_line(&current, out);
+                    current = Line::begin(wants_cas, out);
                     next = index;
                 }
                 encode_get_key(key, out);
-                line.keys += 1;
+                current.keys += 1;
+                line = Some(current);
             }
             self.owe_keys(call, next, keys.len());
         }
-        self.end_line(line, out);
+        if let Some(line) = line {
+            self.end_line(&line, out);
+        }
     }
 
     fn owe_keys(&mut self, call: &Arc<Call>, next: usize, end: usize) {
@@ -137,7 +133,7 @@ impl Pipeline {
         }
     }
 
-    fn end_line(&mut self, line: Line, out: &mut BytesMut) {
+    fn end_line(&mut self, line: &Line, out: &mut BytesMut) {
         encode_line_end(out);
         if let Some(Owed { what: What::Keys { last, .. }, .. }) = self.owed.back_mut() {
             *last = true;
@@ -145,11 +141,13 @@ impl Pipeline {
         self.encoded += (out.len() - line.start) as u64;
     }
 
-    /// Takes every whole reply off the front of `input` and hands it to whom it belongs.
-    pub(super) fn receive(&mut self, input: &mut BytesMut, wakes: &mut Wakes) -> Result<(), Poison> {
+    /// Takes every whole reply off the front of `input` and hands it to whom it belongs. `written` bytes of all that was
+    /// encoded have been sent: what was not begun cannot have been answered.
+    pub(super) fn receive(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) -> Result<(), Poison> {
         while !input.is_empty() {
             let expect = match self.owed.front() {
                 _ if self.end_due => Expect::End,
+                Some(owed) if owed.start >= written => return Err(Poison::Protocol(ProtocolError::Unrequested)),
                 Some(Owed { what: What::Keys { .. }, .. }) => Expect::Values,
                 Some(Owed { what: What::Reply(expect), .. }) => *expect,
                 None => return Err(Poison::Protocol(ProtocolError::Unrequested)),

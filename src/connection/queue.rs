@@ -5,11 +5,12 @@
 //! wake-up.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::call::{Call, Ticket};
@@ -90,7 +91,7 @@ impl Queue {
     async fn enter_when_there_is_room(&self, call: &Arc<Call>) -> Result<(), Error> {
         let _in_crowd = InCrowd::join(self);
         loop {
-            let mut room = std::pin::pin!(self.space.notified());
+            let mut room = pin!(self.space.notified());
             // From here on no notice is missed, so that asking once more settles it.
             room.as_mut().enable();
             match self.push(call) {
@@ -109,8 +110,7 @@ impl Queue {
         let wake = {
             let mut state = lock(&self.state);
             if state.closed {
-                let gone = Error::not_sent(ErrorKind::Unavailable).on(&self.node).saying("the node has left");
-                return Err(Refused::Because(gone));
+                return Err(Refused::Because(self.gone()));
             }
             if let Some(error) = &state.refusing {
                 return Err(Refused::Because(error.clone()));
@@ -156,18 +156,17 @@ impl Queue {
 
     /// Puts back, at the front, calls a connection took and then could not write a byte of.
     pub(super) fn put_back(&self, calls: impl DoubleEndedIterator<Item = Arc<Call>>) {
+        let mut wakes = Wakes::default();
         let mut state = lock(&self.state);
         for call in calls.rev().filter(|call| !call.is_over()) {
             state.bytes += call.request().weight();
             state.waiting.push_front(call);
         }
-        // Whatever promise was made to look for passed deadlines was made without these.
-        state.sweep_at = None;
-        let wake = state.whom_to_tell_of_the_rest();
-        drop(state);
-        if let Some(waker) = wake {
-            waker.wake();
+        if state.closed {
+            state.fail_all(&self.gone(), &mut wakes);
         }
+        wakes.add(state.whom_to_tell_of_what_was_left());
+        drop(state);
     }
 
     /// A task has no connection to put calls on any more; whatever was left to it is another's.
@@ -177,7 +176,7 @@ impl Queue {
             if let Some(task) = state.tasks.get_mut(task) {
                 task.idle = false;
             }
-            state.whom_to_tell_of_the_rest()
+            state.whom_to_tell_of_what_was_left()
         };
         if let Some(waker) = wake {
             waker.wake();
@@ -200,17 +199,26 @@ impl Queue {
 
     /// No call is taken in ever again, and those that wait fail.
     pub(crate) fn close(&self) {
-        let gone = Error::not_sent(ErrorKind::Unavailable).on(&self.node).saying("the node has left");
         let mut wakes = Wakes::default();
         let mut state = lock(&self.state);
         state.closed = true;
-        state.fail_all(&gone, &mut wakes);
+        state.fail_all(&self.gone(), &mut wakes);
         drop(state);
         self.space.notify_waiters();
     }
 
+    fn gone(&self) -> Error {
+        Error::not_sent(ErrorKind::Unavailable).on(&self.node).saying("the node has left")
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.state).closed
+    }
+
+    #[cfg(test)]
+    pub(super) fn assert_empty(&self) {
+        let state = lock(&self.state);
+        assert_eq!((state.waiting.len(), state.bytes, state.crowd), (0, 0, 0));
     }
 
     /// Takes a call out, if no connection has taken it yet: its caller has gone.
@@ -291,9 +299,16 @@ impl State {
         }
     }
 
-    /// Who must hear that calls are left waiting, if any are, now that a connection took its fill or went away.
+    /// Who must hear that calls are left waiting, if any are, now that a connection took its fill.
     fn whom_to_tell_of_the_rest(&mut self) -> Option<Waker> {
         let deadline = self.waiting.front()?.deadline();
+        self.whom_to_tell(deadline)
+    }
+
+    /// Who must hear that calls are left waiting, if any are, now that a connection went away. Nobody may have promised to
+    /// look for their deadlines yet, and the most urgent may stand anywhere.
+    fn whom_to_tell_of_what_was_left(&mut self) -> Option<Waker> {
+        let deadline = self.waiting.iter().map(|call| call.deadline()).min()?;
         self.whom_to_tell(deadline)
     }
 
@@ -386,7 +401,9 @@ impl Timer {
                 sleep.as_mut().reset(due);
                 self.armed = true;
             }
-            if sleep.as_mut().poll(cx).is_pending() {
+            // Outside the task's budget: a connection that never stops reading uses it up in every poll, and nobody's
+            // deadline would be kept.
+            if pin!(unconstrained(sleep.as_mut())).poll(cx).is_pending() {
                 return Poll::Pending;
             }
             self.armed = false;

@@ -1,6 +1,9 @@
 //! Drivers against a scripted peer over an in-memory pipe, with paused time: what a healthy server never does.
 
 mod any_order;
+mod deadlines;
+mod economy;
+mod mortal;
 mod peer;
 
 use std::sync::Arc;
@@ -90,8 +93,8 @@ async fn one_batch_is_under_way_and_what_arrives_meanwhile_goes_out_together() {
     let fourth = rig.ask(get("c")).await;
     peer.expect_nothing().await;
     peer.send("END\r\n").await;
-    peer.expect("set k 0 0 1\r\nv\r\nget b c\r\n").await;
-    peer.send("STORED\r\nVALUE b 0 1\r\nB\r\nEND\r\n").await;
+    peer.expect("get b c\r\nset k 0 0 1\r\nv\r\n").await;
+    peer.send("VALUE b 0 1\r\nB\r\nEND\r\nSTORED\r\n").await;
     assert_eq!(value_of(first).await.unwrap(), None);
     assert_eq!(value_of(second).await.unwrap().as_deref(), Some(&b"B"[..]));
     assert_eq!(outcome(third).await.unwrap(), Reply::Stored);
@@ -221,6 +224,24 @@ async fn what_nobody_asked_for_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_not_written_cannot_have_been_answered() {
+    let rig = Rig::new();
+    let (driver, mut peer) = rig.connect_with_room(64);
+    let body = "x".repeat(1000);
+    let (first, second) = (rig.ask(set("first", &body)).await, rig.ask(incr("second", 1)).await);
+    peer.expect("set first 0 0 1000\r\n").await;
+    // The first may be refused before all of it was read; the second was not even begun.
+    peer.send("SERVER_ERROR object too large for cache\r\n5\r\n").await;
+    let End::Lost(cause) = driver.await.unwrap() else { panic!("not given up") };
+    assert_eq!(cause.kind(), ErrorKind::Protocol);
+    assert_failed(outcome(first).await, ErrorKind::TooLarge, Delivery::Answered);
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("incr second 1\r\n").await;
+    peer.send("7\r\n").await;
+    assert_eq!(outcome(second).await.unwrap(), Reply::Number(7));
+}
+
+#[tokio::test(start_paused = true)]
 async fn which_error_lines_end_the_connection() {
     let too_large = "SERVER_ERROR object too large for cache\r\n";
     let cases: [(Request, &str, &str, ErrorKind, bool); 8] = [
@@ -278,11 +299,10 @@ async fn an_error_in_a_merged_line_fails_all_of_it_and_no_later_reply_is_believe
     let rig = Rig::new();
     let tickets = [rig.ask(incr("n", 1)).await, rig.ask(get("a")).await, rig.ask(get("b")).await];
     let (driver, mut peer) = rig.connect();
-    peer.expect("incr n 1\r\nget a b\r\n").await;
-    peer.send("CLIENT_ERROR line too long\r\nERROR\r\nVALUE b 0 1\r\nB\r\nEND\r\n").await;
+    peer.expect("get a b\r\nincr n 1\r\n").await;
+    peer.send("CLIENT_ERROR line too long\r\n5\r\nVALUE b 0 1\r\nB\r\nEND\r\n").await;
     let [n, a, b] = tickets;
-    // A single line survives an error of its own; the retrieval does not.
-    assert_failed(outcome(n).await, ErrorKind::Server, Delivery::Answered);
+    assert_failed(outcome(n).await, ErrorKind::Server, Delivery::Unknown);
     assert_failed(value_of(a).await, ErrorKind::Server, Delivery::Unknown);
     assert_failed(value_of(b).await, ErrorKind::Server, Delivery::Unknown);
     assert!(matches!(driver.await.unwrap(), End::Lost(_)));
@@ -389,6 +409,22 @@ async fn a_server_that_owes_replies_and_is_silent_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_does_not_hold_it_against_the_server() {
+    let rig = Rig::new();
+    let (driver, mut peer) = rig.connect();
+    let a = rig.ask(get("a")).await;
+    peer.expect("get a\r\n").await;
+    tokio::time::advance(PATIENCE * 10).await;
+    assert_failed(value_of(a).await, ErrorKind::Timeout, Delivery::Unknown);
+    peer.send("END\r\n").await;
+    let b = rig.ask(get("b")).await;
+    peer.expect("get b\r\n").await;
+    peer.send("END\r\n").await;
+    assert_eq!(value_of(b).await.unwrap(), None);
+    assert!(!driver.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_left_in_peace() {
     let rig = Rig::new();
     let (driver, mut peer) = rig.connect();
@@ -430,16 +466,16 @@ async fn what_was_not_written_goes_to_the_next_connection() {
     let (driver, mut peer) = rig.connect_with_room(64);
     let body = "x".repeat(1000);
     let (first, second) = (rig.ask(set("first", &body)).await, rig.ask(set("second", &body)).await);
-    let get = rig.ask(get("third")).await;
+    let third = rig.ask(incr("third", 1)).await;
     peer.expect("set first 0 0 1000\r\n").await;
     drop(peer);
     assert!(matches!(driver.await.unwrap(), End::Lost(_)));
     assert_failed(outcome(first).await, ErrorKind::Connection, Delivery::Unknown);
     let (_driver, mut peer) = rig.connect();
-    peer.expect(&format!("set second 0 0 1000\r\n{body}\r\nget third\r\n")).await;
-    peer.send("STORED\r\nEND\r\n").await;
+    peer.expect(&format!("set second 0 0 1000\r\n{body}\r\nincr third 1\r\n")).await;
+    peer.send("STORED\r\nNOT_FOUND\r\n").await;
     assert_eq!(outcome(second).await.unwrap(), Reply::Stored);
-    assert_eq!(value_of(get).await.unwrap(), None);
+    assert_eq!(outcome(third).await.unwrap(), Reply::NotFound);
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,6 +28,9 @@ use crate::node_id::NodeId;
 /// address passing to another pod is unlikely; beyond it, not dialling is better.
 const MAX_STALE: Duration = Duration::from_secs(300);
 
+/// With such an address at hand a look-up is waited for this long and no longer: requests are waiting for the dial.
+const LOOKUP_IN_A_HURRY: Duration = Duration::from_secs(1);
+
 /// The address book, shared by all nodes of a client.
 #[derive(Clone)]
 pub(crate) struct Addresses {
@@ -91,7 +94,9 @@ impl Addresses {
             return Ok(at_port(listed));
         }
 
-        let found = match timeout(self.shared.lookup_timeout, self.shared.source.resolve(id.host())).await {
+        let has_fallback = self.book().get(id).is_some_and(|entry| entry.known_at(Instant::now()).is_some());
+        let limit = self.shared.lookup_timeout.min(if has_fallback { LOOKUP_IN_A_HURRY } else { Duration::MAX });
+        let found = match timeout(limit, self.shared.source.resolve(id.host())).await {
             Ok(Ok(ips)) if ips.is_empty() => Err(DiscoveryError::empty(false, None)),
             Ok(outcome) => outcome,
             Err(_) => Err(DiscoveryError::Timeout),

@@ -121,23 +121,32 @@ impl Keeper {
                 }
             }
         };
-        self.ended(&current, end).await;
+        if let (End::Drained, Some(serving)) = (&end, &mut former) {
+            // Told to leave once all is answered, which what is owed on the connection before is part of.
+            self.attend(serving.driver.run()).await;
+        }
+        // What else was under way is not served any more: nobody may wait for it while this task waits to dial again.
+        drop(former);
+        self.ended(current, end).await;
     }
 
-    async fn ended(&mut self, last: &Serving, end: End) {
+    async fn ended(&mut self, last: Serving, end: End) {
+        let Serving { driver, peer, since } = last;
         self.shared.disconnected(self.index);
-        let replied = last.driver.has_replied();
+        let replied = driver.has_replied();
+        // It leaves the queue, which would go on to count on it.
+        drop(driver);
         if replied {
-            self.shared.addresses.confirm(&self.shared.id, last.peer.ip());
+            self.shared.addresses.confirm(&self.shared.id, peer.ip());
         }
         let drained = matches!(end, End::Drained);
         log_end(&self.shared, end);
-        if drained {
+        if drained || self.orders.borrow().retired {
             return;
         }
         self.shared.addresses.nudge();
         // A connection that lived for long without being asked anything is no bad sign.
-        if replied || last.since.elapsed() >= self.shared.settings.backoff_max {
+        if replied || since.elapsed() >= self.shared.settings.backoff_max {
             self.backoff.reset();
         } else {
             // It took the connection and never said a word: the next one may fare no better.

@@ -71,11 +71,45 @@ impl Worker {
             let added: Vec<_> = joining.iter().map(ToString::to_string).collect();
             info!(target: "memring", version = map.version, nodes = map.endpoints.len(), ?added, ?removed, moved, "topology changed");
         }
-        self.snapshot.store(Arc::new(next));
+        let before = self.snapshot.compare_and_swap(&current, Arc::new(next));
+        if !Arc::ptr_eq(&before, &current) {
+            // The client was shut down meanwhile, and stays so; the nodes just opened end with `next`.
+            return;
+        }
         self.published.send_replace(map);
         let limit = self.settings.patience();
         for node in gone {
             leaving.spawn(async move { node.retire(limit).await });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::{DiscoveryOptions, StaticNodes, follow};
+    use crate::node_id::NodeId;
+
+    #[tokio::test]
+    async fn a_client_that_is_shut_down_stays_shut_down() {
+        // Nothing listens there.
+        let id: NodeId = "127.0.0.1:1".parse().unwrap();
+        let (follow, _task) = follow(Arc::new(StaticNodes::new([id.clone()])), DiscoveryOptions::default());
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
+        let worker = Worker {
+            snapshot: Arc::clone(&snapshot),
+            published: watch::Sender::new(snapshot.load().map()),
+            roster: follow.roster,
+            addresses: follow.addresses,
+            settings: Settings::default(),
+        };
+        let roster = Roster { version: 1, addr_epoch: 0, endpoints: vec![Endpoint::new(id)] };
+        let mut leaving = JoinSet::new();
+        tokio::join!(worker.apply(&roster, &mut leaving), async {
+            // While the worker waits for the first dial.
+            snapshot.store(Arc::new(Snapshot::closed()));
+        });
+        assert!(snapshot.load().closed && snapshot.load().nodes.is_empty());
+        assert!(!worker.published.borrow().is_known());
     }
 }

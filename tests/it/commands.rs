@@ -262,3 +262,28 @@ async fn connection_of(cache: &Client) -> u64 {
 thread_local! {
     static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
+
+#[tokio::test]
+async fn refusals_that_come_before_the_value_is_sent_keep_everybody_in_step() {
+    let (server, _) = memcached().await;
+    let builder = Client::builder().nodes([server.addr().to_string()]).max_value_size(8 << 20).connections_per_node(2);
+    let cache = builder.request_timeout(Duration::from_secs(5)).connect().await.unwrap();
+    let huge = bytes::Bytes::from(vec![b'x'; 6 << 20]);
+    let mut callers = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let (cache, huge) = (cache.clone(), huge.clone());
+        callers.spawn(async move {
+            let key = format!("key-{n}");
+            if n % 20 == 0 {
+                let error = cache.set(&key, huge, MINUTE).await.unwrap_err();
+                assert_eq!((error.kind(), error.delivery()), (ErrorKind::TooLarge, Delivery::Answered));
+            } else {
+                cache.set(&key, key.clone(), MINUTE).await.unwrap();
+                assert_eq!(cache.get(&key).await.unwrap().unwrap().value, key);
+            }
+        });
+    }
+    while let Some(outcome) = callers.join_next().await {
+        outcome.unwrap();
+    }
+}

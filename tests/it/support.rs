@@ -1,18 +1,43 @@
 //! What the tests share.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use memring::testing::{Memcached, Service};
-use memring::{Client, DiscoveryOptions, Error, Item, SrvDiscovery};
+use memring::{Client, ClientBuilder, DiscoveryOptions, Error, Item, SrvDiscovery};
 
 /// Long enough for a loaded machine, short enough to notice a hang.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(90);
+
+/// A deadline that a healthy server keeps however loaded the machine is.
+pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
+
+/// The client's own deadline unless it is told another.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(250);
+/// How late a deadline may be kept.
+const SLACK: Duration = Duration::from_millis(50);
+
+/// Expects an operation with the given deadline to end by it. What a loaded machine does not let run is given its turn
+/// before it is called late.
+pub(crate) async fn by<T>(deadline: Duration, operation: impl Future<Output = T>) -> T {
+    let late = async {
+        tokio::time::sleep(deadline + SLACK).await;
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        outcome = pin!(operation) => outcome,
+        () = late => panic!("not by its deadline of {deadline:?}"),
+    }
+}
 
 /// A real memcached, and a client of it alone.
 pub(crate) async fn memcached() -> (Memcached, Client) {
     let server = Memcached::start().await.expect("memcached must be installed: see scripts/test");
-    let client = Client::builder().nodes([server.addr().to_string()]).connect().await.unwrap();
-    (server, client)
+    let client = Client::builder().nodes([server.addr().to_string()]).request_timeout(NO_HURRY);
+    (server, client.connect().await.unwrap())
 }
 
 /// A service with quick answers.
@@ -24,9 +49,14 @@ pub(crate) fn quick() -> DiscoveryOptions {
     DiscoveryOptions::default().poll_interval(Duration::from_millis(100), Duration::from_millis(300))
 }
 
+/// Follows a service with deadlines that only a test which is about them would miss.
 pub(crate) async fn follow(service: &Service, options: DiscoveryOptions) -> Client {
+    builder(service, options).request_timeout(NO_HURRY).connect().await.unwrap()
+}
+
+pub(crate) fn builder(service: &Service, options: DiscoveryOptions) -> ClientBuilder {
     let source = SrvDiscovery::new(service.name()).nameservers([service.dns().addr()]);
-    Client::builder().service(source).discovery_options(options).connect().await.unwrap()
+    Client::builder().service(source).discovery_options(options)
 }
 
 /// Waits until something holds.

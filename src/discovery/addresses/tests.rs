@@ -192,6 +192,17 @@ async fn a_look_up_takes_no_longer_than_its_timeout() {
     assert_eq!(start.elapsed().as_secs(), 5);
 }
 
+/// Rows 17 and 42: requests wait for the dial, so that an address to fall back on is not withheld for long.
+#[tokio::test(start_paused = true)]
+async fn a_look_up_with_something_to_fall_back_on_is_cut_short() {
+    let desk = Desk::new();
+    desk.next(Ok(vec![ip(1)]));
+    assert_eq!(desk.dial().await.unwrap(), [1]);
+    let start = Instant::now();
+    assert_eq!(desk.dial().await.unwrap(), [1]);
+    assert_eq!(start.elapsed().as_secs(), 1);
+}
+
 /// Row 44: a source that panics is a source that fails.
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_an_error() {
