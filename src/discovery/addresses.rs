@@ -29,7 +29,7 @@ use crate::node_id::NodeId;
 const MAX_STALE: Duration = Duration::from_secs(300);
 
 /// With such an address at hand a look-up is waited for this long and no longer: requests are waiting for the dial.
-const LOOKUP_IN_A_HURRY: Duration = Duration::from_secs(1);
+const LOOKUP_IN_A_HURRY: Duration = Duration::from_millis(500);
 
 /// The address book, shared by all nodes of a client.
 #[derive(Clone)]
@@ -44,6 +44,8 @@ struct Shared {
     /// Holds one permit: any number of nudges between two looks are one.
     nudged: Notify,
     progress: watch::Sender<Progress>,
+    /// The latest answer, for those who wait to be listed.
+    listing: watch::Sender<Membership>,
 }
 
 /// What is known of one node. Both are dropped when its host is found not to exist.
@@ -75,6 +77,7 @@ impl Addresses {
             book: Mutex::default(),
             nudged: Notify::new(),
             progress: watch::Sender::new(progress),
+            listing: watch::Sender::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -144,6 +147,18 @@ impl Addresses {
         self.shared.nudged.notify_one();
     }
 
+    /// Resolves at the next answer that lists the node: what was wrong with it may be over.
+    pub(crate) async fn listed(&self, id: &NodeId) {
+        let mut listing = self.shared.listing.subscribe();
+        while listing.changed().await.is_ok() {
+            if listing.borrow_and_update().endpoints().binary_search_by(|endpoint| endpoint.id().cmp(id)).is_ok() {
+                return;
+            }
+        }
+        // The sender lives as long as `self`.
+        std::future::pending().await
+    }
+
     /// For those who watch over discovery without taking part in it.
     pub(crate) fn monitor(&self) -> Monitor {
         Monitor::new(self.shared.progress.subscribe())
@@ -173,6 +188,9 @@ impl Addresses {
         for endpoint in listing.endpoints().iter().filter(|endpoint| !endpoint.addresses().is_empty()) {
             book.entry(endpoint.id().clone()).or_default().list(endpoint, now, until);
         }
+        drop(book);
+        // After the book, so that whoever is woken finds the new address.
+        self.shared.listing.send_replace(listing.clone());
     }
 
     /// Forgets nodes that left.

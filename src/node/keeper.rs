@@ -68,9 +68,17 @@ impl Keeper {
         self.pause().await;
     }
 
+    /// Waits before the next dial: for the backoff, or until an answer lists the node (it may be back, or elsewhere).
     async fn pause(&mut self) {
         let delay = self.backoff.next();
-        if self.attend(sleep(delay)).await.is_none() {
+        let shared = Arc::clone(&self.shared);
+        let over = async {
+            tokio::select! {
+                () = sleep(delay) => {}
+                () = shared.addresses.listed(&shared.id) => {}
+            }
+        };
+        if self.attend(over).await.is_none() {
             self.backoff.reset();
             self.shared.moved();
         }

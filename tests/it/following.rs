@@ -138,6 +138,21 @@ async fn a_pod_that_comes_back_elsewhere_keeps_its_keys() {
     assert_eq!(cache.topology().version, 1);
 }
 
+/// However long the backoff has grown, an answer that lists the pod again ends it.
+#[tokio::test]
+async fn a_pod_that_is_listed_again_is_dialled_at_once() {
+    let service = service(2).await;
+    let hour = Duration::from_secs(3600);
+    let client = builder(&service, quick()).redial_backoff(hour, hour).request_timeout(NO_HURRY);
+    let cache = client.connect().await.unwrap();
+    let key = key_on(&cache, &cache.topology().nodes[0].id);
+    cache.set(&key, "v", MINUTE).await.unwrap();
+    service.kill(0).await.unwrap();
+    eventually("it is noticed", async || cache.topology().nodes[0].state == memring::NodeState::Unreachable).await;
+    service.restart(0).await.unwrap();
+    eventually("it is dialled", async || is_miss(&cache.get(&key).await)).await;
+}
+
 /// Row 12: the address is not in the SRV answer, and the old one goes silent rather than away.
 #[tokio::test]
 async fn without_glue_a_silent_pod_is_looked_up_again() {
