@@ -153,13 +153,14 @@ impl Keeper {
             return;
         }
         self.shared.addresses.nudge();
-        // A connection that lived for long without being asked anything is no bad sign.
-        if replied || since.elapsed() >= self.shared.settings.backoff_max {
+        if replied {
             self.backoff.reset();
-        } else {
+        } else if since.elapsed() < self.shared.settings.patience() {
             // It took the connection and never said a word: the next one may fare no better.
             self.pause().await;
         }
+        // One that was given up for its silence took that long already. A stopped process still takes connections, and
+        // whoever waits for it learns at once that it goes on; so the next one is opened without delay.
     }
 }
 

@@ -222,6 +222,33 @@ async fn a_deadline_beyond_all_time_is_none() {
     cache.shutdown().await;
 }
 
+/// However long the backoff: whoever is stopped takes connections all the same, and answers on the last one when it
+/// goes on.
+#[tokio::test]
+async fn a_server_that_was_silent_serves_as_soon_as_it_speaks() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let dials = Arc::new(AtomicUsize::new(0));
+    let addr = peer({
+        let dials = Arc::clone(&dials);
+        move |mut socket| {
+            let speaks = dials.fetch_add(1, Ordering::Relaxed) >= 2;
+            async move {
+                let mut sink = vec![0; 4096];
+                while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {
+                    if speaks {
+                        let _ = socket.write_all(b"END\r\n").await;
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    let hour = Duration::from_secs(3600);
+    let cache = Client::builder().nodes([addr.to_string()]).redial_backoff(hour, hour).connect().await.unwrap();
+    eventually("it serves", async || is_miss(&cache.get("a").await)).await;
+    assert_eq!(dials.load(Ordering::Relaxed), 3);
+}
+
 #[tokio::test]
 async fn replies_meant_for_others_are_never_believed() {
     // Answers every get with somebody else's value.
