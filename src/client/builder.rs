@@ -23,7 +23,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Starts following a source whose type is known only here.
 type Start = Box<dyn FnOnce(DiscoveryOptions) -> (Follow, Task) + Send>;
 
-/// Builds a [`Client`]. A source of nodes must be named ([`service`](Self::service), [`nodes`](Self::nodes) or
+/// Builds a [`Client`]. A source of nodes must be named (`service`, [`nodes`](Self::nodes) or
 /// [`discovery`](Self::discovery), the last one counts); everything else has a default.
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct ClientBuilder {

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use self::peer::{Peer, add, get, gets, incr, outcome, set, value_of};
-use super::{Answer, Call, Driver, End, Queue, QueueLimits, Sweeper, Ticket};
+use super::{Answer, Call, Driver, End, Queue, Sweeper, Ticket};
+use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::protocol::{Keys, Reply, Request};
 
