@@ -135,6 +135,28 @@ impl Discovery for Listed {
     }
 }
 
+#[tokio::test]
+async fn one_connection_is_enough_where_a_second_is_not_to_be_had() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        // Whoever comes after is refused.
+        drop(listener);
+        let mut sink = vec![0; 4096];
+        while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {
+            let _ = socket.write_all(b"END\r\n").await;
+        }
+    });
+    let builder = Client::builder().nodes([addr.to_string()]).connections_per_node(2);
+    let cache = builder.request_timeout(NO_HURRY).connect().await.unwrap();
+    // The second may have been taken by the kernel for a moment.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..50 {
+        assert!(is_miss(&cache.get("a").await));
+    }
+}
+
 /// Rows 9 and 11: a node listed elsewhere is followed at once, and not only when its old place stops answering.
 #[tokio::test]
 async fn a_node_is_followed_though_its_old_address_still_answers() {
