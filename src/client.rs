@@ -144,7 +144,7 @@ impl Client {
         }
     }
 
-    /// Gives an item a new time to live; says whether it was there.
+    /// Gives an item a new time to live; says whether it was there. Needs memcached 1.4.8.
     pub async fn touch<T>(&self, key: impl AsRef<[u8]>, ttl: T) -> Result<bool, Error>
     where
         T: TryInto<Ttl>,
@@ -168,7 +168,8 @@ impl Client {
     }
 
     /// Subtracts from a number stored as decimal text, stopping at 0; answers the new number, or `None` if the item is
-    /// not there.
+    /// not there. The server may keep the item's length, and pad a number that lost digits with spaces: a later
+    /// [`get`](Self::get) brings them.
     ///
     /// # Errors
     /// [`ErrorKind::Server`] if the item is not a number.
@@ -176,7 +177,8 @@ impl Client {
         self.arithmetic(ArithmeticVerb::Decr, Key::new(key)?, delta).await
     }
 
-    /// Asks every node for its version; each answers for itself.
+    /// Asks every node for its version; each answers for itself, by the one deadline. Empty while no nodes are known, and
+    /// after [`shutdown`](Self::shutdown).
     pub async fn versions(&self) -> Vec<(NodeId, Result<String, Error>)> {
         let answers = self.on_every_node(|| Request::Version).await.into_iter();
         answers
@@ -190,7 +192,8 @@ impl Client {
             .collect()
     }
 
-    /// Deletes every item on every node; each answers for itself.
+    /// Deletes every item on every node; each answers for itself, by the one deadline. Empty while no nodes are known, and
+    /// after [`shutdown`](Self::shutdown): nothing is deleted then.
     pub async fn flush_all(&self) -> Vec<(NodeId, Result<(), Error>)> {
         let answers = self.on_every_node(|| Request::FlushAll).await.into_iter();
         answers.map(|(id, reply)| (id, reply.map(|_| ()))).collect()
@@ -226,6 +229,9 @@ impl Client {
     /// Ends discovery, answers what is queued and under way, and closes every connection, within at most a second or
     /// twice the request timeout, whichever is longer. Commands given later, by any clone, fail with
     /// [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    /// May be dropped, and called again to finish what it began.
     pub async fn shutdown(&self) {
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         // Waited for, so that no snapshot comes after the last.

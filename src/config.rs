@@ -1,8 +1,6 @@
-//! Every number the client goes by, with its reason.
+//! The defaults of nodes and their connections, each with its reason. (Those of discovery are in its own options.)
 
 use std::time::Duration;
-
-use crate::connection::QueueLimits;
 
 /// Longer waits are cut to this, so that no sum of times overflows: "for ever" is a fair thing to ask for.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -18,6 +16,8 @@ pub(crate) struct Settings {
     /// Connections to each node. With one batch under way per connection a second one only splits the batches:
     /// measured by `cargo bench --bench connections`.
     pub(crate) connections: usize,
+    /// Room for a burst, and a bound on what a slow node can hold of this process's memory. Whoever comes on top waits at
+    /// the door.
     pub(crate) queue: QueueLimits,
     /// The largest value sent or accepted. memcached's own default (`-I 1m`).
     pub(crate) max_value: usize,
@@ -27,6 +27,13 @@ pub(crate) struct Settings {
     pub(crate) backoff_max: Duration,
     /// Idle connections are probed this often, so that a machine that vanished is noticed before a request is lost.
     pub(crate) keepalive: Duration,
+}
+
+/// How much may wait at one node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLimits {
+    pub(crate) calls: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Default for Settings {

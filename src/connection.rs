@@ -16,7 +16,7 @@ mod tests;
 pub(crate) use self::call::{Answer, Call, Lookup, Ticket};
 pub(crate) use self::connect::dial;
 pub(crate) use self::driver::{Driver, End};
-pub(crate) use self::queue::{Queue, QueueLimits, Sweeper};
+pub(crate) use self::queue::{Queue, Sweeper};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;

@@ -45,14 +45,16 @@ impl Endpoint {
         Self { id, label: None, weight: 1, priority: 0, addresses: Vec::new() }
     }
 
-    /// What the ring hashes instead of the identity's text.
+    /// What the ring hashes instead of the identity's text. No label may be empty or given to two servers: the client
+    /// would then warn, and place keys by the identities of all of them, without weights.
     #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
     }
 
-    /// The server's share of the ring relative to the others; 0 counts as 1.
+    /// The server's share of the ring relative to the others, from 1 to 100: 0 counts as 1, more as 100. If all weights
+    /// together are over 10,000 ([`Ring::MAX_TOTAL_WEIGHT`](crate::Ring::MAX_TOTAL_WEIGHT)), none counts.
     #[must_use]
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight.max(1);
@@ -118,7 +120,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Sorts the servers and keeps the first of those listed twice.
+    /// Sorts the servers and keeps the first of those listed twice. A ring has room for 10,000 of them.
     #[must_use]
     pub fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();

@@ -49,9 +49,10 @@ pub enum ErrorKind {
     Server,
     /// The server asks for authentication, or refused it.
     Auth,
-    /// The server is too old for this operation.
+    /// The server is too old for this operation. No command says so yet.
     Unsupported,
-    /// Pods could not be discovered.
+    /// Pods could not be discovered. Connecting says [`NoNodes`](Self::NoNodes) instead, with discovery's error as the
+    /// source.
     Discovery,
     /// The client is configured wrongly.
     Config,

@@ -13,7 +13,7 @@ use thiserror::Error;
 pub(crate) use self::decode::Decoder;
 pub(crate) use self::encode::{encode, encode_get_key, encode_get_start, encode_line_end};
 
-pub(crate) use crate::key::Key;
+use crate::key::Key;
 
 /// A retrieval line holds at most this many keys, so that one slow line does not hold up everybody's values.
 pub(crate) const LARGEST_LINE_KEYS: usize = 100;

@@ -99,17 +99,17 @@ impl Snapshot {
     }
 
     pub(crate) fn view(&self) -> Topology {
-        let shares = self.map.ring.shares();
-        let nodes = self.map.endpoints.iter().zip(&self.nodes).zip(shares);
+        let ring = &self.map.ring;
+        let nodes = self.nodes.iter().zip(ring.nodes()).zip(ring.shares());
         Topology {
             version: self.map.version,
             addr_epoch: self.map.addr_epoch,
             nodes: nodes
-                .map(|((endpoint, node), share)| NodeInfo {
+                .map(|((node, placed), share)| NodeInfo {
                     id: node.id().clone(),
                     address: node.peer(),
                     state: node.state(),
-                    weight: endpoint.weight(),
+                    weight: placed.weight(),
                     share,
                 })
                 .collect(),
@@ -124,7 +124,8 @@ fn ring_of(endpoints: &[Endpoint]) -> Ring {
         RingNode::new(label).with_weight(endpoint.weight().clamp(1, RingNode::MAX_WEIGHT))
     };
     Ring::new(endpoints.iter().map(by_label)).unwrap_or_else(|error| {
-        // Two nodes with one label, say. Identities are unique, so that all nodes can be used, if not as meant.
+        // Two nodes with one label, say. Identities are unique, so that all nodes can be used, if not as meant. (More
+        // than a ring has room for cannot: then there are none.)
         warn!(target: "memring", %error, "the nodes' labels make no ring; their identities are used instead");
         Ring::new(endpoints.iter().map(|endpoint| RingNode::new(endpoint.id().to_string()))).unwrap_or_default()
     })
@@ -156,4 +157,61 @@ pub struct NodeInfo {
     pub weight: u32,
     /// The share of all keys it owns, from 0 to 1.
     pub share: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(count: usize) -> Vec<Endpoint> {
+        (0..count).map(|n| Endpoint::new(NodeId::new(&format!("n{n}"), 1).unwrap())).collect()
+    }
+
+    fn labels(ring: &Ring) -> Vec<(&str, u32)> {
+        ring.nodes().iter().map(|node| (node.label(), node.weight())).collect()
+    }
+
+    #[test]
+    fn labels_and_weights_are_the_sources() {
+        let [a, b, c] = endpoints(3).try_into().unwrap();
+        let ring = ring_of(&[a.with_label("old").with_weight(3), b.with_weight(0), c.with_weight(u32::MAX)]);
+        assert_eq!(labels(&ring), [("old", 3), ("n1:1", 1), ("n2:1", 100)]);
+    }
+
+    #[test]
+    fn labels_and_weights_that_make_no_ring_cost_no_node_its_place() {
+        let by_identity = ring_of(&endpoints(200));
+        for spoil in [
+            (|endpoint: Endpoint| endpoint.with_label("same")) as fn(Endpoint) -> Endpoint,
+            |endpoint| endpoint.with_label(""),
+            |endpoint| endpoint.with_weight(100),
+        ] {
+            let spoilt: Vec<_> = endpoints(200).into_iter().map(spoil).collect();
+            assert_eq!(labels(&ring_of(&spoilt)), labels(&by_identity));
+        }
+    }
+
+    #[test]
+    fn a_node_that_stays_is_the_same_node_and_an_unchanged_ring_the_same_ring() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let source = Arc::new(crate::discovery::StaticNodes::new(endpoints(1)));
+        let (follow, _task) = crate::discovery::follow(source, crate::DiscoveryOptions::default());
+        let mut opened = Vec::new();
+        let mut open = |endpoint: &Endpoint| {
+            opened.push(endpoint.id().to_string());
+            Node::open(endpoint.id().clone(), Vec::new(), follow.addresses.clone(), crate::config::Settings::default())
+        };
+        let roster = |version, addr_epoch, endpoints| Roster { version, addr_epoch, endpoints };
+        let first = Snapshot::empty().rebuild(&roster(1, 0, endpoints(2)), &mut open);
+        let moved = first.rebuild(&roster(1, 1, endpoints(2)), &mut open);
+        let grown = moved.rebuild(&roster(2, 1, endpoints(3)), &mut open);
+        assert_eq!(opened, ["n0:1", "n1:1", "n2:1"]);
+        for (old, new) in first.nodes.iter().zip(&grown.nodes) {
+            assert!(Arc::ptr_eq(old, new));
+        }
+        assert_eq!((moved.map.version, moved.map.addr_epoch), (1, 1));
+        assert_eq!(first.map.ring.moved(&moved.map.ring), 0.0);
+        assert_eq!(grown.view().nodes.len(), 3);
+    }
 }

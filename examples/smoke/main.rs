@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use memring::testing::Service;
-use memring::{Client, ErrorKind, SrvDiscovery};
+use memring::{Client, DiscoveryError, ErrorKind, SrvDiscovery};
 
 use crate::interrupt::interrupted;
 use crate::load::Load;
@@ -110,7 +110,9 @@ async fn prepare(options: Options, report: Report) -> Result<(Stage, Option<Serv
         Target::Nodes(nodes) => (builder.nodes(nodes), None),
     };
     let client = builder.connect().await.map_err(|error| {
-        let code = if error.kind() == ErrorKind::Config { 2 } else { 1 };
+        // What discovery finds wrong is not about the arguments: those were checked.
+        let is_discoverys = error.source().is_some_and(|source| source.is::<DiscoveryError>());
+        let code = if error.kind() == ErrorKind::Config && !is_discoverys { 2 } else { 1 };
         Failure { code, ..Failure::new(&error) }
     });
     let client = client.inspect_err(|failure| {

@@ -13,9 +13,8 @@ use super::{Client, Inner};
 use crate::config::{LONGEST_WAIT, Settings};
 #[cfg(feature = "dns")]
 use crate::discovery::SrvDiscovery;
-use crate::discovery::{Discovery, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
+use crate::discovery::{Discovery, DiscoveryError, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
 use crate::error::{Error, ErrorKind};
-use crate::node_id::InvalidNodeId;
 use crate::protocol::LARGEST_ITEM;
 use crate::topology::{Snapshot, Worker};
 
@@ -23,11 +22,11 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Starts following a source whose type is known only here.
 type Start = Box<dyn FnOnce(DiscoveryOptions) -> (Follow, Task) + Send>;
 
-/// Builds a [`Client`]. A source of nodes must be named ([`service`](Self::service), [`nodes`](Self::nodes) or
+/// Builds a [`Client`]. A source of nodes must be named (`service`, [`nodes`](Self::nodes) or
 /// [`discovery`](Self::discovery), the last one counts); everything else has a default.
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct ClientBuilder {
-    start: Result<Option<Start>, InvalidNodeId>,
+    start: Result<Option<Start>, Error>,
     discovery: DiscoveryOptions,
     settings: Settings,
 }
@@ -49,8 +48,11 @@ impl ClientBuilder {
     /// Uses a fixed list of nodes: `host`, `host:port`, `[v6]:port`. Host names are looked up at every dial. The order
     /// makes no difference.
     pub fn nodes<N: AsRef<str>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
-        let parsed = nodes.into_iter().map(|node| node.as_ref().parse().map(Endpoint::new));
-        match parsed.collect::<Result<Vec<_>, _>>() {
+        let parse = |node: &str| match node.parse() {
+            Ok(id) => Ok(Endpoint::new(id)),
+            Err(error) => Err(Error::from(error).saying(format!("node {node:?}"))),
+        };
+        match nodes.into_iter().map(|node| parse(node.as_ref())).collect::<Result<Vec<_>, _>>() {
             Ok(endpoints) => self.discovery(StaticNodes::new(endpoints)),
             Err(error) => {
                 self.start = Err(error);
@@ -122,8 +124,8 @@ impl ClientBuilder {
     /// connections to them. A node that cannot be reached is no failure: it is dialled in the background.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if an option is out of range or no source was named; [`ErrorKind::NoNodes`], with
-    /// discovery's own error as its source, if no nodes were found in time.
+    /// [`ErrorKind::Config`] if an option is out of range, no source was named, or the source says that it is configured
+    /// wrongly; [`ErrorKind::NoNodes`] if no nodes were found in time. Discovery's own error is the source of either.
     ///
     /// # Cancel safety
     /// Dropping the future ends whatever it started.
@@ -132,7 +134,7 @@ impl ClientBuilder {
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn connect(self) -> Result<Client, Error> {
         let Self { start, discovery, settings } = self;
-        validate(&settings)?;
+        validate(&settings, &discovery)?;
         let start = start?.ok_or_else(|| config("no source of nodes: call service, nodes or discovery"))?;
         let startup = discovery.startup.clone();
         let (follow, following) = start(discovery);
@@ -150,7 +152,7 @@ impl ClientBuilder {
         };
         tasks.spawn(worker.run());
 
-        follow.first(&startup).await.map_err(|error| Error::not_sent(ErrorKind::NoNodes).because(error))?;
+        follow.first(&startup).await.map_err(no_nodes)?;
         if !follow.roster.borrow().endpoints.is_empty() {
             // The worker lives in `tasks`.
             let _ = published.wait_for(|map| map.is_known()).await;
@@ -162,10 +164,11 @@ impl ClientBuilder {
     }
 }
 
-fn validate(settings: &Settings) -> Result<(), Error> {
+fn validate(settings: &Settings, discovery: &DiscoveryOptions) -> Result<(), Error> {
     let rules = [
         (!settings.request_timeout.is_zero(), "the request timeout is zero"),
         (!settings.connect_timeout.is_zero(), "the connect timeout is zero"),
+        (!discovery.lookup_timeout.is_zero(), "the look-up timeout is zero"),
         ((1..=16).contains(&settings.connections), "connections per node are from 1 to 16"),
         (settings.queue.calls > 0 && settings.queue.bytes > 0, "the queue has no room"),
         (settings.max_value <= LARGEST_ITEM, "the largest value is over 1 GiB, more than any memcached takes"),
@@ -176,6 +179,12 @@ fn validate(settings: &Settings) -> Result<(), Error> {
         Some((_, broken)) => Err(config(broken)),
         None => Ok(()),
     }
+}
+
+/// Why there is nothing to connect to: a mistake, which trying again will not mend, or nobody there.
+fn no_nodes(error: DiscoveryError) -> Error {
+    let kind = if matches!(error, DiscoveryError::Config(_)) { ErrorKind::Config } else { ErrorKind::NoNodes };
+    Error::not_sent(kind).because(error)
 }
 
 fn config(message: impl Into<Box<str>>) -> Error {

@@ -14,9 +14,10 @@ use super::Wakes;
 use super::call::{Call, Lookup};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, Item};
+use crate::key::Key;
 use crate::node_id::NodeId;
 use crate::protocol::{
-    Body, Decoder, Expect, Key, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, ProtocolError, Refusal, Reply, Request, Value,
+    Body, Decoder, Expect, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, ProtocolError, Refusal, Reply, Request, Value,
     encode, encode_get_key, encode_get_start, encode_line_end,
 };
 

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::call::{Call, Ticket};
 use super::{Wakes, lock};
+use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
 
@@ -23,13 +24,6 @@ use crate::node_id::NodeId;
 const BATCH_BYTES: usize = 256 * 1024;
 /// And up to this many calls.
 const BATCH_CALLS: usize = 1024;
-
-/// How much may wait at one node.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct QueueLimits {
-    pub(crate) calls: usize,
-    pub(crate) bytes: usize,
-}
 
 #[derive(Debug)]
 pub(crate) struct Queue {

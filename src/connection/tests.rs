@@ -5,6 +5,7 @@ mod deadlines;
 mod economy;
 mod mortal;
 mod peer;
+mod room;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use self::peer::{Peer, add, get, gets, incr, outcome, set, value_of};
-use super::{Answer, Call, Driver, End, Queue, QueueLimits, Sweeper, Ticket};
+use super::{Answer, Call, Driver, End, Queue, Sweeper, Ticket};
+use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::protocol::{Keys, Reply, Request};
 
@@ -114,6 +116,17 @@ async fn only_those_who_asked_see_the_version_a_merged_gets_brings() {
     };
     assert_eq!(cas(plain.await), None);
     assert_eq!(cas(versioned.await), Some(77));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_without_the_version_asked_for_is_no_answer() {
+    let rig = Rig::new();
+    let (versioned, number) = (rig.ask(gets("a")).await, rig.ask(incr("n", 1)).await);
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("gets a\r\nincr n 1\r\n").await;
+    peer.send("VALUE a 0 1\r\nx\r\nEND\r\n7\r\n").await;
+    assert_failed(value_of(versioned).await, ErrorKind::Protocol, Delivery::Answered);
+    assert_eq!(outcome(number).await.unwrap(), Reply::Number(7));
 }
 
 #[tokio::test(start_paused = true)]
@@ -406,6 +419,23 @@ async fn a_server_that_owes_replies_and_is_silent_is_given_up() {
     let End::Lost(error) = driver.await.unwrap() else { panic!("not given up") };
     assert_eq!(error.kind(), ErrorKind::Connection);
     assert!(start.elapsed() >= PATIENCE && start.elapsed() < PATIENCE + Duration::from_millis(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_slow_to_take_a_large_value_is_not_given_up() {
+    let rig = Rig::new();
+    let (driver, mut peer) = rig.connect_with_room(64);
+    let body = "x".repeat(1000);
+    let call = Arc::new(Call::new(set("k", &body), Instant::now() + PATIENCE * 10));
+    let ticket = rig.queue.enter(&call).await.unwrap();
+    let wire = format!("set k 0 0 1000\r\n{body}\r\n");
+    for piece in wire.as_bytes().chunks(200) {
+        tokio::time::sleep(PATIENCE / 2).await;
+        peer.expect(std::str::from_utf8(piece).unwrap()).await;
+    }
+    peer.send("STORED\r\n").await;
+    assert_eq!(outcome(ticket).await.unwrap(), Reply::Stored);
+    assert!(!driver.is_finished());
 }
 
 #[tokio::test(start_paused = true)]

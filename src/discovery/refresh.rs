@@ -162,7 +162,8 @@ impl<D: Discovery> Refresh<D> {
         if roster.endpoints.is_empty() {
             warn!(target: "memring", before = before.endpoints.len(), "no nodes left");
         } else if before.version != roster.version {
-            info!(
+            // The topology that is made of it is what is told of: once, and when it holds.
+            debug!(
                 target: "memring",
                 version = roster.version, nodes = roster.endpoints.len(), before = before.endpoints.len(),
                 "membership changed",

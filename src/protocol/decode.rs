@@ -307,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn no_byte_of_a_line_is_looked_at_twice() {
+        let mut decoder = Decoder::new(1000);
+        let mut input = BytesMut::new();
+        for (at, byte) in b"VALUE k 0 1".iter().enumerate() {
+            input.extend_from_slice(&[*byte]);
+            assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(None));
+            assert!(matches!(decoder.state, State::Line { scanned } if scanned == at + 1));
+        }
+    }
+
+    #[test]
     fn a_declared_length_is_no_reason_to_allocate() {
         let mut decoder = Decoder::new(1000);
         let mut input = BytesMut::from("VALUE k 0 1001\r\n");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Map;
+use crate::discovery::Endpoint;
 use crate::node_id::NodeId;
 
 /// The difference between two topologies.
@@ -30,7 +31,7 @@ impl TopologyChange {
         let ids = |map: &Map| map.endpoints.iter().map(|endpoint| endpoint.id().clone()).collect::<Vec<_>>();
         let find = |map: &Map, id: &NodeId| map.endpoints.iter().position(|endpoint| endpoint.id() == id);
         let (before, nodes) = (ids(old), ids(new));
-        let readdressed = |endpoint: &&crate::Endpoint| {
+        let readdressed = |endpoint: &&Endpoint| {
             find(old, endpoint.id()).is_some_and(|at| {
                 let known = old.endpoints[at].addresses();
                 !known.is_empty() && !endpoint.addresses().is_empty() && known != endpoint.addresses()

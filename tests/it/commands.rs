@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use memring::{Client, Delivery, ErrorKind, SetOptions, Ttl};
 
-use crate::support::memcached;
+use crate::support::{memcached, stat};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -240,19 +240,8 @@ async fn a_thousand_callers_share_one_connection_and_each_gets_its_own() {
 
 /// Tells one connection from another by the server's own count.
 async fn connection_of(cache: &Client) -> u64 {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let node = cache.topology().nodes[0].address.unwrap();
-    let mut socket = tokio::net::TcpStream::connect(node).await.unwrap();
-    socket.write_all(b"stats\r\n").await.unwrap();
-    let mut text = String::new();
-    let mut buffer = [0; 8192];
-    while !text.ends_with("END\r\n") {
-        let count = socket.read(&mut buffer).await.unwrap();
-        text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
-    }
-    let total = text.lines().find_map(|line| line.strip_prefix("STAT total_connections ")).unwrap();
+    let opened = stat(cache.topology().nodes[0].address.unwrap(), "total_connections").await;
     // This look at the server counts as one, too: what differs between two looks is what the client opened.
-    let opened = total.parse::<u64>().unwrap();
     LOOKS.with(|looks| {
         looks.set(looks.get() + 1);
         opened - looks.get()

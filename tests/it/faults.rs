@@ -136,6 +136,139 @@ impl Discovery for Listed {
 }
 
 #[tokio::test]
+async fn one_connection_is_enough_where_a_second_is_not_to_be_had() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        // Whoever comes after is refused.
+        drop(listener);
+        let mut sink = vec![0; 4096];
+        while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {
+            let _ = socket.write_all(b"END\r\n").await;
+        }
+    });
+    let builder = Client::builder().nodes([addr.to_string()]).connections_per_node(2);
+    let cache = builder.request_timeout(NO_HURRY).connect().await.unwrap();
+    // The second may have been taken by the kernel for a moment.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..50 {
+        assert!(is_miss(&cache.get("a").await));
+    }
+}
+
+/// Rows 9 and 11: a node listed elsewhere is followed at once, and not only when its old place stops answering.
+#[tokio::test]
+async fn a_node_is_followed_though_its_old_address_still_answers() {
+    let before = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = before.local_addr().unwrap();
+    let elsewhere: IpAddr = [127, 0, 0, 2].into();
+    let Ok(after) = TcpListener::bind((elsewhere, addr.port())).await else {
+        return eprintln!("skipped: no second loopback address to be had");
+    };
+    let misses = |mut socket: tokio::net::TcpStream| async move {
+        let mut sink = vec![0; 4096];
+        while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {
+            let _ = socket.write_all(b"END\r\n").await;
+        }
+    };
+    accept(before, misses);
+    accept(after, misses);
+    let ip = Arc::new(Mutex::new(addr.ip()));
+    let source = Listed { id: NodeId::new("pod-0", addr.port()).unwrap(), ip: Arc::clone(&ip) };
+    let builder = Client::builder().discovery(source).discovery_options(quick());
+    let cache = builder.request_timeout(NO_HURRY).connect().await.unwrap();
+    assert!(is_miss(&cache.get("a").await));
+    *ip.lock().unwrap() = elsewhere;
+    eventually("it is followed", async || {
+        assert!(is_miss(&cache.get("a").await));
+        cache.topology().nodes[0].address.is_some_and(|address| address.ip() == elsewhere)
+    })
+    .await;
+    assert_eq!((cache.topology().version, cache.topology().addr_epoch), (1, 1));
+}
+
+/// Lists whatever it is told to.
+#[derive(Debug)]
+struct Told(Arc<Mutex<Vec<NodeId>>>);
+
+impl Discovery for Told {
+    async fn discover(&self) -> Result<Membership, DiscoveryError> {
+        Ok(Membership::new(self.0.lock().unwrap().iter().cloned().map(Endpoint::new)))
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_still_answers_what_was_asked() {
+    let (asked, heard) = tokio::sync::watch::channel(false);
+    let (leave, left) = tokio::sync::watch::channel(false);
+    let addr = peer(move |mut socket| {
+        let (asked, mut left) = (asked.clone(), left.clone());
+        async move {
+            let mut sink = vec![0; 4096];
+            if socket.read(&mut sink).await.is_ok_and(|count| count > 0) {
+                asked.send_replace(true);
+                let _ = left.wait_for(|left| *left).await;
+                let _ = socket.write_all(b"END\r\n").await;
+            }
+        }
+    })
+    .await;
+    let other = peer(|socket| async move {
+        let _socket = socket;
+        std::future::pending().await
+    })
+    .await;
+    let id = |addr: SocketAddr| addr.to_string().parse::<NodeId>().unwrap();
+    let listed = Arc::new(Mutex::new(vec![id(addr), id(other)]));
+    let builder = Client::builder().discovery(Told(Arc::clone(&listed)));
+    let options = quick().removal_grace(Duration::ZERO);
+    let cache = builder.discovery_options(options).request_timeout(NO_HURRY).connect().await.unwrap();
+    let key = key_on(&cache, &id(addr));
+    let (answer, ()) = tokio::join!(cache.get(&key), async {
+        let mut heard = heard.clone();
+        heard.wait_for(|heard| *heard).await.unwrap();
+        listed.lock().unwrap().remove(0);
+        eventually("the node has left", async || cache.topology().nodes.len() == 1).await;
+        leave.send_replace(true);
+    });
+    assert!(is_miss(&answer), "{answer:?}");
+    assert_eq!(cache.node_for(&key).unwrap(), id(other));
+}
+
+/// Row 40: a pod that is listed and does not listen is dialled at growing intervals, and stays a member.
+#[tokio::test]
+async fn a_pod_that_refuses_is_dialled_ever_less_often_and_keeps_its_place() {
+    #[derive(Debug)]
+    struct Refusing {
+        id: NodeId,
+        dials: Arc<std::sync::atomic::AtomicUsize>,
+    }
+    impl Discovery for Refusing {
+        async fn discover(&self) -> Result<Membership, DiscoveryError> {
+            Ok(Membership::new([Endpoint::new(self.id.clone())]))
+        }
+        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
+            self.dials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(vec![[127, 0, 0, 1].into()])
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let id = NodeId::new("pod-0", listener.local_addr().unwrap().port()).unwrap();
+    drop(listener);
+    let dials = Arc::default();
+    let source = Refusing { id, dials: Arc::clone(&dials) };
+    let cache = Client::builder().discovery(source).discovery_options(quick()).connect().await.unwrap();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(by(Duration::ZERO, cache.get("a")).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    let dials = dials.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((2..=12).contains(&dials), "{dials} dials in 1.5 s");
+    assert_eq!(cache.topology().version, 1);
+}
+
+#[tokio::test]
 async fn a_move_to_a_server_that_hangs_up_keeps_nobody_waiting() {
     let before = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = before.local_addr().unwrap();

@@ -156,16 +156,33 @@ async fn a_pod_that_is_listed_again_is_dialled_at_once() {
 /// Row 12: the address is not in the SRV answer, and the old one goes silent rather than away.
 #[tokio::test]
 async fn without_glue_a_silent_pod_is_looked_up_again() {
-    let service = Service::builder().pods(2).ttl(Duration::from_secs(1)).memcached().glue(false).start().await.unwrap();
-    let cache = follow(&service, quick()).await;
+    let builder = || Service::builder().pods(1).ttl(Duration::from_secs(1)).memcached();
+    let (service, elsewhere) = (builder().glue(false).start().await.unwrap(), builder().start().await.unwrap());
+    let cache = crate::support::builder(&service, quick()).connect().await.unwrap();
+    eventually("it is there", async || cache.set("k", "v", MINUTE).await.is_ok()).await;
+    let address = elsewhere.pods()[0].addr;
+    if address.port() != service.pods()[0].addr.port() {
+        return eprintln!("skipped: no second loopback address to be had");
+    }
+    service.dns().set_host(&service.pods()[0].fqdn, [address.ip()]).unwrap();
+    service.pause(0).await.unwrap();
+    eventually("the pod is found", async || is_miss(&cache.get("k").await)).await;
+    assert_eq!(cache.topology().nodes[0].address, Some(address));
+    assert_eq!(cache.topology().version, 1);
+}
+
+/// Rows 12 and 26: whoever loses a connection does not wait for the next regular poll.
+#[tokio::test]
+async fn a_lost_connection_brings_the_next_poll_forward() {
+    let hour = Duration::from_secs(3600);
+    let service = Service::builder().pods(2).ttl(hour).memcached().start().await.unwrap();
+    let cache = follow(&service, DiscoveryOptions::default().poll_interval(hour, hour)).await;
     let node = cache.topology().nodes[0].id.clone();
     let key = key_on(&cache, &node);
     cache.set(&key, "v", MINUTE).await.unwrap();
-    if service.restart_at_new_address(0).await.unwrap().is_none() {
-        return;
-    }
+    let Some(address) = service.restart_at_new_address(0).await.unwrap() else { return };
     eventually("the pod is found", async || is_miss(&cache.get(&key).await)).await;
-    assert_eq!(cache.topology().version, 1);
+    assert_eq!(cache.topology().nodes[0].address, Some(address));
 }
 
 #[tokio::test]
@@ -369,9 +386,22 @@ async fn a_builder_that_makes_no_sense_says_so() {
     error(Client::builder().nodes(["a:0"]).connect().await);
     error(Client::builder().nodes(["a"]).request_timeout(Duration::ZERO).connect().await);
     error(Client::builder().nodes(["a"]).connections_per_node(0).connect().await);
+    error(Client::builder().nodes(["a"]).connections_per_node(17).connect().await);
+    error(Client::builder().nodes(["a"]).connect_timeout(Duration::ZERO).connect().await);
     error(Client::builder().nodes(["a"]).queue_limits(0, 1).connect().await);
+    error(Client::builder().nodes(["a"]).queue_limits(1, 0).connect().await);
     error(Client::builder().nodes(["a"]).max_value_size((1 << 30) + 1).connect().await);
     error(Client::builder().nodes(["a"]).redial_backoff(MINUTE, MINUTE / 2).connect().await);
+    error(Client::builder().nodes(["a"]).redial_backoff(Duration::ZERO, MINUTE).connect().await);
+    let impatient = DiscoveryOptions::default().lookup_timeout(Duration::ZERO);
+    error(Client::builder().nodes(["a"]).discovery_options(impatient).connect().await);
+    // What the source itself calls a mistake is one, and no passing lack of nodes.
+    error(Client::builder().nodes(Vec::<String>::new()).connect().await);
+    error(Client::builder().service("a..b").connect().await);
+
+    let one_of_many = Client::builder().nodes(["a:1", "b c:2", "d:3"]).connect().await.unwrap_err();
+    assert!(one_of_many.to_string().contains("\"b c:2\""), "{one_of_many}");
+    assert!(std::error::Error::source(&one_of_many).unwrap().to_string().contains("host"));
 }
 
 #[tokio::test]

@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use memring::ErrorKind;
 
-use crate::support::{DEADLINE, by, follow, memcached, quick, service};
+use crate::support::{DEADLINE, by, follow, memcached, quick, service, stat};
 
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// How many keys the client's only server was asked for.
+async fn gets_served(cache: &memring::Client) -> u64 {
+    stat(cache.topology().nodes[0].address.unwrap(), "cmd_get").await
+}
 
 #[tokio::test]
 async fn hits_come_by_the_callers_key_in_the_callers_order() {
@@ -41,8 +46,11 @@ async fn none_and_none_found_are_no_errors() {
 async fn a_key_given_twice_is_answered_twice_and_asked_once() {
     let (_server, cache) = memcached().await;
     cache.set("a", "A", MINUTE).await.unwrap();
+    let before = gets_served(&cache).await;
     let found = cache.get_many(["a", "b", "a", "a"]).await;
     assert_eq!(found.hits.iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["a", "a", "a"]);
+    assert!(found.hits.iter().all(|(_, item)| item.value == "A"));
+    assert_eq!(gets_served(&cache).await - before, 2);
 }
 
 #[tokio::test]

@@ -1,10 +1,13 @@
 //! What the tests share.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use memring::testing::{Memcached, Service};
 use memring::{Client, ClientBuilder, DiscoveryOptions, Error, Item, SrvDiscovery};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// Long enough for a loaded machine, short enough to notice a hang.
 pub(crate) const SOON: Duration = Duration::from_secs(90);
@@ -57,6 +60,20 @@ pub(crate) async fn follow(service: &Service, options: DiscoveryOptions) -> Clie
 pub(crate) fn builder(service: &Service, options: DiscoveryOptions) -> ClientBuilder {
     let source = SrvDiscovery::new(service.name()).nameservers([service.dns().addr()]);
     Client::builder().service(source).discovery_options(options)
+}
+
+/// One of the server's own counters.
+pub(crate) async fn stat(server: SocketAddr, name: &str) -> u64 {
+    let mut socket = TcpStream::connect(server).await.unwrap();
+    socket.write_all(b"stats\r\n").await.unwrap();
+    let mut text = String::new();
+    let mut buffer = [0; 8192];
+    while !text.ends_with("END\r\n") {
+        let count = socket.read(&mut buffer).await.unwrap();
+        text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+    }
+    let line = format!("STAT {name} ");
+    text.lines().find_map(|found| found.strip_prefix(&line)).unwrap().parse().unwrap()
 }
 
 /// Waits until something holds.

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 use super::super::{Answer, Call};
 use super::Rig;
 use super::peer::{get, set};
-use crate::protocol::{Key, Keys, Reply, Request};
+use crate::key::Key;
+use crate::protocol::{Keys, Reply, Request};
 
 #[derive(Debug, Clone)]
 enum Step {

@@ -8,10 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Repeat, repeat};
 
 use super::*;
 
-const SHORT: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_secs(5);
+pub(super) const SHORT: Duration = Duration::from_millis(50);
+pub(super) const LONG: Duration = Duration::from_secs(5);
 
-async fn ask_within(queue: &Arc<Queue>, request: Request, limit: Duration) -> Ticket {
+pub(super) async fn ask_within(queue: &Arc<Queue>, request: Request, limit: Duration) -> Ticket {
     queue.enter(&Arc::new(Call::new(request, Instant::now() + limit))).await.unwrap()
 }
 

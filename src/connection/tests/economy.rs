@@ -10,9 +10,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::super::{Call, Driver, Queue, QueueLimits};
+use super::super::{Call, Driver, Queue};
 use super::peer::{get, set, value_of};
 use super::{DEADLINE, PATIENCE};
+use crate::config::QueueLimits;
 
 #[derive(Debug, Default)]
 struct Counts {

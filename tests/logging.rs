@@ -1,0 +1,92 @@
+//! What is logged: each event once, however many requests meet it, and never a key or a value.
+//!
+//! On its own, because a log is the whole process's.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use memring::testing::{DnsFault, Service};
+use memring::{Client, DiscoveryOptions, DiscoveryState, SrvDiscovery};
+use tracing_subscriber::fmt::MakeWriter;
+
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    fn lines_with(&self, text: &str) -> usize {
+        self.text().lines().filter(|line| line.contains(text)).count()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < Duration::from_secs(90), "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn events_are_told_once_and_without_keys() {
+    let log = Log::default();
+    let filter = tracing_subscriber::EnvFilter::new("memring=info");
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(log.clone()).init();
+    let service = Service::builder().pods(2).ttl(Duration::from_secs(1)).start().await.unwrap();
+    let source = SrvDiscovery::new(service.name()).nameservers([service.dns().addr()]);
+    let quick = DiscoveryOptions::default().poll_interval(Duration::from_millis(100), Duration::from_millis(300));
+    let builder = Client::builder().service(source).discovery_options(quick);
+    let cache = builder.request_timeout(Duration::from_secs(60)).connect().await.unwrap();
+    let node = cache.topology().nodes[0].id.clone();
+    let secret = (0..).map(|n| format!("secret-{n}")).find(|key| cache.node_for(key).unwrap() == node).unwrap();
+    cache.set(&secret, "secret-value", Duration::from_secs(60)).await.unwrap();
+    assert_eq!((log.lines_with(" connected "), log.lines_with("topology changed")), (2, 1), "{}", log.text());
+    assert_eq!(log.lines_with("discovery answers"), 1, "{}", log.text());
+
+    service.dns().set_fault(DnsFault::ServFail);
+    let errors = cache.discovery_status().errors;
+    eventually("polls fail", async || cache.discovery_status().errors > errors + 3).await;
+    service.dns().clear_fault();
+    eventually("DNS is back", async || cache.discovery_status().state == DiscoveryState::Fresh).await;
+    assert_eq!(log.lines_with("discovery brought no nodes"), 1, "{}", log.text());
+    assert_eq!(log.lines_with("discovery answers"), 2, "{}", log.text());
+
+    service.crash(0).await.unwrap();
+    eventually("it is noticed", async || cache.get(&secret).await.is_err()).await;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(500) {
+        let _ = cache.get(&secret).await;
+    }
+    assert_eq!(log.lines_with("node cannot be reached"), 1, "{}", log.text());
+    assert_eq!(log.lines_with("connection closed") + log.lines_with("connection given up"), 1, "{}", log.text());
+
+    service.scale(3).await.unwrap();
+    eventually("it is followed", async || cache.topology().nodes.len() == 3).await;
+    assert_eq!(log.lines_with("changed"), 2, "{}", log.text());
+    assert!(!log.text().contains("secret"), "{}", log.text());
+}
