@@ -113,7 +113,7 @@ impl ClientBuilder {
     }
 
     /// The delay before a node that could not be reached is dialled again: `min` (50 ms unless set), doubled each time
-    /// up to `max` (5 s), and shortened at random by up to half. An answer of discovery that lists the node ends it early.
+    /// up to `max` (5 s), and shortened at random by up to half. An answer of discovery that lists the node again, or elsewhere, ends it early.
     pub fn redial_backoff(mut self, min: Duration, max: Duration) -> Self {
         self.settings.backoff_min = min.min(LONGEST_WAIT);
         self.settings.backoff_max = max.min(LONGEST_WAIT);

@@ -147,13 +147,21 @@ impl Addresses {
         self.shared.nudged.notify_one();
     }
 
-    /// Resolves at the next answer that lists the node: what was wrong with it may be over.
-    pub(crate) async fn listed(&self, id: &NodeId) {
+    /// Resolves at the next answer that says something new to whoever could not reach the node: it is listed again, or
+    /// it is listed and where it is has to be looked up. (An address that changed is news to the node by itself.)
+    pub(crate) async fn worth_another_dial(&self, id: &NodeId) {
         let mut listing = self.shared.listing.subscribe();
+        let find = |listing: &Membership| {
+            let at = listing.endpoints().binary_search_by(|endpoint| endpoint.id().cmp(id)).ok()?;
+            Some(listing.endpoints()[at].addresses().is_empty())
+        };
+        let mut was_listed = find(&listing.borrow_and_update()).is_some();
         while listing.changed().await.is_ok() {
-            if listing.borrow_and_update().endpoints().binary_search_by(|endpoint| endpoint.id().cmp(id)).is_ok() {
+            let listed = find(&listing.borrow_and_update());
+            if listed == Some(true) || (listed.is_some() && !was_listed) {
                 return;
             }
+            was_listed = listed.is_some();
         }
         // The sender lives as long as `self`.
         std::future::pending().await

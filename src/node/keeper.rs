@@ -68,14 +68,14 @@ impl Keeper {
         self.pause().await;
     }
 
-    /// Waits before the next dial: for the backoff, or until an answer lists the node (it may be back, or elsewhere).
+    /// Waits before the next dial: for the backoff, or until an answer says that the node may be back, or elsewhere.
     async fn pause(&mut self) {
         let delay = self.backoff.next();
         let shared = Arc::clone(&self.shared);
         let over = async {
             tokio::select! {
                 () = sleep(delay) => {}
-                () = shared.addresses.listed(&shared.id) => {}
+                () = shared.addresses.worth_another_dial(&shared.id) => {}
             }
         };
         if self.attend(over).await.is_none() {

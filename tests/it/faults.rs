@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use memring::{Client, Delivery, Discovery, DiscoveryError, Endpoint, ErrorKind, Membership, NodeId, NodeState};
+use memring::{
+    Client, Delivery, Discovery, DiscoveryError, DiscoveryOptions, Endpoint, ErrorKind, Membership, NodeId, NodeState,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -236,6 +238,45 @@ async fn a_node_that_leaves_still_answers_what_was_asked() {
     assert_eq!(cache.node_for(&key).unwrap(), id(other));
 }
 
+#[tokio::test]
+async fn who_waits_at_the_door_of_a_node_that_leaves_is_let_in_by_the_next_owner() {
+    let (leave, left) = tokio::sync::watch::channel(false);
+    let addr = peer(move |mut socket| {
+        let mut left = left.clone();
+        async move {
+            let _ = socket.read(&mut [0; 4096]).await;
+            let _ = left.wait_for(|left| *left).await;
+        }
+    })
+    .await;
+    let other = peer(|mut socket| async move {
+        let mut sink = vec![0; 4096];
+        while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {
+            let _ = socket.write_all(b"END\r\n").await;
+        }
+    })
+    .await;
+    let id = |addr: SocketAddr| addr.to_string().parse::<NodeId>().unwrap();
+    let listed = Arc::new(Mutex::new(vec![id(addr), id(other)]));
+    let builder = Client::builder().discovery(Told(Arc::clone(&listed))).queue_limits(1, 1 << 20);
+    let options = quick().removal_grace(Duration::ZERO);
+    let cache = builder.discovery_options(options).request_timeout(NO_HURRY).connect().await.unwrap();
+    let key = key_on(&cache, &id(addr));
+    let ask = async |before: u64| {
+        tokio::time::sleep(Duration::from_millis(before)).await;
+        cache.get(&key).await
+    };
+    let (written, queued, outside, ()) = tokio::join!(ask(0), ask(100), ask(200), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        listed.lock().unwrap().remove(0);
+        eventually("the node has left", async || cache.topology().nodes.len() == 1).await;
+        leave.send_replace(true);
+    });
+    assert_eq!(written.unwrap_err().delivery(), Delivery::Unknown);
+    assert_eq!(queued.unwrap_err().delivery(), Delivery::NotSent);
+    assert!(is_miss(&outside), "{outside:?}");
+}
+
 /// Row 40: a pod that is listed and does not listen is dialled at growing intervals, and stays a member.
 #[tokio::test]
 async fn a_pod_that_refuses_is_dialled_ever_less_often_and_keeps_its_place() {
@@ -258,7 +299,9 @@ async fn a_pod_that_refuses_is_dialled_ever_less_often_and_keeps_its_place() {
     drop(listener);
     let dials = Arc::default();
     let source = Refusing { id, dials: Arc::clone(&dials) };
-    let cache = Client::builder().discovery(source).discovery_options(quick()).connect().await.unwrap();
+    // Without an address in the listing every answer is worth a dial; here the backoff is to be seen.
+    let rarely = DiscoveryOptions::default().poll_interval(MINUTE, MINUTE);
+    let cache = Client::builder().discovery(source).discovery_options(rarely).connect().await.unwrap();
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(1_500) {
         assert_eq!(by(Duration::ZERO, cache.get("a")).await.unwrap_err().kind(), ErrorKind::Unavailable);

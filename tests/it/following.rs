@@ -148,7 +148,7 @@ async fn a_pod_that_is_listed_again_is_dialled_at_once() {
     let key = key_on(&cache, &cache.topology().nodes[0].id);
     cache.set(&key, "v", MINUTE).await.unwrap();
     service.kill(0).await.unwrap();
-    eventually("it is noticed", async || cache.topology().nodes[0].state == memring::NodeState::Unreachable).await;
+    eventually("it is noticed", async || cache.discovery_status().vanished == 1).await;
     service.restart(0).await.unwrap();
     eventually("it is dialled", async || is_miss(&cache.get(&key).await)).await;
 }

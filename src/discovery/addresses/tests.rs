@@ -214,15 +214,23 @@ async fn a_panic_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_to_be_listed_is_told() {
+async fn what_is_worth_another_dial() {
     let desk = Desk::new();
     let id = node();
-    let mut listed = std::pin::pin!(desk.addresses.listed(&id));
-    assert!(futures_util::poll!(listed.as_mut()).is_pending());
-    desk.addresses.learn(Instant::now(), &Membership::default());
-    assert!(futures_util::poll!(listed.as_mut()).is_pending(), "an answer without it");
     desk.list(&[1], None);
-    assert!(futures_util::poll!(listed.as_mut()).is_ready());
+    let mut news = Box::pin(desk.addresses.worth_another_dial(&id));
+    assert!(futures_util::poll!(&mut news).is_pending());
+    desk.list(&[1], None);
+    assert!(futures_util::poll!(&mut news).is_pending(), "listed as before");
+    desk.addresses.learn(Instant::now(), &Membership::default());
+    assert!(futures_util::poll!(&mut news).is_pending(), "not listed");
+    desk.list(&[1], None);
+    assert!(futures_util::poll!(&mut news).is_ready(), "listed again");
+
+    let mut news = Box::pin(desk.addresses.worth_another_dial(&id));
+    assert!(futures_util::poll!(&mut news).is_pending());
+    desk.list(&[], None);
+    assert!(futures_util::poll!(&mut news).is_ready(), "listed, to be looked up");
 }
 
 #[tokio::test(start_paused = true)]
