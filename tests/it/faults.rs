@@ -8,16 +8,14 @@ use memring::{
     Client, Delivery, Discovery, DiscoveryError, DiscoveryOptions, Endpoint, ErrorKind, Membership, NodeId, NodeState,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{DEADLINE, NO_HURRY, builder, by, eventually, follow, is_miss, key_on, memcached, quick, service};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A server that takes connections and hands each to `serve`.
-async fn peer<F: Future<Output = ()> + Send + 'static>(
-    serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
-) -> SocketAddr {
+async fn peer<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     accept(listener, serve);
@@ -26,7 +24,7 @@ async fn peer<F: Future<Output = ()> + Send + 'static>(
 
 fn accept<F: Future<Output = ()> + Send + 'static>(
     listener: TcpListener,
-    serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
 ) {
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
@@ -35,17 +33,19 @@ fn accept<F: Future<Output = ()> + Send + 'static>(
     });
 }
 
+/// Reads what it is sent and never says a word.
+async fn mute(mut socket: TcpStream) {
+    let mut sink = vec![0; 4096];
+    while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {}
+}
+
 async fn client_of(addr: SocketAddr) -> Client {
     Client::builder().nodes([addr.to_string()]).connect().await.unwrap()
 }
 
 #[tokio::test]
 async fn a_server_that_never_answers_costs_a_deadline_and_leaves_no_task() {
-    let addr = peer(|mut socket| async move {
-        let mut sink = vec![0; 4096];
-        while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {}
-    })
-    .await;
+    let addr = peer(mute).await;
     let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let cache = client_of(addr).await;
     for _ in 0..5 {
@@ -168,7 +168,7 @@ async fn a_node_is_followed_though_its_old_address_still_answers() {
     let Ok(after) = TcpListener::bind((elsewhere, addr.port())).await else {
         return eprintln!("skipped: no second loopback address to be had");
     };
-    let misses = |mut socket: tokio::net::TcpStream| async move {
+    let misses = |mut socket: TcpStream| async move {
         let mut sink = vec![0; 4096];
         while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {
             let _ = socket.write_all(b"END\r\n").await;
@@ -319,10 +319,7 @@ async fn a_move_to_a_server_that_hangs_up_keeps_nobody_waiting() {
     let Ok(after) = TcpListener::bind((elsewhere, addr.port())).await else {
         return eprintln!("skipped: no second loopback address to be had");
     };
-    accept(before, |mut socket| async move {
-        let mut sink = vec![0; 4096];
-        while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {}
-    });
+    accept(before, mute);
     accept(after, |socket| async move { drop(socket) });
     let ip = Arc::new(Mutex::new(addr.ip()));
     let source = Listed { id: NodeId::new("pod-0", addr.port()).unwrap(), ip: Arc::clone(&ip) };
@@ -516,11 +513,7 @@ fn a_runtime_that_ends_takes_no_caller_on_another_with_it() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
     let cache = first.block_on(async {
-        let addr = peer(|mut socket| async move {
-            let mut sink = vec![0; 4096];
-            while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {}
-        })
-        .await;
+        let addr = peer(mute).await;
         let builder = Client::builder().nodes([addr.to_string()]).connections_per_node(2);
         builder.request_timeout(NO_HURRY).connect().await.unwrap()
     });
