@@ -77,7 +77,8 @@ impl Queue {
         match self.push(call) {
             Ok(()) => {}
             Err(Refused::Because(error)) => return Err(error),
-            Err(Refused::Full) => self.enter_when_there_is_room(call).await?,
+            // Boxed, so that the rare wait does not make every command's future larger.
+            Err(Refused::Full) => Box::pin(self.enter_when_there_is_room(call)).await?,
         }
         Ok(Ticket::new(Arc::clone(call), Arc::clone(self)))
     }
