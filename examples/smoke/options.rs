@@ -41,10 +41,12 @@ Output:
       --log FILTER              log to standard error, as in memring=info (or set RUST_LOG)
   -h, --help                    this text
 
+A service of its own that did badly while this machine stood still is gone through again, three times at the most.
+
 Keys are stored for an hour. Exit status: 0 if all went as it should, 1 if not, 2 if the arguments make no sense. With
 --watch, 0 if no wrong value was returned and no second was without an operation (and each step went as expected).";
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) target: Target,
     pub(crate) keys: usize,
@@ -61,7 +63,7 @@ pub(crate) struct Options {
     pub(crate) log: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Target {
     /// A service of our own.
     Own {

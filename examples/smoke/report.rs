@@ -12,7 +12,7 @@ use crate::json::{Object, array};
 use crate::step::{Step, listed, percent, pod_name};
 use crate::tally::{LATE, Latencies, Tally};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Report {
     json: bool,
     /// Somebody watches.
@@ -163,6 +163,14 @@ impl Report {
             vec![check.what.to_string(), check.expected.clone(), check.seen.clone(), verdict.to_owned()]
         });
         table(&["", "expected", "seen", ""], rows);
+    }
+
+    /// All that was told so far does not count.
+    pub(crate) fn again(&self, stood: Duration) {
+        if self.json {
+            return line(&Object::event("again").with("stood_still_ms", stood.as_millis() as u64).end());
+        }
+        line(&format!("\nthis machine stood still for {stood:?} meanwhile, which no deadline survives: once more\n"));
     }
 
     pub(crate) fn summary(&self, ok: bool, summary: &Summary) {

@@ -125,6 +125,11 @@ impl Stage {
         self.report.step(step);
     }
 
+    /// Whether a machine that stood still may be why it did not: it makes operations late, and no value wrong.
+    pub(crate) fn is_worth_another_attempt(&self) -> bool {
+        self.summary.total.wrong == 0 && self.summary.error.is_none()
+    }
+
     /// Whether all went as it should. Errors are no fault of whoever watches pods come and go; silence is.
     pub(crate) fn ok(&self) -> bool {
         let summary = &self.summary;
