@@ -151,7 +151,7 @@ impl Client {
         InvalidTtl: From<T::Error>,
     {
         let key = Key::new(key)?;
-        let exptime = ttl.try_into().map_err(InvalidTtl::from)?.exptime(SystemTime::now())?;
+        let exptime = ttl.try_into().map_err(InvalidTtl::from)?.exptime(SystemTime::now)?;
         match self.reply_to(Request::Touch { key, exptime }).await? {
             Reply::Touched => Ok(true),
             _ => Ok(false),
@@ -208,7 +208,7 @@ impl Client {
     /// The node that owns a key now.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`], or [`ErrorKind::NoNodes`].
+    /// [`ErrorKind::InvalidKey`]; [`ErrorKind::NoNodes`]; [`ErrorKind::Closed`] after [`shutdown`](Self::shutdown).
     pub fn node_for(&self, key: impl AsRef<[u8]>) -> Result<NodeId, Error> {
         let key = Key::new(key)?;
         self.inner.snapshot.load().route(key.as_bytes()).map(|node| node.id().clone())
@@ -254,7 +254,7 @@ impl Client {
     }
 
     async fn store(&self, verb: StoreVerb, key: Key, value: Bytes, options: SetOptions) -> Result<bool, Error> {
-        let (flags, exptime) = (options.wire_flags(), options.exptime(SystemTime::now())?);
+        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
         let limit = self.inner.settings.max_value;
         if value.len() > limit {
             let text = format!("{} bytes, {limit} are allowed", value.len());

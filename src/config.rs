@@ -11,7 +11,8 @@ pub(crate) struct Settings {
     /// A command's deadline, over queueing, writing and waiting. Ten times what a cache on the same network needs when
     /// something is wrong with it, and little enough to fall back to the source of truth.
     pub(crate) request_timeout: Duration,
-    /// How long one address is given to accept. Two lost SYNs cost more than a second: then the pod is not well.
+    /// How long one address is given to accept. A SYN that is lost is repeated after a second: by then another address,
+    /// or another dial, has had its chance.
     pub(crate) connect_timeout: Duration,
     /// Connections to each node. With one batch under way per connection a second one only splits the batches:
     /// measured by `cargo bench --bench connections`.

@@ -66,8 +66,8 @@ impl SetOptions {
         self.flags
     }
 
-    pub(crate) fn exptime(&self, now: SystemTime) -> Result<u32, InvalidTtl> {
-        self.ttl?.exptime(now)
+    pub(crate) fn exptime(&self) -> Result<u32, InvalidTtl> {
+        self.ttl?.exptime(SystemTime::now)
     }
 }
 

@@ -44,18 +44,18 @@ impl Ttl {
             return Err(InvalidTtl::Zero);
         }
         let ttl = Self(Some(seconds));
-        ttl.exptime(SystemTime::now())?;
+        ttl.exptime(SystemTime::now)?;
         Ok(ttl)
     }
 
-    /// What goes over the wire if the command is made at `now`.
-    pub(crate) fn exptime(self, now: SystemTime) -> Result<u32, InvalidTtl> {
+    /// What goes over the wire if the command is made at `now`, which is asked for only where it plays a part.
+    pub(crate) fn exptime(self, now: impl FnOnce() -> SystemTime) -> Result<u32, InvalidTtl> {
         let Some(seconds) = self.0 else { return Ok(0) };
         if seconds <= MAX_RELATIVE {
             return u32::try_from(seconds).map_err(|_| InvalidTtl::TooFar);
         }
         // A clock set before 1970 leaves no way to say it.
-        let now = now.duration_since(UNIX_EPOCH).map_err(|_| InvalidTtl::TooFar)?;
+        let now = now().duration_since(UNIX_EPOCH).map_err(|_| InvalidTtl::TooFar)?;
         let timestamp = now.as_secs().saturating_add(seconds);
         if timestamp > LAST_TIMESTAMP {
             return Err(InvalidTtl::TooFar);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn exptime(ttl: Duration, now: u64) -> Result<u32, InvalidTtl> {
-        Ttl::new(ttl)?.exptime(at(now))
+        Ttl::new(ttl)?.exptime(|| at(now))
     }
 
     #[test]
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(exptime(Duration::from_nanos(1), 1_000), Ok(1));
         assert_eq!(exptime(Duration::from_millis(1_001), 1_000), Ok(2));
         assert_eq!(Ttl::new(Duration::ZERO), Err(InvalidTtl::Zero));
-        assert_eq!(Ttl::NEVER.exptime(at(1_000)), Ok(0));
+        assert_eq!(Ttl::NEVER.exptime(|| at(1_000)), Ok(0));
     }
 
     #[test]
@@ -125,9 +125,9 @@ mod tests {
         let last = 2_147_483_647;
         let long = Duration::from_secs(2_592_001);
         let ttl = Ttl(Some(2_592_001));
-        assert_eq!(ttl.exptime(at(last - 2_592_001)), Ok(last as u32));
-        assert_eq!(ttl.exptime(at(last - 2_592_000)), Err(InvalidTtl::TooFar));
-        assert_eq!(ttl.exptime(UNIX_EPOCH - long), Err(InvalidTtl::TooFar));
+        assert_eq!(ttl.exptime(|| at(last - 2_592_001)), Ok(last as u32));
+        assert_eq!(ttl.exptime(|| at(last - 2_592_000)), Err(InvalidTtl::TooFar));
+        assert_eq!(ttl.exptime(|| UNIX_EPOCH - long), Err(InvalidTtl::TooFar));
         for seconds in [1 << 31, (1 << 32) + 5, u64::MAX] {
             assert_eq!(Ttl::new(Duration::from_secs(seconds)), Err(InvalidTtl::TooFar), "{seconds}");
         }

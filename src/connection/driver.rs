@@ -258,15 +258,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    fn abandon(&mut self, error: &Error, wakes: &mut Wakes) {
-        let unsent = self.pipeline.abandon(self.written, error, wakes);
-        self.queue.put_back(unsent.into_iter());
-    }
-
-    fn lost(&self) -> Error {
-        Error::new(ErrorKind::Connection, Delivery::Unknown).on(&self.node)
-    }
-
     fn broken(&self, error: io::Error) -> Error {
         self.lost().because(error)
     }
@@ -286,14 +277,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
+impl<S> Driver<S> {
+    /// Tells everybody whose request was written; the rest goes back to the queue.
+    fn abandon(&mut self, error: &Error, wakes: &mut Wakes) {
+        let unsent = self.pipeline.abandon(self.written, error, wakes);
+        self.queue.put_back(unsent.into_iter());
+    }
+
+    fn lost(&self) -> Error {
+        Error::new(ErrorKind::Connection, Delivery::Unknown).on(&self.node)
+    }
+}
+
 impl<S> Drop for Driver<S> {
     /// Whatever ends the task, a shutdown of the runtime included, nobody waits for ever.
     fn drop(&mut self) {
         if !self.pipeline.is_empty() {
-            let mut wakes = Wakes::default();
-            let error = Error::new(ErrorKind::Connection, Delivery::Unknown).on(&self.node).saying("given up");
-            let unsent = self.pipeline.abandon(self.written, &error, &mut wakes);
-            self.queue.put_back(unsent.into_iter());
+            self.abandon(&self.lost().saying("given up"), &mut Wakes::default());
         }
         // One that was replaced has left already, and its place is another's now.
         if self.leaving != Leaving::Replaced {

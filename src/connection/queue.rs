@@ -160,7 +160,7 @@ impl Queue {
         if state.closed {
             state.fail_all(&self.gone(), &mut wakes);
         }
-        wakes.add(state.whom_to_tell_of_what_was_left());
+        wakes.add(state.whom_to_tell_of_the_rest());
         drop(state);
     }
 
@@ -171,7 +171,7 @@ impl Queue {
             if let Some(task) = state.tasks.get_mut(task) {
                 task.idle = false;
             }
-            state.whom_to_tell_of_what_was_left()
+            state.whom_to_tell_of_the_rest()
         };
         if let Some(waker) = wake {
             waker.wake();
@@ -294,15 +294,9 @@ impl State {
         }
     }
 
-    /// Who must hear that calls are left waiting, if any are, now that a connection took its fill.
+    /// Who must hear that calls are left waiting, if any are, now that a connection took its fill or went away. Nobody may
+    /// have promised to look for their deadlines yet, and the most urgent may stand anywhere.
     fn whom_to_tell_of_the_rest(&mut self) -> Option<Waker> {
-        let deadline = self.waiting.front()?.deadline();
-        self.whom_to_tell(deadline)
-    }
-
-    /// Who must hear that calls are left waiting, if any are, now that a connection went away. Nobody may have promised to
-    /// look for their deadlines yet, and the most urgent may stand anywhere.
-    fn whom_to_tell_of_what_was_left(&mut self) -> Option<Waker> {
         let deadline = self.waiting.iter().map(|call| call.deadline()).min()?;
         self.whom_to_tell(deadline)
     }
