@@ -1,14 +1,15 @@
-//! The client: one short method per command, and one way down.
+//! The client: what every command shares, and the one way down. The commands themselves are in the modules below.
 
 mod builder;
+mod commands;
+mod fleet;
 mod multi;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,13 +22,11 @@ use crate::config::{LONGEST_WAIT, Settings};
 use crate::connection::{Answer, Call};
 use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::{Delivery, Error, ErrorKind};
-use crate::item::{Item, SetOptions};
 use crate::key::Key;
 use crate::node::Node;
 use crate::node_id::NodeId;
-use crate::protocol::{ArithmeticVerb, Keys, Reply, Request, StoreVerb};
+use crate::protocol::{Reply, Request};
 use crate::topology::{Map, Snapshot, Topology, TopologyWatch};
-use crate::ttl::{InvalidTtl, Ttl};
 
 /// A memcached client over all the nodes of a service.
 ///
@@ -86,119 +85,6 @@ impl Client {
         Self { inner: Arc::clone(&self.inner), timeout: timeout.min(LONGEST_WAIT) }
     }
 
-    /// Reads an item: `None` if it is not there.
-    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
-        self.get_one(Key::new(key)?, false).await
-    }
-
-    /// Reads an item with its version ([`Item::cas`]).
-    pub async fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
-        self.get_one(Key::new(key)?, true).await
-    }
-
-    /// Stores an item, whether or not it is there already.
-    ///
-    /// # Errors
-    /// [`ErrorKind::TooLarge`] with [`Delivery::NotSent`] if the value is over the
-    /// [client's limit](ClientBuilder::max_value_size): the old value stays. With [`Delivery::Answered`] if it is over
-    /// the server's: the server has then deleted the old value.
-    pub async fn set(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: impl Into<Bytes>,
-        options: impl Into<SetOptions>,
-    ) -> Result<(), Error> {
-        match self.store(StoreVerb::Set, Key::new(key)?, value.into(), options.into()).await? {
-            true => Ok(()),
-            // No memcached says so to a set, but a proxy may.
-            false => Err(Error::new(ErrorKind::Server, Delivery::Answered).saying("NOT_STORED")),
-        }
-    }
-
-    /// Stores an item unless it is there already; says whether it did.
-    pub async fn add(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: impl Into<Bytes>,
-        options: impl Into<SetOptions>,
-    ) -> Result<bool, Error> {
-        self.store(StoreVerb::Add, Key::new(key)?, value.into(), options.into()).await
-    }
-
-    /// Stores an item only if it is there already; says whether it did.
-    pub async fn replace(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: impl Into<Bytes>,
-        options: impl Into<SetOptions>,
-    ) -> Result<bool, Error> {
-        self.store(StoreVerb::Replace, Key::new(key)?, value.into(), options.into()).await
-    }
-
-    /// Deletes an item; says whether it was there.
-    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
-        let key = Key::new(key)?;
-        match self.reply_to(Request::Delete { key }).await? {
-            Reply::Deleted => Ok(true),
-            _ => Ok(false),
-        }
-    }
-
-    /// Gives an item a new time to live; says whether it was there. Needs memcached 1.4.8.
-    pub async fn touch<T>(&self, key: impl AsRef<[u8]>, ttl: T) -> Result<bool, Error>
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
-        let key = Key::new(key)?;
-        let exptime = ttl.try_into().map_err(InvalidTtl::from)?.exptime(SystemTime::now)?;
-        match self.reply_to(Request::Touch { key, exptime }).await? {
-            Reply::Touched => Ok(true),
-            _ => Ok(false),
-        }
-    }
-
-    /// Adds to a number stored as decimal text, wrapping at 2^64; answers the new number, or `None` if the item is not
-    /// there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Server`] if the item is not a number.
-    pub async fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        self.arithmetic(ArithmeticVerb::Incr, Key::new(key)?, delta).await
-    }
-
-    /// Subtracts from a number stored as decimal text, stopping at 0; answers the new number, or `None` if the item is
-    /// not there. The server may keep the item's length, and pad a number that lost digits with spaces: a later
-    /// [`get`](Self::get) brings them.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Server`] if the item is not a number.
-    pub async fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        self.arithmetic(ArithmeticVerb::Decr, Key::new(key)?, delta).await
-    }
-
-    /// Asks every node for its version; each answers for itself, by the one deadline. Empty while no nodes are known, and
-    /// after [`shutdown`](Self::shutdown).
-    pub async fn versions(&self) -> Vec<(NodeId, Result<String, Error>)> {
-        let answers = self.on_every_node(|| Request::Version).await.into_iter();
-        answers
-            .map(|(id, reply)| {
-                let version = reply.map(|reply| match reply {
-                    Reply::Version(version) => version.into_string(),
-                    _ => String::new(),
-                });
-                (id, version)
-            })
-            .collect()
-    }
-
-    /// Deletes every item on every node; each answers for itself, by the one deadline. Empty while no nodes are known, and
-    /// after [`shutdown`](Self::shutdown): nothing is deleted then.
-    pub async fn flush_all(&self) -> Vec<(NodeId, Result<(), Error>)> {
-        let answers = self.on_every_node(|| Request::FlushAll).await.into_iter();
-        answers.map(|(id, reply)| (id, reply.map(|_| ()))).collect()
-    }
-
     /// The nodes as the client knows them now.
     #[must_use]
     pub fn topology(&self) -> Topology {
@@ -210,7 +96,7 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::InvalidKey`]; [`ErrorKind::NoNodes`]; [`ErrorKind::Closed`] after [`shutdown`](Self::shutdown).
     pub fn node_for(&self, key: impl AsRef<[u8]>) -> Result<NodeId, Error> {
-        let key = Key::new(key)?;
+        let key = self.key(key)?;
         self.inner.snapshot.load().route(key.as_bytes()).map(|node| node.id().clone())
     }
 
@@ -246,31 +132,9 @@ impl Client {
         Instant::now() + self.timeout
     }
 
-    async fn get_one(&self, key: Key, cas: bool) -> Result<Option<Item>, Error> {
-        match self.dispatch(Request::Get { keys: Keys::One(key), cas }).await? {
-            Answer::One(lookup) => lookup,
-            _ => Err(misfit()),
-        }
-    }
-
-    async fn store(&self, verb: StoreVerb, key: Key, value: Bytes, options: SetOptions) -> Result<bool, Error> {
-        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
-        let limit = self.inner.settings.max_value;
-        if value.len() > limit {
-            let text = format!("{} bytes, {limit} are allowed", value.len());
-            return Err(Error::not_sent(ErrorKind::TooLarge).saying(text));
-        }
-        match self.reply_to(Request::Store { verb, key, flags, exptime, value }).await? {
-            Reply::Stored => Ok(true),
-            _ => Ok(false),
-        }
-    }
-
-    async fn arithmetic(&self, verb: ArithmeticVerb, key: Key, delta: u64) -> Result<Option<u64>, Error> {
-        match self.reply_to(Request::Arithmetic { verb, key, delta }).await? {
-            Reply::Number(number) => Ok(Some(number)),
-            _ => Ok(None),
-        }
+    /// The only place where a caller's bytes become a key.
+    fn key(&self, key: impl AsRef<[u8]>) -> Result<Key, Error> {
+        Ok(Key::new(key)?)
     }
 
     async fn reply_to(&self, request: Request) -> Result<Reply, Error> {
@@ -306,25 +170,6 @@ impl Client {
 
     fn is_superseded(&self, node: &Arc<Node>) -> bool {
         !self.inner.snapshot.load().nodes().iter().any(|known| Arc::ptr_eq(known, node))
-    }
-
-    async fn on_every_node(&self, request: impl Fn() -> Request) -> Vec<(NodeId, Result<Reply, Error>)> {
-        let deadline = self.deadline();
-        let snapshot = self.inner.snapshot.load_full();
-        let calls = snapshot.nodes().iter().map(|node| {
-            let call = Arc::new(Call::new(request(), deadline));
-            async move {
-                let reply = match node.call(&call).await {
-                    Ok(ticket) => match ticket.await {
-                        Answer::Reply(reply) => reply,
-                        _ => Err(misfit()),
-                    },
-                    Err(error) => Err(error),
-                };
-                (node.id().clone(), reply)
-            }
-        });
-        join_all(calls).await
     }
 }
 

@@ -93,7 +93,7 @@ impl Client {
                 let bytes = key.as_ref();
                 questions.push(match known.get(bytes) {
                     Some(&question) => Ok(question),
-                    None => Key::new(bytes).map_err(Error::from).map(|key| {
+                    None => self.key(bytes).map(|key| {
                         known.insert(bytes, asked.len());
                         asked.push(key);
                         asked.len() - 1
