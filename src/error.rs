@@ -29,7 +29,7 @@ struct Inner {
 pub enum ErrorKind {
     /// A key is empty, too long, or holds a space or control byte. Nothing was sent.
     InvalidKey,
-    /// A time to live is zero or ends after 2038. Nothing was sent.
+    /// A time to live is zero or ends after 2038, or a delay is over 30 days. Nothing was sent.
     InvalidTtl,
     /// The value is larger than the client's or the server's limit.
     TooLarge,

@@ -34,6 +34,19 @@ impl fmt::Debug for Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cas(pub(crate) u64);
 
+/// What became of a [`Client::cas`](crate::Client::cas).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[must_use = "nothing was stored unless it says so"]
+pub enum CasOutcome {
+    /// The item was still the version named, and is replaced.
+    Stored,
+    /// Somebody has written it since; it was left alone.
+    Changed,
+    /// It is not there any more; nothing was stored.
+    Missing,
+}
+
 /// How an item is stored: how long it lives, and its flags.
 ///
 /// Wherever options are taken, a [`Duration`] or a [`Ttl`] will do. There is no default time to live: an item for ever

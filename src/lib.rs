@@ -90,7 +90,7 @@ pub use crate::discovery::{
 #[cfg(feature = "dns")]
 pub use crate::discovery::{SrvDiscovery, WeightPolicy};
 pub use crate::error::{Delivery, Error, ErrorKind};
-pub use crate::item::{Cas, Item, SetOptions};
+pub use crate::item::{Cas, CasOutcome, Item, SetOptions};
 pub use crate::key::{InvalidKey, Key};
 pub use crate::node::NodeState;
 pub use crate::node_id::{DEFAULT_PORT, InvalidNodeId, NodeId};

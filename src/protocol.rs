@@ -19,6 +19,9 @@ use crate::key::Key;
 pub(crate) const LARGEST_LINE_KEYS: usize = 100;
 /// And is at most this long, unless a single key is longer. Servers read `get` and `gets` lines of any length.
 pub(crate) const LARGEST_LINE_BYTES: usize = 8 * 1024;
+/// A `gat` or `gats` line, its end not counted, is at most this long: servers up to 1.5 close a connection on which 1,024
+/// bytes have come without a line's end, unless they begin with `get ` or `gets `. A single key always fits.
+pub(crate) const LARGEST_TOUCH_LINE_BYTES: usize = 990;
 
 /// The largest item any memcached can be told to hold (`-I 1024m`): a longer declared length is not a length.
 pub(crate) const LARGEST_ITEM: usize = 1 << 30;
@@ -30,6 +33,8 @@ pub(crate) enum Request {
     Get {
         keys: Keys,
         cas: bool,
+        /// The expiry time each item found is given, if any is.
+        touch: Option<u32>,
     },
     Store {
         verb: StoreVerb,
@@ -51,7 +56,16 @@ pub(crate) enum Request {
         delta: u64,
     },
     Version,
-    FlushAll,
+    /// After so many seconds; 0 is at once.
+    FlushAll {
+        delay: u32,
+    },
+    Verbosity {
+        level: u32,
+    },
+    CacheMemlimit {
+        megabytes: u32,
+    },
 }
 
 /// The keys of a get. One is by far the most common, and costs no allocation.
@@ -75,6 +89,11 @@ pub(crate) enum StoreVerb {
     Set,
     Add,
     Replace,
+    /// The server heeds neither flags nor expiry time of these two: the item keeps its own.
+    Append,
+    Prepend,
+    /// Only over this version.
+    Cas(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,12 +107,14 @@ impl Request {
     pub(crate) fn expect(&self) -> Expect {
         match self {
             Self::Get { .. } => Expect::Values,
+            Self::Store { verb: StoreVerb::Cas(_), .. } => Expect::Swapped,
             Self::Store { .. } => Expect::Stored,
             Self::Delete { .. } => Expect::Deleted,
             Self::Touch { .. } => Expect::Touched,
             Self::Arithmetic { .. } => Expect::Number,
             Self::Version => Expect::Version,
-            Self::FlushAll => Expect::Ok,
+            Self::FlushAll { .. } | Self::Verbosity { .. } => Expect::Ok,
+            Self::CacheMemlimit { .. } => Expect::Memlimit,
         }
     }
 
@@ -104,20 +125,20 @@ impl Request {
             Self::Store { key, .. } | Self::Delete { key } | Self::Touch { key, .. } | Self::Arithmetic { key, .. } => {
                 Some(key)
             }
-            Self::Version | Self::FlushAll => None,
+            Self::Version | Self::FlushAll { .. } | Self::Verbosity { .. } | Self::CacheMemlimit { .. } => None,
         }
     }
 
     /// About how many bytes the request takes in a queue and on the wire.
     pub(crate) fn weight(&self) -> usize {
-        const LINE: usize = 48;
+        const LINE: usize = 64;
         match self {
             Self::Get { keys, .. } => LINE + keys.as_slice().iter().map(|key| key.as_bytes().len() + 1).sum::<usize>(),
             Self::Store { key, value, .. } => LINE + key.as_bytes().len() + value.len(),
             Self::Delete { key } | Self::Touch { key, .. } | Self::Arithmetic { key, .. } => {
                 LINE + key.as_bytes().len()
             }
-            Self::Version | Self::FlushAll => LINE,
+            Self::Version | Self::FlushAll { .. } | Self::Verbosity { .. } | Self::CacheMemlimit { .. } => LINE,
         }
     }
 }
@@ -130,11 +151,15 @@ pub(crate) enum Expect {
     /// The `END` of a retrieval all of whose keys are answered.
     End,
     Stored,
+    /// What becomes of a `cas`.
+    Swapped,
     Deleted,
     Touched,
     Number,
     Version,
     Ok,
+    /// As `Ok`, or that the limit on memory cannot be had, for which servers have words of their own.
+    Memlimit,
 }
 
 impl Expect {
@@ -144,13 +169,15 @@ impl Expect {
         match reply {
             Reply::Value(_) => self == Self::Values,
             Reply::End => matches!(self, Self::Values | Self::End),
-            Reply::Stored | Reply::NotStored => self == Self::Stored,
+            Reply::Stored => matches!(self, Self::Stored | Self::Swapped),
+            Reply::NotStored => self == Self::Stored,
+            Reply::Exists => self == Self::Swapped,
             Reply::Deleted => self == Self::Deleted,
             Reply::Touched => self == Self::Touched,
-            Reply::NotFound => matches!(self, Self::Deleted | Self::Touched | Self::Number),
+            Reply::NotFound => matches!(self, Self::Swapped | Self::Deleted | Self::Touched | Self::Number),
             Reply::Number(_) => self == Self::Number,
             Reply::Version(_) => self == Self::Version,
-            Reply::Ok => self == Self::Ok,
+            Reply::Ok => matches!(self, Self::Ok | Self::Memlimit),
             Reply::Refused(_) => true,
         }
     }
@@ -166,8 +193,8 @@ impl Expect {
         }
         match self {
             Self::Values | Self::End => false,
-            Self::Stored => refusal.swallowed_the_body(),
-            Self::Deleted | Self::Touched | Self::Number | Self::Version | Self::Ok => true,
+            Self::Stored | Self::Swapped => refusal.swallowed_the_body(),
+            Self::Deleted | Self::Touched | Self::Number | Self::Version | Self::Ok | Self::Memlimit => true,
         }
     }
 }
@@ -179,6 +206,8 @@ pub(crate) enum Reply {
     End,
     Stored,
     NotStored,
+    /// It is there, and not the version that was named.
+    Exists,
     Deleted,
     Touched,
     NotFound,
@@ -219,8 +248,13 @@ impl Refusal {
         &*self.0 == "SERVER_ERROR object too large for cache"
     }
 
+    /// The server wants a login. It takes a `set` for one, and then says what is wrong with it as such.
     pub(crate) fn is_unauthenticated(&self) -> bool {
-        self.0.starts_with("CLIENT_ERROR unauthenticated")
+        self.0.strip_prefix("CLIENT_ERROR ").is_some_and(|what| {
+            ["unauthenticated", "authentication failure", "bad authentication token format"]
+                .iter()
+                .any(|words| what.starts_with(words))
+        })
     }
 
     fn swallowed_the_body(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 /// The longest time memcached reads as "from now"; anything above is a Unix timestamp to it.
-const MAX_RELATIVE: u64 = 60 * 60 * 24 * 30;
+pub(crate) const MAX_RELATIVE: u64 = 60 * 60 * 24 * 30;
 
 /// 2038-01-19T03:14:07Z. A server stores a later timestamp and at once treats the item as expired.
 const LAST_TIMESTAMP: u64 = i32::MAX as u64;

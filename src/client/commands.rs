@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Client, misfit};
 use crate::connection::Answer;
 use crate::error::{Delivery, Error, ErrorKind};
-use crate::item::{Item, SetOptions};
+use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::Key;
 use crate::protocol::{ArithmeticVerb, Keys, Reply, Request, StoreVerb};
 use crate::ttl::{InvalidTtl, Ttl};
@@ -15,19 +15,42 @@ use crate::ttl::{InvalidTtl, Ttl};
 impl Client {
     /// Reads an item: `None` if it is not there.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
-        self.get_one(self.key(key)?, false).await
+        self.get_one(self.key(key)?, false, None).await
     }
 
     /// Reads an item with its version ([`Item::cas`]).
     pub async fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
-        self.get_one(self.key(key)?, true).await
+        self.get_one(self.key(key)?, true, None).await
+    }
+
+    /// Reads an item and gives it a new time to live in one step: `None` if it is not there. Needs memcached 1.5.3: an
+    /// older one answers with an error, and what is under way on the connection fails with it.
+    ///
+    /// # Errors
+    /// If the [delivery](crate::Error::delivery) is not [`NotSent`](Delivery::NotSent), the item may have its new time to
+    /// live all the same.
+    pub async fn get_and_touch<T>(&self, key: impl AsRef<[u8]>, ttl: T) -> Result<Option<Item>, Error>
+    where
+        T: TryInto<Ttl>,
+        InvalidTtl: From<T::Error>,
+    {
+        self.get_one(self.key(key)?, false, Some(exptime(ttl)?)).await
+    }
+
+    /// As [`get_and_touch`](Self::get_and_touch), with the item's version ([`Item::cas`]), which touching does not change.
+    pub async fn gets_and_touch<T>(&self, key: impl AsRef<[u8]>, ttl: T) -> Result<Option<Item>, Error>
+    where
+        T: TryInto<Ttl>,
+        InvalidTtl: From<T::Error>,
+    {
+        self.get_one(self.key(key)?, true, Some(exptime(ttl)?)).await
     }
 
     /// Stores an item, whether or not it is there already.
     ///
     /// # Errors
     /// [`ErrorKind::TooLarge`] with [`Delivery::NotSent`] if the value is over the
-    /// [client's limit](ClientBuilder::max_value_size): the old value stays. With [`Delivery::Answered`] if it is over
+    /// [client's limit](crate::ClientBuilder::max_value_size): the old value stays. With [`Delivery::Answered`] if it is over
     /// the server's: the server has then deleted the old value.
     pub async fn set(
         &self,
@@ -35,7 +58,7 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<(), Error> {
-        match self.store(StoreVerb::Set, self.key(key)?, value.into(), options.into()).await? {
+        match self.store_as(StoreVerb::Set, self.key(key)?, value.into(), options.into()).await? {
             true => Ok(()),
             // No memcached says so to a set, but a proxy may.
             false => Err(Error::new(ErrorKind::Server, Delivery::Answered).saying("NOT_STORED")),
@@ -49,7 +72,7 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<bool, Error> {
-        self.store(StoreVerb::Add, self.key(key)?, value.into(), options.into()).await
+        self.store_as(StoreVerb::Add, self.key(key)?, value.into(), options.into()).await
     }
 
     /// Stores an item only if it is there already; says whether it did.
@@ -59,7 +82,63 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<bool, Error> {
-        self.store(StoreVerb::Replace, self.key(key)?, value.into(), options.into()).await
+        self.store_as(StoreVerb::Replace, self.key(key)?, value.into(), options.into()).await
+    }
+
+    /// Stores an item only over the version that was read ([`gets`](Self::gets)): whoever wrote in between is not
+    /// overwritten unread. The new item has the flags and time to live given here.
+    ///
+    /// ```no_run
+    /// # async fn doc(cache: memring::Client) -> Result<(), memring::Error> {
+    /// use std::time::Duration;
+    /// use memring::CasOutcome;
+    ///
+    /// while let Some(item) = cache.gets("list").await? {
+    ///     let Some(version) = item.cas else { break };
+    ///     let longer = [&item.value[..], b",more"].concat();
+    ///     if cache.cas("list", version, longer, Duration::from_secs(300)).await? == CasOutcome::Stored {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] if the value is over the client's limit or the server's; the old value stays either way.
+    /// After an error of [`Delivery::Unknown`] it may have been stored: trying again with the same version then answers
+    /// [`Changed`](CasOutcome::Changed).
+    pub async fn cas(
+        &self,
+        key: impl AsRef<[u8]>,
+        version: Cas,
+        value: impl Into<Bytes>,
+        options: impl Into<SetOptions>,
+    ) -> Result<CasOutcome, Error> {
+        let (key, options) = (self.key(key)?, options.into());
+        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
+        match self.store(StoreVerb::Cas(version.0), key, value.into(), flags, exptime).await? {
+            Reply::Stored => Ok(CasOutcome::Stored),
+            Reply::Exists => Ok(CasOutcome::Changed),
+            _ => Ok(CasOutcome::Missing),
+        }
+    }
+
+    /// Adds to the end of an item's value; says whether it did. The item keeps its flags and its time to live.
+    ///
+    /// `false` if the item is not there. memcached says the same if the joined value would be over its own limit (1 MiB
+    /// unless set), key and bookkeeping included: the value then stays as it was.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] if what is to be added is by itself over the client's limit or the server's; the value
+    /// stays as it was either way.
+    pub async fn append(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<bool, Error> {
+        Ok(self.store(StoreVerb::Append, self.key(key)?, value.into(), 0, 0).await? == Reply::Stored)
+    }
+
+    /// Adds to the beginning of an item's value; as [`append`](Self::append) in all else.
+    pub async fn prepend(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<bool, Error> {
+        Ok(self.store(StoreVerb::Prepend, self.key(key)?, value.into(), 0, 0).await? == Reply::Stored)
     }
 
     /// Deletes an item; says whether it was there.
@@ -78,7 +157,7 @@ impl Client {
         InvalidTtl: From<T::Error>,
     {
         let key = self.key(key)?;
-        let exptime = ttl.try_into().map_err(InvalidTtl::from)?.exptime(SystemTime::now)?;
+        let exptime = exptime(ttl)?;
         match self.reply_to(Request::Touch { key, exptime }).await? {
             Reply::Touched => Ok(true),
             _ => Ok(false),
@@ -104,24 +183,25 @@ impl Client {
         self.arithmetic(ArithmeticVerb::Decr, self.key(key)?, delta).await
     }
 
-    async fn get_one(&self, key: Key, cas: bool) -> Result<Option<Item>, Error> {
-        match self.dispatch(Request::Get { keys: Keys::One(key), cas }).await? {
+    async fn get_one(&self, key: Key, cas: bool, touch: Option<u32>) -> Result<Option<Item>, Error> {
+        match self.dispatch(Request::Get { keys: Keys::One(key), cas, touch }).await? {
             Answer::One(lookup) => lookup,
             _ => Err(misfit()),
         }
     }
 
-    async fn store(&self, verb: StoreVerb, key: Key, value: Bytes, options: SetOptions) -> Result<bool, Error> {
+    async fn store_as(&self, verb: StoreVerb, key: Key, value: Bytes, options: SetOptions) -> Result<bool, Error> {
         let (flags, exptime) = (options.wire_flags(), options.exptime()?);
+        Ok(self.store(verb, key, value, flags, exptime).await? == Reply::Stored)
+    }
+
+    async fn store(&self, verb: StoreVerb, key: Key, value: Bytes, flags: u32, exptime: u32) -> Result<Reply, Error> {
         let limit = self.inner.settings.max_value;
         if value.len() > limit {
             let text = format!("{} bytes, {limit} are allowed", value.len());
             return Err(Error::not_sent(ErrorKind::TooLarge).saying(text));
         }
-        match self.reply_to(Request::Store { verb, key, flags, exptime, value }).await? {
-            Reply::Stored => Ok(true),
-            _ => Ok(false),
-        }
+        self.reply_to(Request::Store { verb, key, flags, exptime, value }).await
     }
 
     async fn arithmetic(&self, verb: ArithmeticVerb, key: Key, delta: u64) -> Result<Option<u64>, Error> {
@@ -130,4 +210,13 @@ impl Client {
             _ => Ok(None),
         }
     }
+}
+
+/// A time to live as it goes over the wire of a command made now.
+pub(super) fn exptime<T>(ttl: T) -> Result<u32, InvalidTtl>
+where
+    T: TryInto<Ttl>,
+    InvalidTtl: From<T::Error>,
+{
+    ttl.try_into().map_err(InvalidTtl::from)?.exptime(SystemTime::now)
 }

@@ -1,14 +1,16 @@
 //! Commands for every node at once: each answers for itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::{Client, misfit};
 use crate::connection::{Answer, Call};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::node_id::NodeId;
 use crate::protocol::{Reply, Request};
+use crate::ttl::MAX_RELATIVE;
 
 impl Client {
     /// Asks every node for its version; each answers for itself, by the one deadline. Empty while no nodes are known, and
@@ -29,7 +31,40 @@ impl Client {
     /// Deletes every item on every node; each answers for itself, by the one deadline. Empty while no nodes are known, and
     /// after [`shutdown`](Self::shutdown): nothing is deleted then.
     pub async fn flush_all(&self) -> Vec<(NodeId, Result<(), Error>)> {
-        let answers = self.on_every_node(|| Request::FlushAll).await.into_iter();
+        self.done_on_every_node(|| Request::FlushAll { delay: 0 }).await
+    }
+
+    /// Deletes what every node holds once `delay` is over, rounded up to whole seconds (at once if it is zero); each
+    /// answers for itself. What is written after that moment stays. A server keeps one such order, the last one given; it
+    /// counts whole seconds of its own clock, and may be one early.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidTtl`] if the delay is over 30 days, which memcached takes for a moment in 1970. Nothing was sent.
+    pub async fn flush_all_after(&self, delay: Duration) -> Result<Vec<(NodeId, Result<(), Error>)>, Error> {
+        let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
+        let delay = u32::try_from(seconds)
+            .ok()
+            .filter(|_| seconds <= MAX_RELATIVE)
+            .ok_or_else(|| Error::not_sent(ErrorKind::InvalidTtl).saying("a delay of more than 30 days"))?;
+        Ok(self.done_on_every_node(|| Request::FlushAll { delay }).await)
+    }
+
+    /// Sets how much every node writes to its own log: 0 for nothing, 1 for errors, 2 and more for every command; each
+    /// answers for itself. Empty while no nodes are known.
+    pub async fn set_verbosity(&self, level: u32) -> Vec<(NodeId, Result<(), Error>)> {
+        self.done_on_every_node(|| Request::Verbosity { level }).await
+    }
+
+    /// Sets how much memory every node may use for items, in MiB, until it restarts; each answers for itself. Empty while
+    /// no nodes are known. A limit below what is in use drops items as room is needed. A node that was started with its
+    /// memory preallocated refuses, and so does one that is asked for less than its smallest (8 MiB), as one from before
+    /// the command does: [`ErrorKind::Server`].
+    pub async fn cache_memlimit(&self, megabytes: u32) -> Vec<(NodeId, Result<(), Error>)> {
+        self.done_on_every_node(|| Request::CacheMemlimit { megabytes }).await
+    }
+
+    async fn done_on_every_node(&self, request: impl Fn() -> Request) -> Vec<(NodeId, Result<(), Error>)> {
+        let answers = self.on_every_node(request).await.into_iter();
         answers.map(|(id, reply)| (id, reply.map(|_| ()))).collect()
     }
 

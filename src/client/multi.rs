@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use super::commands::exptime;
 use super::{Client, misfit};
 use crate::connection::{Answer, Call, Lookup};
 use crate::error::Error;
@@ -15,6 +16,7 @@ use crate::item::Item;
 use crate::key::Key;
 use crate::node::Node;
 use crate::protocol::{Keys, LARGEST_LINE_KEYS, Request};
+use crate::ttl::{InvalidTtl, Ttl};
 
 /// What was found of many keys, and what could not be said.
 ///
@@ -74,15 +76,47 @@ impl Client {
     /// # }
     /// ```
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> GetMany<K> {
-        self.look_up_many(keys.into_iter().collect(), false).await
+        self.look_up_many(keys.into_iter().collect(), false, None).await
     }
 
     /// As [`get_many`](Self::get_many), with each item's version ([`Item::cas`]).
     pub async fn gets_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> GetMany<K> {
-        self.look_up_many(keys.into_iter().collect(), true).await
+        self.look_up_many(keys.into_iter().collect(), true, None).await
     }
 
-    async fn look_up_many<K: AsRef<[u8]>>(&self, keys: Vec<K>, cas: bool) -> GetMany<K> {
+    /// As [`get_many`](Self::get_many), and gives each item found a new time to live. Needs memcached 1.5.3, as
+    /// [`get_and_touch`](Self::get_and_touch) does. With a time to live that is none, all keys fail for it, unsent.
+    pub async fn get_and_touch_many<K, T>(&self, keys: impl IntoIterator<Item = K>, ttl: T) -> GetMany<K>
+    where
+        K: AsRef<[u8]>,
+        T: TryInto<Ttl>,
+        InvalidTtl: From<T::Error>,
+    {
+        self.touch_many(keys.into_iter().collect(), false, exptime(ttl)).await
+    }
+
+    /// As [`get_and_touch_many`](Self::get_and_touch_many), with each item's version ([`Item::cas`]).
+    pub async fn gets_and_touch_many<K, T>(&self, keys: impl IntoIterator<Item = K>, ttl: T) -> GetMany<K>
+    where
+        K: AsRef<[u8]>,
+        T: TryInto<Ttl>,
+        InvalidTtl: From<T::Error>,
+    {
+        self.touch_many(keys.into_iter().collect(), true, exptime(ttl)).await
+    }
+
+    async fn touch_many<K>(&self, keys: Vec<K>, cas: bool, exptime: Result<u32, InvalidTtl>) -> GetMany<K>
+    where
+        K: AsRef<[u8]>,
+    {
+        match exptime {
+            Ok(exptime) => self.look_up_many(keys, cas, Some(exptime)).await,
+            Err(_) if keys.is_empty() => GetMany { hits: Vec::new(), errors: Vec::new() },
+            Err(reason) => GetMany { hits: Vec::new(), errors: vec![KeysFailed { error: reason.into(), keys }] },
+        }
+    }
+
+    async fn look_up_many<K: AsRef<[u8]>>(&self, keys: Vec<K>, cas: bool, touch: Option<u32>) -> GetMany<K> {
         let deadline = self.deadline();
         // Which question each of the caller's keys is answered by, or why it was not asked.
         let mut questions: Vec<Result<usize, Error>> = Vec::with_capacity(keys.len());
@@ -101,12 +135,12 @@ impl Client {
                 });
             }
         }
-        let answers = self.ask_every_owner(asked, cas, deadline).await;
+        let answers = self.ask_every_owner(asked, cas, touch, deadline).await;
         assemble(keys, questions, answers)
     }
 
     /// Asks for every key at the node that owns it.
-    async fn ask_every_owner(&self, asked: Vec<Key>, cas: bool, deadline: Instant) -> Vec<Lookup> {
+    async fn ask_every_owner(&self, asked: Vec<Key>, cas: bool, touch: Option<u32>, deadline: Instant) -> Vec<Lookup> {
         let mut answers: Vec<Lookup> = std::iter::repeat_with(|| Ok(None)).take(asked.len()).collect();
         let snapshot = self.inner.snapshot.load_full();
         let mut groups: Vec<Group> = snapshot.nodes().iter().map(|node| Group::new(Arc::clone(node))).collect();
@@ -122,7 +156,9 @@ impl Client {
         // The nodes are not held on to while waiting: the groups have those they need.
         drop(snapshot);
         let groups = groups.into_iter().filter(|group| !group.lines.is_empty());
-        for (questions, lookups) in join_all(groups.map(|group| group.ask(cas, deadline))).await.into_iter().flatten() {
+        for (questions, lookups) in
+            join_all(groups.map(|group| group.ask(cas, touch, deadline))).await.into_iter().flatten()
+        {
             for (question, lookup) in questions.into_iter().zip(lookups) {
                 answers[question] = lookup;
             }
@@ -153,10 +189,10 @@ impl Group {
     }
 
     /// Puts all lines in the node's queue before the first is waited for, as far as there is room.
-    async fn ask(self, cas: bool, deadline: Instant) -> Vec<(Vec<usize>, Vec<Lookup>)> {
+    async fn ask(self, cas: bool, touch: Option<u32>, deadline: Instant) -> Vec<(Vec<usize>, Vec<Lookup>)> {
         let mut tickets = Vec::with_capacity(self.lines.len());
         for (questions, keys) in self.lines {
-            let call = Arc::new(Call::new(Request::Get { keys: Keys::Many(keys), cas }, deadline));
+            let call = Arc::new(Call::new(Request::Get { keys: Keys::Many(keys), cas, touch }, deadline));
             tickets.push((questions, self.node.call(&call).await));
         }
         let mut answers = Vec::with_capacity(tickets.len());

@@ -17,8 +17,8 @@ use crate::item::{Cas, Item};
 use crate::key::Key;
 use crate::node_id::NodeId;
 use crate::protocol::{
-    Body, Decoder, Expect, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, ProtocolError, Refusal, Reply, Request, Value,
-    encode, encode_get_key, encode_get_start, encode_line_end,
+    Body, Decoder, Expect, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, ProtocolError, Refusal,
+    Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
 };
 
 #[derive(Debug)]
@@ -84,7 +84,8 @@ impl Pipeline {
     }
 
     /// Encodes a batch of calls, empties it, and notes what is owed for them. All gets in it share as few lines as the
-    /// limits on a line allow: the cheapest form there is, for client and server.
+    /// limits on a line allow: the cheapest form there is, for client and server. Gets that touch what they find follow;
+    /// neighbours share a line if they are alike.
     ///
     /// Gets go first. Nobody can tell: none of the batch was answered when the last of it was asked for. But a server
     /// that answers a retrieval with an error may drop the replies it had ready for commands before it, and the error
@@ -101,19 +102,43 @@ impl Pipeline {
     }
 
     fn submit_gets(&mut self, batch: &VecDeque<Arc<Call>>, out: &mut BytesMut) {
-        // One `gets` among them makes the line a `gets`: the others do not look at the version it brings.
-        let wants_cas = batch.iter().any(|call| matches!(call.request(), Request::Get { cas: true, .. }));
-        let mut line = None;
+        let (mut some_are_plain, mut some_touch, mut wants_cas) = (false, false, false);
         for call in batch {
-            let Request::Get { keys, .. } = call.request() else { continue };
+            match call.request() {
+                Request::Get { cas, touch: None, .. } => (some_are_plain, wants_cas) = (true, wants_cas || *cas),
+                Request::Get { .. } => some_touch = true,
+                _ => {}
+            }
+        }
+        if some_are_plain {
+            // One `gets` among them makes the line a `gets`: the others do not look at the version it brings.
+            self.submit_gets_as(batch, out, |_, touch| touch.is_none().then_some((wants_cas, None)));
+        }
+        if some_touch {
+            self.submit_gets_as(batch, out, |cas, touch| touch.map(|exptime| (cas, Some(exptime))));
+        }
+    }
+
+    /// Writes those gets for which there is a form (`cas` and `touch` as they go over the wire), a new line for each
+    /// other form.
+    fn submit_gets_as(
+        &mut self,
+        batch: &VecDeque<Arc<Call>>,
+        out: &mut BytesMut,
+        form: impl Fn(bool, Option<u32>) -> Option<Form>,
+    ) {
+        let mut line: Option<Line> = None;
+        for call in batch {
+            let Request::Get { keys, cas, touch } = call.request() else { continue };
+            let Some(form) = form(*cas, *touch) else { continue };
             let keys = keys.as_slice();
             let mut next = 0;
             for (index, key) in keys.iter().enumerate() {
-                let mut current = line.take().unwrap_or_else(|| Line::begin(wants_cas, out));
-                if !current.has_room_for(key, out) {
+                let mut current = line.take().unwrap_or_else(|| Line::begin(form, out));
+                if current.form != form || !current.has_room_for(key, out) {
                     self.owe_keys(call, next, index);
                     self.end_line(&current, out);
-                    current = Line::begin(wants_cas, out);
+                    current = Line::begin(form, out);
                     next = index;
                 }
                 encode_get_key(key, out);
@@ -248,22 +273,27 @@ impl Pipeline {
     }
 }
 
+/// Whether a retrieval line brings versions, and the expiry time it gives, if any.
+type Form = (bool, Option<u32>);
+
 /// A retrieval line being written.
 struct Line {
+    form: Form,
     start: usize,
     keys: usize,
 }
 
 impl Line {
-    fn begin(cas: bool, out: &mut BytesMut) -> Self {
+    fn begin(form @ (cas, touch): Form, out: &mut BytesMut) -> Self {
         let start = out.len();
-        encode_get_start(cas, out);
-        Self { start, keys: 0 }
+        encode_get_start(cas, touch, out);
+        Self { form, start, keys: 0 }
     }
 
     fn has_room_for(&self, key: &Key, out: &BytesMut) -> bool {
         let bytes = out.len() - self.start + 1 + key.as_bytes().len();
-        self.keys == 0 || (self.keys < LARGEST_LINE_KEYS && bytes <= LARGEST_LINE_BYTES)
+        let largest = if self.form.1.is_some() { LARGEST_TOUCH_LINE_BYTES } else { LARGEST_LINE_BYTES };
+        self.keys == 0 || (self.keys < LARGEST_LINE_KEYS && bytes <= largest)
     }
 }
 

@@ -6,6 +6,7 @@ mod economy;
 mod mortal;
 mod peer;
 mod room;
+mod touching;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
-use self::peer::{Peer, add, get, gets, incr, outcome, set, value_of};
+use self::peer::{Peer, add, cas, get, gets, incr, outcome, set, value_of};
 use super::{Answer, Call, Driver, End, Queue, Sweeper, Ticket};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
@@ -257,7 +258,8 @@ async fn what_was_not_written_cannot_have_been_answered() {
 #[tokio::test(start_paused = true)]
 async fn which_error_lines_end_the_connection() {
     let too_large = "SERVER_ERROR object too large for cache\r\n";
-    let cases: [(Request, &str, &str, ErrorKind, bool); 8] = [
+    let limit = || Request::CacheMemlimit { megabytes: 1 };
+    let cases = [
         (set("k", "v"), "set k 0 0 1\r\nv\r\n", too_large, ErrorKind::TooLarge, true),
         (
             set("k", "v"),
@@ -284,6 +286,28 @@ async fn which_error_lines_end_the_connection() {
         (set("k", "v"), "set k 0 0 1\r\nv\r\n", "ERROR\r\n", ErrorKind::Server, false),
         (get("k"), "get k\r\n", "SERVER_ERROR out of memory writing get response\r\n", ErrorKind::Server, false),
         (get("k"), "get k\r\n", "CLIENT_ERROR unauthenticated\r\n", ErrorKind::Auth, false),
+        (cas("k", 7, "v"), "cas k 0 0 1 7\r\nv\r\n", too_large, ErrorKind::TooLarge, true),
+        (cas("k", 7, "v"), "cas k 0 0 1 7\r\nv\r\n", "CLIENT_ERROR bad data chunk\r\n", ErrorKind::Server, false),
+        (limit(), "cache_memlimit 1\r\n", "MEMLIMIT_TOO_SMALL cannot set maxbytes\r\n", ErrorKind::Server, true),
+        (limit(), "cache_memlimit 1\r\n", "ERROR\r\n", ErrorKind::Server, true),
+        (
+            Request::Verbosity { level: 9 },
+            "verbosity 9\r\n",
+            "CLIENT_ERROR bad command line format\r\n",
+            ErrorKind::Server,
+            true,
+        ),
+        (Request::FlushAll { delay: 5 }, "flush_all 5\r\n", "ERROR\r\n", ErrorKind::Server, true),
+        // A server that wants a login takes a set for one.
+        (
+            set("k", "v"),
+            "set k 0 0 1\r\nv\r\n",
+            "CLIENT_ERROR bad authentication token format\r\n",
+            ErrorKind::Auth,
+            false,
+        ),
+        (set("k", "v w"), "set k 0 0 3\r\nv w\r\n", "CLIENT_ERROR authentication failure\r\n", ErrorKind::Auth, false),
+        (incr("k", 1), "incr k 1\r\n", "CLIENT_ERROR unauthenticated\r\n", ErrorKind::Auth, false),
     ];
     for (request, wire, line, kind, survives) in cases {
         let rig = Rig::new();
@@ -535,7 +559,7 @@ async fn keys_that_fill_a_line_go_on_in_the_next() {
     let rig = Rig::new();
     let keys: Vec<String> = (0..250).map(|index| format!("key-{index}")).collect();
     let asked = keys.iter().map(|key| crate::key::Key::new(key).unwrap()).collect();
-    let ticket = rig.ask(Request::Get { keys: Keys::Many(asked), cas: false }).await;
+    let ticket = rig.ask(Request::Get { keys: Keys::Many(asked), cas: false, touch: None }).await;
     let (_driver, mut peer) = rig.connect();
     for line in keys.chunks(100) {
         peer.expect(&format!("get {}\r\n", line.join(" "))).await;

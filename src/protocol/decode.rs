@@ -159,6 +159,7 @@ fn simple_reply(line: &[u8], expect: Expect) -> Result<Reply, ProtocolError> {
         b"END" => Reply::End,
         b"STORED" => Reply::Stored,
         b"NOT_STORED" => Reply::NotStored,
+        b"EXISTS" => Reply::Exists,
         b"DELETED" => Reply::Deleted,
         b"TOUCHED" => Reply::Touched,
         b"NOT_FOUND" => Reply::NotFound,
@@ -166,6 +167,9 @@ fn simple_reply(line: &[u8], expect: Expect) -> Result<Reply, ProtocolError> {
         _ => {
             if let Some(refusal) = error_line(line) {
                 return Ok(Reply::Refused(refusal));
+            }
+            if expect == Expect::Memlimit && line.starts_with(b"MEMLIMIT_") {
+                return Ok(Reply::Refused(Refusal(printable(line))));
             }
             if let Some(version) = line.strip_prefix(b"VERSION ") {
                 return Ok(Reply::Version(printable(version)));
@@ -238,19 +242,25 @@ mod tests {
     fn each_line_answers_only_what_it_can_answer() {
         use Expect::*;
         let cases = [
-            ("STORED", Reply::Stored, vec![Stored]),
+            ("STORED", Reply::Stored, vec![Stored, Swapped]),
+            ("EXISTS", Reply::Exists, vec![Swapped]),
             ("NOT_STORED", Reply::NotStored, vec![Stored]),
             ("DELETED", Reply::Deleted, vec![Deleted]),
             ("TOUCHED", Reply::Touched, vec![Touched]),
-            ("NOT_FOUND", Reply::NotFound, vec![Deleted, Touched, Number]),
+            ("NOT_FOUND", Reply::NotFound, vec![Swapped, Deleted, Touched, Number]),
             ("18446744073709551615", Reply::Number(u64::MAX), vec![Number]),
             ("5  ", Reply::Number(5), vec![Number]),
             ("VERSION 1.6.18", Reply::Version("1.6.18".into()), vec![Version]),
-            ("OK", Reply::Ok, vec![Ok]),
+            ("OK", Reply::Ok, vec![Ok, Memlimit]),
+            (
+                "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m",
+                Reply::Refused(Refusal("MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m".into())),
+                vec![Memlimit],
+            ),
             ("END", Reply::End, vec![Values, End]),
         ];
         for (line, reply, fits) in cases {
-            for expect in [Values, End, Stored, Deleted, Touched, Number, Version, Ok] {
+            for expect in [Values, End, Stored, Swapped, Deleted, Touched, Number, Version, Ok, Memlimit] {
                 let decoded = decode_all(expect, format!("{line}\r\n").as_bytes());
                 if fits.contains(&expect) {
                     assert_eq!(decoded.as_deref(), Result::Ok(&[reply.clone()][..]), "{line} for {expect:?}");
@@ -289,7 +299,7 @@ mod tests {
             "-1",
             &long,
         ] {
-            for expect in [Expect::Values, Expect::Stored, Expect::Number] {
+            for expect in [Expect::Values, Expect::Stored, Expect::Swapped, Expect::Number, Expect::Memlimit] {
                 let decoded = decode_all(expect, format!("{line}\r\n").as_bytes());
                 assert!(decoded.is_err(), "{line:?} for {expect:?}: {decoded:?}");
             }
@@ -343,13 +353,19 @@ mod tests {
         };
         for line in ["ERROR", "CLIENT_ERROR line too long", "SERVER_ERROR out of memory writing get response"] {
             assert!(!survives(Expect::Values, line));
-            assert!(!survives(Expect::Stored, line));
-            assert!(survives(Expect::Number, line));
+            assert!(survives(Expect::Number, line) && survives(Expect::Ok, line) && survives(Expect::Memlimit, line));
+            assert!(!survives(Expect::Stored, line) && !survives(Expect::Swapped, line));
         }
-        assert!(survives(Expect::Stored, "SERVER_ERROR object too large for cache"));
-        assert!(survives(Expect::Stored, "SERVER_ERROR out of memory storing object"));
-        assert!(!survives(Expect::Stored, "CLIENT_ERROR bad data chunk"));
-        assert!(!survives(Expect::Number, "CLIENT_ERROR unauthenticated"));
+        for expect in [Expect::Stored, Expect::Swapped] {
+            assert!(survives(expect, "SERVER_ERROR object too large for cache"));
+            assert!(survives(expect, "SERVER_ERROR out of memory storing object"));
+            assert!(!survives(expect, "CLIENT_ERROR bad data chunk"));
+        }
+        for line in ["unauthenticated", "authentication failure", "bad authentication token format"] {
+            for expect in [Expect::Number, Expect::Stored, Expect::Ok, Expect::Values] {
+                assert!(!survives(expect, &format!("CLIENT_ERROR {line}")), "{line}");
+            }
+        }
     }
 
     fn any_wire() -> impl Strategy<Value = Vec<u8>> {
@@ -378,7 +394,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_survived(wire in prop::collection::vec(any::<u8>(), 0..400), cut in 0usize..400) {
-            for expect in [Expect::Values, Expect::Stored, Expect::Number, Expect::Version] {
+            for expect in [Expect::Values, Expect::Swapped, Expect::Number, Expect::Version, Expect::Memlimit] {
                 let whole = decode_all(expect, &wire);
                 let split = decode_split(expect, &wire, [cut.max(1)]);
                 prop_assert_eq!(whole.is_ok(), split.is_ok());

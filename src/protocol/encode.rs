@@ -10,26 +10,32 @@ const CRLF: &[u8] = b"\r\n";
 /// Appends a request other than a get, which is built up key by key: see [`encode_get_start`].
 pub(crate) fn encode(request: &Request, out: &mut BytesMut) {
     match request {
-        Request::Get { keys, cas } => {
-            encode_get_start(*cas, out);
+        Request::Get { keys, cas, touch } => {
+            encode_get_start(*cas, *touch, out);
             for key in keys.as_slice() {
                 encode_get_key(key, out);
             }
             encode_line_end(out);
         }
         Request::Store { verb, key, flags, exptime, value } => {
-            let verb: &[u8] = match verb {
+            let word: &[u8] = match verb {
                 StoreVerb::Set => b"set ",
                 StoreVerb::Add => b"add ",
                 StoreVerb::Replace => b"replace ",
+                StoreVerb::Append => b"append ",
+                StoreVerb::Prepend => b"prepend ",
+                StoreVerb::Cas(_) => b"cas ",
             };
-            out.reserve(verb.len() + key.as_bytes().len() + 48 + value.len());
-            out.extend_from_slice(verb);
+            out.reserve(word.len() + key.as_bytes().len() + 64 + value.len());
+            out.extend_from_slice(word);
             out.extend_from_slice(key.as_bytes());
             encode_number(*flags, out);
             encode_number(*exptime, out);
             // `usize` has no width of its own on the wire; every platform's fits.
             encode_number(value.len() as u64, out);
+            if let StoreVerb::Cas(unique) = verb {
+                encode_number(*unique, out);
+            }
             out.extend_from_slice(CRLF);
             out.extend_from_slice(value);
             out.extend_from_slice(CRLF);
@@ -55,13 +61,23 @@ pub(crate) fn encode(request: &Request, out: &mut BytesMut) {
             out.extend_from_slice(CRLF);
         }
         Request::Version => out.extend_from_slice(b"version\r\n"),
-        Request::FlushAll => out.extend_from_slice(b"flush_all\r\n"),
+        // Without a number where none is needed, as the oldest servers know it.
+        Request::FlushAll { delay: 0 } => out.extend_from_slice(b"flush_all\r\n"),
+        Request::FlushAll { delay } => encode_setting(b"flush_all", *delay, out),
+        Request::Verbosity { level } => encode_setting(b"verbosity", *level, out),
+        Request::CacheMemlimit { megabytes } => encode_setting(b"cache_memlimit", *megabytes, out),
     }
 }
 
 /// Begins a retrieval line. It is ended by [`encode_line_end`] and holds at least one key.
-pub(crate) fn encode_get_start(cas: bool, out: &mut BytesMut) {
-    out.extend_from_slice(if cas { b"gets" } else { b"get" });
+pub(crate) fn encode_get_start(cas: bool, touch: Option<u32>, out: &mut BytesMut) {
+    match touch {
+        None => out.extend_from_slice(if cas { b"gets" } else { b"get" }),
+        Some(exptime) => {
+            out.extend_from_slice(if cas { b"gats" } else { b"gat" });
+            encode_number(exptime, out);
+        }
+    }
 }
 
 pub(crate) fn encode_get_key(key: &Key, out: &mut BytesMut) {
@@ -72,6 +88,12 @@ pub(crate) fn encode_get_key(key: &Key, out: &mut BytesMut) {
 }
 
 pub(crate) fn encode_line_end(out: &mut BytesMut) {
+    out.extend_from_slice(CRLF);
+}
+
+fn encode_setting(command: &[u8], number: u32, out: &mut BytesMut) {
+    out.extend_from_slice(command);
+    encode_number(number, out);
     out.extend_from_slice(CRLF);
 }
 
@@ -97,11 +119,19 @@ mod tests {
             value: Bytes::from_static(value.as_bytes()),
         };
         let cases = [
-            (Request::Get { keys: Keys::One(key("k")), cas: false }, "get k\r\n"),
-            (Request::Get { keys: Keys::Many(vec![key("a"), key("b")]), cas: true }, "gets a b\r\n"),
+            (Request::Get { keys: Keys::One(key("k")), cas: false, touch: None }, "get k\r\n"),
+            (Request::Get { keys: Keys::Many(vec![key("a"), key("b")]), cas: true, touch: None }, "gets a b\r\n"),
+            (Request::Get { keys: Keys::One(key("k")), cas: false, touch: Some(0) }, "gat 0 k\r\n"),
+            (
+                Request::Get { keys: Keys::Many(vec![key("a"), key("b")]), cas: true, touch: Some(2_147_483_647) },
+                "gats 2147483647 a b\r\n",
+            ),
             (store(StoreVerb::Set, "flush_all\r\n"), "set k 4294967295 60 11\r\nflush_all\r\n\r\n"),
             (store(StoreVerb::Add, ""), "add k 4294967295 60 0\r\n\r\n"),
             (store(StoreVerb::Replace, "x"), "replace k 4294967295 60 1\r\nx\r\n"),
+            (store(StoreVerb::Append, "\r\n"), "append k 4294967295 60 2\r\n\r\n\r\n"),
+            (store(StoreVerb::Prepend, "x"), "prepend k 4294967295 60 1\r\nx\r\n"),
+            (store(StoreVerb::Cas(u64::MAX), "x"), "cas k 4294967295 60 1 18446744073709551615\r\nx\r\n"),
             (Request::Delete { key: key("k") }, "delete k\r\n"),
             (Request::Touch { key: key("k"), exptime: 0 }, "touch k 0\r\n"),
             (
@@ -110,7 +140,10 @@ mod tests {
             ),
             (Request::Arithmetic { verb: ArithmeticVerb::Decr, key: key("k"), delta: 1 }, "decr k 1\r\n"),
             (Request::Version, "version\r\n"),
-            (Request::FlushAll, "flush_all\r\n"),
+            (Request::FlushAll { delay: 0 }, "flush_all\r\n"),
+            (Request::FlushAll { delay: 2_592_000 }, "flush_all 2592000\r\n"),
+            (Request::Verbosity { level: 0 }, "verbosity 0\r\n"),
+            (Request::CacheMemlimit { megabytes: u32::MAX }, "cache_memlimit 4294967295\r\n"),
         ];
         for (request, wire) in cases {
             let mut out = BytesMut::new();

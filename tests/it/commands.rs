@@ -54,6 +54,7 @@ async fn keys_at_the_edges() {
 async fn bad_keys_are_refused_at_every_door_and_nothing_is_sent() {
     let (_server, cache) = memcached().await;
     cache.set("witness", "here", MINUTE).await.unwrap();
+    let version = cache.gets("witness").await.unwrap().unwrap().cas.unwrap();
     let long = "k".repeat(251);
     for bad in ["", " ", "a b", "a\r\nflush_all\r\n", "a\nb", "a\0b", "a\x7fb", &long] {
         let outcomes = [
@@ -63,6 +64,11 @@ async fn bad_keys_are_refused_at_every_door_and_nothing_is_sent() {
             cache.set(bad, "flush_all", MINUTE).await,
             cache.add(bad, "flush_all", MINUTE).await.map(|_| ()),
             cache.replace(bad, "flush_all", MINUTE).await.map(|_| ()),
+            cache.append(bad, "flush_all").await.map(|_| ()),
+            cache.prepend(bad, "flush_all").await.map(|_| ()),
+            cache.cas(bad, version, "flush_all", MINUTE).await.map(|_| ()),
+            cache.get_and_touch(bad, MINUTE).await.map(|_| ()),
+            cache.gets_and_touch(bad, MINUTE).await.map(|_| ()),
             cache.delete(bad).await.map(|_| ()),
             cache.touch(bad, MINUTE).await.map(|_| ()),
             cache.incr(bad, 1).await.map(|_| ()),
@@ -73,7 +79,13 @@ async fn bad_keys_are_refused_at_every_door_and_nothing_is_sent() {
             let error = outcome.unwrap_err();
             assert_eq!((error.kind(), error.delivery()), (ErrorKind::InvalidKey, Delivery::NotSent), "{bad:?} {door}");
         }
-        for found in [cache.get_many([bad, "witness"]).await, cache.gets_many([bad, "witness"]).await] {
+        let both = [bad, "witness"];
+        for found in [
+            cache.get_many(both).await,
+            cache.gets_many(both).await,
+            cache.get_and_touch_many(both, MINUTE).await,
+            cache.gets_and_touch_many(both, MINUTE).await,
+        ] {
             assert_eq!(found.hits.len(), 1, "{bad:?} spoils nothing but itself");
             assert_eq!((found.errors.len(), &found.errors[0].keys[..]), (1, &[bad][..]));
             assert_eq!(found.errors[0].error.kind(), ErrorKind::InvalidKey);
@@ -239,7 +251,7 @@ async fn a_thousand_callers_share_one_connection_and_each_gets_its_own() {
 }
 
 /// Tells one connection from another by the server's own count.
-async fn connection_of(cache: &Client) -> u64 {
+pub(crate) async fn connection_of(cache: &Client) -> u64 {
     let opened = stat(cache.topology().nodes[0].address.unwrap(), "total_connections").await;
     // This look at the server counts as one, too: what differs between two looks is what the client opened.
     LOOKS.with(|looks| {

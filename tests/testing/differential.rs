@@ -52,14 +52,18 @@ impl Pair {
         self.connect().map(|mut stream| {
             stream.write_all(b"flush_all\r\n").unwrap();
             stream.read_exact(&mut [0; b"OK\r\n".len()]).unwrap();
-            // What is sent behind a `quit` may be refused.
-            let _ = stream.write_all(input);
             let mut output = Vec::new();
-            match stream.read_to_end(&mut output) {
-                // Closed with our bytes unread, as a line without an end is.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
-                result => drop(result.unwrap()),
-            }
+            let mut writing = stream.try_clone().unwrap();
+            // Read while it is written, or two full sockets would wait for each other.
+            std::thread::scope(|scope| {
+                // What is sent behind a `quit` may be refused.
+                scope.spawn(move || writing.write_all(input));
+                match stream.read_to_end(&mut output) {
+                    // Closed with our bytes unread, as a line without an end is.
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+                    result => drop(result.unwrap()),
+                }
+            });
             output
         })
     }
@@ -111,6 +115,18 @@ fn normalise(output: &[u8], seen: &mut HashMap<Vec<u8>, usize>) -> Vec<u8> {
     normal
 }
 
+/// In a command, stands for the CAS unique that a server was last seen to give.
+const LATEST: &str = "<latest>";
+
+fn with_latest(command: &[u8], seen: &HashMap<Vec<u8>, usize>) -> Vec<u8> {
+    let Some(at) = command.windows(LATEST.len()).position(|window| window == LATEST.as_bytes()) else {
+        return command.to_vec();
+    };
+    let latest = seen.iter().max_by_key(|(_, order)| **order);
+    let latest = latest.map_or(&b"18446744073709551615"[..], |(unique, _)| unique);
+    [&command[..at], latest, &command[at + LATEST.len()..]].concat()
+}
+
 /// Readable in a failure, however long.
 fn text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -158,6 +174,27 @@ fn scripts_read_the_same() {
         format!("get a {long} b\r\n"),
         format!("get{many}\r\nset key7 1 0 1\r\nx\r\nset key2999 2 0 1\r\ny\r\nget{many}\r\n"),
         "set a 0 0 1\r\nx\r\ngets a a b a\r\nget a noreply\r\n".to_owned(),
+        // Touching gets.
+        format!("set a 7 0 1\r\nx\r\ngat\r\ngat 10\r\ngat a\r\ngats\r\ngat x a\r\ngat 10 a b a\r\ngats 0 a b\r\ngets a\r\n\
+         gat 10 a noreply\r\ngat 4294967301 a\r\ngat 2147483648 a\r\nget a\r\nset a 0 0 1\r\nx\r\ngat -1 a a\r\nget a\r\n\
+         gat 10 {fits}\r\ngat x {long}\r\n"),
+        format!("gat 10{many}\r\nset key7 1 0 1\r\nx\r\nset key2999 2 0 1\r\ny\r\ngats 10{many}\r\n"),
+        format!("gat 10 {}", "a ".repeat(2000)),
+        // Alone, for the real server drops the replies it had ready before it.
+        format!("gat 10 a {long} a\r\n"),
+        // Joining.
+        format!("append a 0 0 1\r\nx\r\nprepend a 0 0 1\r\nx\r\nset a 7 0 1\r\nx\r\nappend a 9 -1 2\r\nyz\r\nprepend a 1 0 1\r\nw\r\n\
+         gets a\r\nappend a 0 0 0\r\n\r\ngets a\r\nappend a 0 0 1 noreply\r\n1\r\nprepend b 0 0 1 noreply\r\n1\r\n\
+         append a 0 0 1 what\r\n2\r\nget a b\r\nappend a x 0 1\r\n3\r\nprepend a 0 0\r\nappend\r\nappend {long} 0 0 1\r\nx\r\n\
+         prepend a 0 0 3\r\nabcde\r\nget a\r\nset n 0 0 1\r\n5\r\nappend n 0 0 1\r\n0\r\nincr n 1\r\nget n\r\n"),
+        // Swapping: uniques that no item has, and what is none.
+        format!("cas a 0 0 1 1\r\nx\r\nset a 0 0 1\r\nx\r\ncas a 0 0 1 18446744073709551615\r\ny\r\ncas a 0 0 1 0\r\ny\r\n\
+         cas b 0 0 1 0\r\ny\r\ncas a 0 0 1 99999999999 noreply\r\ny\r\ncas a 0 0 1 99999999999 what\r\ny\r\n\
+         cas a 0 0 1 x\r\ny\r\ncas a 0 0 1 -1\r\ny\r\ncas a 0 0 1\r\ncas a 0 0 noreply 1\r\ncas a 0 0 1 noreply\r\ncas a 0 0 1 1 2 3\r\n\
+         cas a 0 0 1 18446744073709551616\r\ncas a 0 0 -1 1\r\ncas\r\ncas {long} 0 0 1 1\r\ny\r\nget a\r\n"),
+        // Verbosity.
+        "verbosity\r\nverbosity 0\r\nverbosity x\r\nverbosity -1\r\nverbosity 0 0\r\nverbosity 0 0 0\r\nverbosity 0 noreply\r\n\
+         verbosity noreply\r\nverbosity 4294967296\r\nverbosity 18446744073709551616\r\nverbosity x noreply\r\n".to_owned(),
         // Bodies.
         "set a 0 0 3\r\nabcdef\r\nset a 0 0 3\r\nabcde\r\nset a 0 0 3\nabc\r\nget a\nset a 0 0 2\r\nhi\nget a\r\n".to_owned(),
         "set a 0 0 10\r\nabc\r\nget a\r\nversion\r\n".to_owned(),
@@ -189,11 +226,25 @@ fn the_largest_item_is_the_same() {
     for (key, flags) in [("k", "0"), ("k", "9"), (&*"k".repeat(250), "0")] {
         let largest = 1_048_576 - 59 - key.len() - if flags == "0" { 0 } else { 4 };
         let mut input = Vec::new();
-        for (verb, len) in
-            [("set", largest), ("set", 1), ("add", largest + 1), ("set", largest + 1), ("replace", 2_000_000)]
-        {
+        for (verb, len) in [
+            ("set", largest - 1000),
+            ("append", 999),
+            ("prepend", 1),
+            ("prepend", 1),
+            ("append", 1),
+            ("append", largest + 1),
+            ("set", largest),
+            ("set", 1),
+            ("add", largest + 1),
+            ("set", largest + 1),
+            ("replace", 2_000_000),
+            ("append", 2_000_000),
+            ("set", 1),
+            ("replace", 2_000_000),
+        ] {
             input.extend(format!("{verb} {key} {flags} 0 {len}\r\n{}\r\nget {key}\r\n", "v".repeat(len)).bytes());
         }
+        input.extend(format!("cas {key} 0 0 2000000 1\r\n{}\r\nget {key}\r\n", "v".repeat(2_000_000)).bytes());
         input.extend(b"set k 0 0 1048577 noreply\r\n");
         input.extend(vec![b'\n'; 1_048_577]);
         input.extend(b"\r\nquit\r\n");
@@ -213,9 +264,12 @@ fn items_expire_and_are_flushed_alike() {
     };
     both("flush_all\r\n");
     both("set brief 0 1 1\r\nx\r\nset long 0 100 1\r\nx\r\nset cut 0 100 1\r\nx\r\ntouch cut 1\r\n");
+    both("set saved 0 1 1\r\nx\r\ngat 100 saved\r\nset dropped 0 100 1\r\nx\r\ngats 1 dropped\r\n");
+    both("set joined 0 1 1\r\nx\r\nappend joined 0 100 1\r\nx\r\n");
     both("set spared 0 1 1\r\nx\r\ntouch spared 0\r\nset n 0 1 1\r\n5\r\nincr n 100\r\n");
     std::thread::sleep(Duration::from_millis(2300));
     assert!(both("get brief long cut spared n\r\n").starts_with("VALUE long 0 1\r\nx\r\nVALUE spared"));
+    assert_eq!(both("get saved dropped joined\r\n"), "VALUE saved 0 1\r\nx\r\nEND\r\n");
     both("incr n 1\r\nreplace brief 0 0 1\r\ny\r\ndelete cut\r\ntouch n 1\r\nadd brief 0 0 1\r\nz\r\nget brief\r\n");
 
     both("flush_all 3\r\n");
@@ -290,7 +344,7 @@ fn suffix() -> impl Strategy<Value = &'static str> {
 fn command() -> impl Strategy<Value = Vec<u8>> {
     let zero_or = |number: BoxedStrategy<String>| prop_oneof![3 => Just("0".to_owned()), 1 => number];
     let storage = (
-        prop::sample::select(vec!["set", "set", "add", "replace"]),
+        prop::sample::select(vec!["set", "set", "set", "add", "replace", "append", "prepend", "cas"]),
         key(),
         zero_or(number().boxed()),
         zero_or(number().boxed()),
@@ -299,12 +353,17 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
         prop::bool::weighted(0.1),
     );
     let storage = storage.prop_map(|(verb, key, flags, exptime, value, suffix, is_broken)| {
-        let line = format!("{verb} {key} {flags} {exptime} {}{suffix}\r\n", value.len());
+        let unique = if verb == "cas" { format!(" {LATEST}") } else { String::new() };
+        let line = format!("{verb} {key} {flags} {exptime} {}{unique}{suffix}\r\n", value.len());
         [line.as_bytes(), &value, if is_broken { b"\n\n" } else { b"\r\n" }].concat()
     });
     let get = (prop::bool::ANY, prop::collection::vec(key(), 1..30), suffix());
     let get = get.prop_map(|(cas, keys, suffix)| {
         format!("{} {}{suffix}\r\n", if cas { "gets" } else { "get" }, keys.join(" ")).into_bytes()
+    });
+    let gat = (prop::bool::ANY, number(), prop::collection::vec(key(), 0..5), suffix());
+    let gat = gat.prop_map(|(cas, exptime, keys, suffix)| {
+        format!("{} {exptime} {}{suffix}\r\n", if cas { "gats" } else { "gat" }, keys.join(" ")).into_bytes()
     });
     let delta = number().prop_filter("vast", |number| !is_vast(number, 55));
     let count = (prop::sample::select(vec!["incr", "decr", "touch"]), key(), delta, suffix());
@@ -322,10 +381,12 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
         "touch key0\r\n",
         "incr key1\r\n",
         "set key2 0 0\r\n",
+        "cas key2 0 0 1 x\r\n",
+        "verbosity 0\r\n",
         "  get   key0  key1\n",
     ];
     let other = prop::sample::select(other.to_vec()).prop_map(|line| line.as_bytes().to_vec());
-    prop_oneof![6 => storage, 4 => get, 4 => count, 2 => delete, 1 => other]
+    prop_oneof![6 => storage, 4 => get, 2 => gat, 4 => count, 2 => delete, 1 => other]
 }
 
 #[test]
@@ -345,7 +406,7 @@ fn random_conversations_read_the_same() {
             step(stream, b"flush_all\r\n");
         }
         for (at, command) in commands.iter().enumerate() {
-            let [embedded, real] = streams.each_mut().map(|stream| step(stream, command));
+            let [embedded, real] = [0, 1].map(|which| step(&mut streams[which], &with_latest(command, &seen[which])));
             let embedded = normalise(&embedded, &mut seen[0]);
             let real = normalise(&real, &mut seen[1]);
             let story: String = commands[..=at].iter().map(|command| format!("\n{:?}", text(command))).collect();

@@ -10,35 +10,44 @@ use tokio::time::{Instant, sleep};
 
 use super::super::{Answer, Call};
 use super::Rig;
-use super::peer::{get, set};
+use super::peer::{cas, gat, get, gets, set};
 use crate::key::Key;
-use crate::protocol::{Keys, Reply, Request};
+use crate::protocol::{Expect, Keys, Reply, Request};
 
 #[derive(Debug, Clone)]
 enum Step {
     Get(u8),
-    GetMany(Vec<u8>),
+    Gets(u8),
+    /// With an expiry time.
+    Gat(u8, u32),
+    GetMany(Vec<u8>, Option<u32>),
     Set(u8),
+    Cas(u8),
     Pause(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<(Step, bool)>> {
     let step = prop_oneof![
         4 => any::<u8>().prop_map(Step::Get),
-        1 => prop::collection::vec(any::<u8>(), 1..130).prop_map(Step::GetMany),
+        1 => any::<u8>().prop_map(Step::Gets),
+        3 => (any::<u8>(), 0u32..3).prop_map(|(number, exptime)| Step::Gat(number, exptime)),
+        1 => (prop::collection::vec(any::<u8>(), 1..130), prop::option::of(0u32..3))
+            .prop_map(|(numbers, touch)| Step::GetMany(numbers, touch)),
+        1 => any::<u8>().prop_map(Step::Cas),
         2 => any::<u8>().prop_map(Step::Set),
         2 => (0u8..4).prop_map(Step::Pause),
     ];
     prop::collection::vec((step, prop::bool::weighted(0.2)), 1..60)
 }
 
+/// Of very different lengths, so that lines end at any key.
 fn key(number: u8) -> String {
-    format!("k{number}")
+    format!("k{number}").repeat(1 + usize::from(number) % 40)
 }
 
 /// What the peer answers to a get of a key: every third is not there, and no two values are alike.
 fn value(key: &str) -> Option<Bytes> {
-    let number: usize = key[1..].parse().unwrap();
+    let number: usize = key.split('k').nth(1).unwrap().parse().unwrap();
     (!number.is_multiple_of(3)).then(|| Bytes::from(format!("{key}\r\nEND\r\n").repeat(number)))
 }
 
@@ -54,14 +63,20 @@ async fn serve(io: tokio::io::DuplexStream, sizes: Vec<usize>) {
         }
         let mut words = line.split_whitespace();
         let mut out = Vec::new();
-        if words.next() == Some("set") {
+        let verb = words.next().unwrap();
+        if let "set" | "cas" = verb {
             let len: usize = words.nth(3).unwrap().parse().unwrap();
             read.read_exact(&mut vec![0; len + 2]).await.unwrap();
-            out.extend_from_slice(b"STORED\r\n");
+            out.extend_from_slice(if verb == "set" { b"STORED\r\n" } else { b"EXISTS\r\n" });
         } else {
+            if verb.starts_with("gat") {
+                assert!(line.len() < 1000, "{} bytes in {verb}", line.len());
+                words.next();
+            }
+            let unique = if verb.ends_with('s') { " 7" } else { "" };
             for key in words {
                 if let Some(value) = value(key) {
-                    out.extend_from_slice(format!("VALUE {key} 0 {}\r\n", value.len()).as_bytes());
+                    out.extend_from_slice(format!("VALUE {key} 0 {}{unique}\r\n", value.len()).as_bytes());
                     out.extend_from_slice(&value);
                     out.extend_from_slice(b"\r\n");
                 }
@@ -96,13 +111,17 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
                 continue;
             }
             Step::Get(number) => (get(&key(number)), vec![key(number)]),
+            Step::Gets(number) => (gets(&key(number)), vec![key(number)]),
+            Step::Gat(number, exptime) => (gat(&key(number), exptime), vec![key(number)]),
             Step::Set(number) => (set(&key(number), "flush_all\r\n"), Vec::new()),
-            Step::GetMany(numbers) => {
+            Step::Cas(number) => (cas(&key(number), 6, "flush_all\r\n"), Vec::new()),
+            Step::GetMany(numbers, touch) => {
                 let keys: Vec<_> = numbers.into_iter().map(key).collect();
                 let asked = keys.iter().map(|key| Key::new(key).unwrap()).collect();
-                (Request::Get { keys: Keys::Many(asked), cas: false }, keys)
+                (Request::Get { keys: Keys::Many(asked), cas: false, touch }, keys)
             }
         };
+        let expected = if matches!(request.expect(), Expect::Swapped) { Reply::Exists } else { Reply::Stored };
         let call = Arc::new(Call::new(request, Instant::now() + Duration::from_secs(30)));
         let ticket = rig.queue.enter(&call).await.unwrap();
         if goes_away {
@@ -112,14 +131,14 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
             }
             drop(ticket);
         } else {
-            waiting.push((ticket, keys));
+            waiting.push((ticket, keys, expected));
         }
     }
-    for (ticket, keys) in waiting {
+    for (ticket, keys, expected) in waiting {
         let answer = tokio::time::timeout(Duration::from_secs(40), ticket).await.expect("a hang");
         let found: Vec<_> = match answer {
             Answer::Reply(reply) => {
-                assert_eq!(reply.unwrap(), Reply::Stored);
+                assert_eq!(reply.unwrap(), expected);
                 continue;
             }
             Answer::One(lookup) => vec![lookup],

@@ -28,6 +28,13 @@ impl Peer {
         assert_eq!(String::from_utf8_lossy(&read), wire);
     }
 
+    /// Reads a line, its end with it.
+    pub(super) async fn line(&mut self) -> String {
+        let mut line = String::new();
+        timeout(Duration::from_secs(10), self.io.read_line(&mut line)).await.expect("nothing came").unwrap();
+        line
+    }
+
     pub(super) async fn expect_nothing(&mut self) {
         let mut byte = [0];
         let read = timeout(Duration::from_millis(5), self.io.read(&mut byte)).await;
@@ -77,11 +84,20 @@ impl Peer {
 }
 
 pub(super) fn get(key: &str) -> Request {
-    Request::Get { keys: Keys::One(Key::new(key).unwrap()), cas: false }
+    Request::Get { keys: Keys::One(Key::new(key).unwrap()), cas: false, touch: None }
 }
 
 pub(super) fn gets(key: &str) -> Request {
-    Request::Get { keys: Keys::One(Key::new(key).unwrap()), cas: true }
+    Request::Get { keys: Keys::One(Key::new(key).unwrap()), cas: true, touch: None }
+}
+
+/// A get that touches.
+pub(super) fn gat(key: &str, exptime: u32) -> Request {
+    Request::Get { keys: Keys::One(Key::new(key).unwrap()), cas: false, touch: Some(exptime) }
+}
+
+pub(super) fn cas(key: &str, unique: u64, value: &str) -> Request {
+    store(StoreVerb::Cas(unique), key, value)
 }
 
 pub(super) fn set(key: &str, value: &str) -> Request {

@@ -71,7 +71,7 @@ async fn keys_in_several_lines_go_back_as_the_one_call_they_are() {
     let many = |prefix: &str, count: usize| {
         let keys: Vec<String> = (0..count).map(|index| format!("{prefix}-{index}")).collect();
         let asked = keys.iter().map(|key| crate::key::Key::new(key).unwrap()).collect();
-        (keys, Request::Get { keys: Keys::Many(asked), cas: false })
+        (keys, Request::Get { keys: Keys::Many(asked), cas: false, touch: None })
     };
     let rig = Rig::new();
     let (driver, mut peer) = rig.connect_with_room(64);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::numbers;
-use super::store::{Counted, Mode, Store};
+use super::store::{Counted, Mode, Store, Stored};
 
 /// With more than this waiting to be sent, no further command is looked at.
 const OUT_HIGH_WATER: usize = 1024 * 1024;
@@ -43,7 +43,7 @@ enum State {
     #[default]
     Line,
     /// In the middle of a retrieval: the keys not looked up yet.
-    Keys { rest: Bytes, with_cas: bool },
+    Keys { rest: Bytes, with_cas: bool, touch: Option<i32> },
     /// A storage command whose data block has not arrived yet.
     Body(Storage),
     /// A data block nobody wants: bytes still to skip.
@@ -86,9 +86,9 @@ impl Session {
                         return Next::Close;
                     }
                 }
-                State::Keys { rest, with_cas } => match next_token(rest) {
+                State::Keys { rest, with_cas, touch } => match next_token(rest) {
                     Some(key) => {
-                        if let Some(entry) = store.get(&key, now) {
+                        if let Some(entry) = store.get(&key, *touch, now) {
                             let cas = if *with_cas { format!(" {}", entry.cas) } else { String::new() };
                             out.extend_from_slice(b"VALUE ");
                             out.extend_from_slice(&key);
@@ -114,7 +114,12 @@ impl Session {
                         Some(value) => {
                             let value = Bytes::copy_from_slice(value);
                             let Storage { mode, ref key, flags, exptime, .. } = *storage;
-                            if store.store(mode, key, flags, exptime, value, now) { "STORED" } else { "NOT_STORED" }
+                            match store.store(mode, key, flags, exptime, value, now) {
+                                Stored::Yes => "STORED",
+                                Stored::No => "NOT_STORED",
+                                Stored::Exists => "EXISTS",
+                                Stored::NotFound => "NOT_FOUND",
+                            }
                         }
                         None => "CLIENT_ERROR bad data chunk",
                     };
@@ -140,22 +145,22 @@ impl Session {
         let name = next_token(&mut rest).unwrap_or_default();
         let arguments: Vec<&[u8]> = rest.split(|byte| *byte == b' ').filter(|token| !token.is_empty()).collect();
         // In the first place, it is the key of a `delete`.
-        let noreply =
-            arguments.last().is_some_and(|last| *last == b"noreply") && (arguments.len() > 1 || &*name == b"flush_all");
+        let noreply = arguments.last().is_some_and(|last| *last == b"noreply")
+            && (arguments.len() > 1 || matches!(&*name, b"flush_all" | b"verbosity"));
         let text: Cow<'static, str> = match (&*name, arguments.len()) {
-            (b"get" | b"gets", 1..) => {
-                if arguments.iter().any(|key| key.len() > MAX_KEY) {
-                    reply(out, false, BAD_FORMAT);
-                } else {
-                    self.state = State::Keys { rest: rest.clone(), with_cas: &*name == b"gets" };
-                }
+            (b"get" | b"gets" | b"gat" | b"gats", 1..) => {
+                let refusal = self.retrieval(&name, rest.clone(), &arguments);
+                refusal.into_iter().for_each(|refusal| reply(out, false, refusal));
                 return true;
             }
-            (b"set" | b"add" | b"replace", 4 | 5) => {
+            (b"set" | b"add" | b"replace" | b"append" | b"prepend", 4 | 5) | (b"cas", 5 | 6) => {
                 let mode = match &*name {
-                    b"set" => Mode::Set,
-                    b"add" => Mode::Add,
-                    _ => Mode::Replace,
+                    b"set" => Some(Mode::Set),
+                    b"add" => Some(Mode::Add),
+                    b"replace" => Some(Mode::Replace),
+                    b"append" => Some(Mode::Append),
+                    b"prepend" => Some(Mode::Prepend),
+                    _ => numbers::unsigned(arguments[4]).map(Mode::Cas),
                 };
                 match self.storage(mode, &rest, &arguments, store) {
                     Some(refusal) => refusal.into(),
@@ -166,6 +171,7 @@ impl Session {
             (b"touch", 2 | 3) => touch(&arguments, store, now).into(),
             (b"incr" | b"decr", 2 | 3) => count(&arguments, &*name == b"incr", store, now),
             (b"flush_all", 0..=2) => flush_all(&arguments, noreply, store, now).into(),
+            (b"verbosity", 1 | 2) => if numbers::flags(arguments[0]).is_some() { "OK" } else { BAD_FORMAT }.into(),
             // These two take whatever stands behind them, `noreply` too, and heed none of it.
             (b"version", _) => {
                 reply(out, false, VERSION);
@@ -182,12 +188,38 @@ impl Session {
         true
     }
 
+    /// Makes ready to look up keys, or answers with a refusal.
+    fn retrieval(&mut self, name: &[u8], mut rest: Bytes, arguments: &[&[u8]]) -> Option<&'static str> {
+        let mut touch = None;
+        let mut keys = arguments;
+        if name.starts_with(b"gat") {
+            next_token(&mut rest);
+            keys = &arguments[1..];
+            touch = numbers::signed(arguments[0]);
+            if touch.is_none() {
+                return Some(BAD_EXPTIME);
+            }
+        }
+        if keys.iter().any(|key| !is_key(key)) {
+            return Some(BAD_FORMAT);
+        }
+        self.state = State::Keys { rest, with_cas: name.ends_with(b"s"), touch };
+        None
+    }
+
     /// Makes ready for a data block, or answers with a refusal; the block of one too large is swallowed, while that of a
     /// malformed command is going to be taken for commands.
-    fn storage(&mut self, mode: Mode, rest: &Bytes, arguments: &[&[u8]], store: &mut Store) -> Option<&'static str> {
+    fn storage(
+        &mut self,
+        mode: Option<Mode>,
+        rest: &Bytes,
+        arguments: &[&[u8]],
+        store: &mut Store,
+    ) -> Option<&'static str> {
         let key = arguments[0];
         let numbers = (numbers::flags(arguments[1]), numbers::signed(arguments[2]), numbers::signed(arguments[3]));
-        let (true, (Some(flags), Some(exptime), Some(len @ ..=LEN_MAX))) = (is_key(key), numbers) else {
+        let (true, Some(mode), (Some(flags), Some(exptime), Some(len @ ..=LEN_MAX))) = (is_key(key), mode, numbers)
+        else {
             return Some(BAD_FORMAT);
         };
         let Ok(len) = usize::try_from(len) else { return Some(BAD_FORMAT) };
@@ -315,9 +347,12 @@ mod tests {
     fn a_conversation_reads_the_same_however_it_arrives() {
         let input =
             b"set a 7 0 3\r\nabc\r\nadd a 0 0 1\r\nx\r\nget a b\r\ngets a\r\nset n 0 0 2 noreply\r\n41\r\nincr n 1\r\n\
-            touch n 0\r\ndelete a noreply\r\nget a n\r\nbogus\r\nflush_all\r\nget n\r\nversion\r\n";
+            touch n 0\r\ndelete a noreply\r\nget a n\r\nbogus\r\nappend n 0 0 1\r\n0\r\nprepend n 0 0 1 noreply\r\n1\r\n\
+            gats 10 n b\r\ncas n 0 0 1 9\r\nx\r\ncas n 1 0 1 5\r\nx\r\ncas b 1 0 1 5\r\nx\r\ngat 10 n\r\nverbosity 1\r\n\
+            flush_all\r\nget n\r\nversion\r\n";
         let expected = "STORED\r\nNOT_STORED\r\nVALUE a 7 3\r\nabc\r\nEND\r\nVALUE a 7 3 1\r\nabc\r\nEND\r\n42\r\n\
-            TOUCHED\r\nVALUE n 0 2\r\n42\r\nEND\r\nERROR\r\nOK\r\nEND\r\nVERSION 0.0.0-memring\r\n";
+            TOUCHED\r\nVALUE n 0 2\r\n42\r\nEND\r\nERROR\r\nSTORED\r\nVALUE n 0 4 5\r\n1420\r\nEND\r\nEXISTS\r\nSTORED\r\n\
+            NOT_FOUND\r\nVALUE n 1 1\r\nx\r\nEND\r\nOK\r\nOK\r\nEND\r\nVERSION 0.0.0-memring\r\n";
         for step in [1, 2, 7, 4096] {
             assert_eq!(talk(input, step), (expected.to_owned(), Next::Read), "in pieces of {step}");
         }

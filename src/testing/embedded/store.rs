@@ -28,6 +28,21 @@ pub(super) enum Mode {
     Set,
     Add,
     Replace,
+    Append,
+    Prepend,
+    /// Only over the item of this unique.
+    Cas(u64),
+}
+
+/// What came of storing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    Yes,
+    No,
+    /// A `cas` found another unique.
+    Exists,
+    /// A `cas` found nothing.
+    NotFound,
 }
 
 /// What came of counting.
@@ -75,7 +90,17 @@ impl Store {
         header + key.len() + len > ITEM_SIZE_MAX
     }
 
-    pub(super) fn get(&mut self, key: &[u8], now: u64) -> Option<&Entry> {
+    /// Gives the item a new expiry time, if there is one; it is given out even if that is in the past.
+    pub(super) fn get(&mut self, key: &[u8], touch: Option<i32>, now: u64) -> Option<&Entry> {
+        self.peek(key, now)?;
+        let entry = self.items.get_mut(key)?;
+        if let Some(exptime) = touch {
+            entry.expires = expiry(exptime, now);
+        }
+        Some(entry)
+    }
+
+    fn peek(&mut self, key: &[u8], now: u64) -> Option<&Entry> {
         let entry = self.items.get(key)?;
         let is_expired = entry.expires.is_some_and(|expires| expires <= now);
         let is_flushed = self.flush.is_some_and(|flush| flush <= now && entry.written <= flush);
@@ -86,44 +111,49 @@ impl Store {
         self.items.get(key)
     }
 
-    /// Whether it was stored; `add` and `replace` may decline.
-    pub(super) fn store(&mut self, mode: Mode, key: &[u8], flags: u32, exptime: i32, value: Bytes, now: u64) -> bool {
-        let exists = self.get(key, now).is_some();
-        match mode {
-            Mode::Add if exists => return false,
-            Mode::Replace if !exists => return false,
-            _ => {}
-        }
+    /// Only a `set` never declines.
+    pub(super) fn store(&mut self, mode: Mode, key: &[u8], flags: u32, exptime: i32, value: Bytes, now: u64) -> Stored {
+        let new = Entry { value, flags, cas: 0, expires: expiry(exptime, now), written: now };
+        let new = match (mode, self.peek(key, now)) {
+            (Mode::Set, _) | (Mode::Add, None) | (Mode::Replace, Some(_)) => new,
+            (Mode::Append | Mode::Prepend, Some(old)) => {
+                let parts = if mode == Mode::Append { [&old.value, &new.value] } else { [&new.value, &old.value] };
+                let value = Bytes::from(parts.map(|part| &part[..]).concat());
+                if Self::is_too_large(key, old.flags, value.len()) {
+                    return Stored::No;
+                }
+                Entry { value, flags: old.flags, expires: old.expires, ..new }
+            }
+            (Mode::Cas(unique), Some(old)) if old.cas == unique => new,
+            (Mode::Cas(_), Some(_)) => return Stored::Exists,
+            (Mode::Cas(_), None) => return Stored::NotFound,
+            (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => return Stored::No,
+        };
         self.remove(key);
         let cas = self.next_cas();
         let key: Arc<[u8]> = key.into();
-        self.bytes += key.len() + value.len() + OVERHEAD;
+        self.bytes += key.len() + new.value.len() + OVERHEAD;
         self.by_age.insert(cas, Arc::clone(&key));
-        self.items.insert(key, Entry { value, flags, cas, expires: expiry(exptime, now), written: now });
+        self.items.insert(key, Entry { cas, ..new });
         while self.bytes > self.capacity {
             let Some((_, oldest)) = self.by_age.first_key_value() else { break };
             let oldest = Arc::clone(oldest);
             self.remove(&oldest);
         }
-        true
+        Stored::Yes
     }
 
     pub(super) fn delete(&mut self, key: &[u8], now: u64) -> bool {
-        self.get(key, now).is_some() && self.remove(key)
+        self.peek(key, now).is_some() && self.remove(key)
     }
 
     pub(super) fn touch(&mut self, key: &[u8], exptime: i32, now: u64) -> bool {
-        if self.get(key, now).is_none() {
-            return false;
-        }
-        let Some(entry) = self.items.get_mut(key) else { return false };
-        entry.expires = expiry(exptime, now);
-        true
+        self.get(key, Some(exptime), now).is_some()
     }
 
     /// Counts up (and wraps at 2^64) or down (and stops at 0).
     pub(super) fn count(&mut self, key: &[u8], up: bool, delta: u64, now: u64) -> Counted {
-        let Some(entry) = self.get(key, now) else { return Counted::NotFound };
+        let Some(entry) = self.peek(key, now) else { return Counted::NotFound };
         let Some(number) = numbers::unsigned(&entry.value) else { return Counted::NotANumber };
         let number = if up { number.wrapping_add(delta) } else { number.saturating_sub(delta) };
         // A value that got shorter keeps its length, padded with spaces: the real server writes it in place.
@@ -183,12 +213,12 @@ mod tests {
 
     fn store_with(key: &str, value: &str) -> Store {
         let mut store = Store::new(1 << 20);
-        assert!(store.store(Mode::Set, key.as_bytes(), 0, 0, Bytes::copy_from_slice(value.as_bytes()), NOW));
+        store.store(Mode::Set, key.as_bytes(), 0, 0, Bytes::copy_from_slice(value.as_bytes()), NOW);
         store
     }
 
     fn value(store: &mut Store, key: &str, now: u64) -> Option<String> {
-        store.get(key.as_bytes(), now).map(|entry| String::from_utf8(entry.value.to_vec()).unwrap())
+        store.get(key.as_bytes(), None, now).map(|entry| String::from_utf8(entry.value.to_vec()).unwrap())
     }
 
     #[test]
@@ -198,13 +228,13 @@ mod tests {
         {
             let mut store = Store::new(1 << 20);
             store.store(Mode::Set, b"k", 0, exptime, Bytes::from_static(b"v"), NOW);
-            assert_eq!(store.get(b"k", last_hit.unwrap_or(NOW)).is_some(), last_hit.is_some(), "{exptime}");
-            assert!(store.get(b"k", last_hit.unwrap_or(NOW) + 1).is_none(), "{exptime}");
+            assert_eq!(store.get(b"k", None, last_hit.unwrap_or(NOW)).is_some(), last_hit.is_some(), "{exptime}");
+            assert!(store.get(b"k", None, last_hit.unwrap_or(NOW) + 1).is_none(), "{exptime}");
         }
         // 31 days from now, as a careless client writes it, is a day in 1970.
         let mut store = Store::new(1 << 20);
         store.store(Mode::Set, b"k", 0, MAX_RELATIVE + 1, Bytes::from_static(b"v"), NOW);
-        assert!(store.get(b"k", NOW).is_none());
+        assert!(store.get(b"k", None, NOW).is_none());
     }
 
     #[test]
@@ -219,6 +249,46 @@ mod tests {
         assert_eq!(store.count(b"m", true, 2, NOW), Counted::NotFound);
         assert_eq!(store_with("n", "").count(b"n", true, 1, NOW), Counted::NotANumber);
         assert_eq!(store_with("n", "1x").count(b"n", true, 1, NOW), Counted::NotANumber);
+    }
+
+    #[test]
+    fn what_is_joined_keeps_flags_and_expiry_but_not_its_unique() {
+        let mut store = Store::new(4 << 20);
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert_eq!(store.store(Mode::Append, b"k", 0, 0, bytes("x"), NOW), Stored::No);
+        store.store(Mode::Set, b"k", 7, 10, bytes("b"), NOW);
+        let unique = store.get(b"k", None, NOW).unwrap().cas;
+        assert_eq!(store.store(Mode::Append, b"k", 9, -1, bytes("c"), NOW), Stored::Yes);
+        assert_eq!(store.store(Mode::Prepend, b"k", 9, 0, bytes("a"), NOW), Stored::Yes);
+        let entry = store.get(b"k", None, NOW + 9).unwrap();
+        assert_eq!((&entry.value[..], entry.flags), (&b"abc"[..], 7));
+        assert!(entry.cas > unique);
+        assert!(store.get(b"k", None, NOW + 10).is_none());
+        // As long as the largest item, in two pieces; then a byte more.
+        store.store(Mode::Set, b"k", 0, 0, Bytes::from(vec![b'x'; 1_000_000]), NOW);
+        let rest = Bytes::from(vec![b'y'; 1_048_576 - ITEM_HEADER - 1 - 1_000_000]);
+        assert_eq!(store.store(Mode::Append, b"k", 0, 0, rest, NOW), Stored::Yes);
+        assert_eq!(store.store(Mode::Prepend, b"k", 0, 0, bytes("z"), NOW), Stored::No);
+        assert_eq!(store.get(b"k", None, NOW).unwrap().value[0], b'x');
+    }
+
+    #[test]
+    fn a_swap_needs_the_unique_of_the_item_there_is() {
+        let mut store = store_with("k", "1");
+        let unique = store.get(b"k", Some(100), NOW).unwrap().cas;
+        let two = Bytes::from_static(b"2");
+        assert_eq!(store.store(Mode::Cas(unique + 1), b"k", 0, 0, two.clone(), NOW), Stored::Exists);
+        assert_eq!(store.store(Mode::Cas(unique), b"k", 0, 0, two.clone(), NOW), Stored::Yes);
+        assert_eq!(store.store(Mode::Cas(unique), b"k", 0, 0, two.clone(), NOW), Stored::Exists);
+        assert_eq!(store.store(Mode::Cas(unique), b"absent", 0, 0, two, NOW), Stored::NotFound);
+        assert_eq!(value(&mut store, "k", NOW).unwrap(), "2");
+    }
+
+    #[test]
+    fn touched_into_the_past_an_item_is_given_out_once_more() {
+        let mut store = store_with("k", "1");
+        assert!(store.get(b"k", Some(-1), NOW).is_some());
+        assert!(store.get(b"k", Some(0), NOW).is_none());
     }
 
     #[test]
@@ -240,7 +310,7 @@ mod tests {
             store.store(Mode::Set, &[key], 0, 0, Bytes::from_static(b"v"), NOW);
         }
         assert_eq!((store.items.len(), store.by_age.len()), (10, 10));
-        assert!(store.get(&[9], NOW).is_none() && store.get(&[10], NOW).is_some());
+        assert!(store.get(&[9], None, NOW).is_none() && store.get(&[10], None, NOW).is_some());
         for key in 0..20u8 {
             store.delete(&[key], NOW);
         }
