@@ -272,6 +272,11 @@ fn items_expire_and_are_flushed_alike() {
     assert_eq!(both("get saved dropped joined\r\n"), "VALUE saved 0 1\r\nx\r\nEND\r\n");
     both("incr n 1\r\nreplace brief 0 0 1\r\ny\r\ndelete cut\r\ntouch n 1\r\nadd brief 0 0 1\r\nz\r\nget brief\r\n");
 
+    // A touching get that is refused has touched the keys before the bad one.
+    both("set passed 0 0 1\r\nx\r\n");
+    both(&format!("gat -1 passed {}\r\n", "k".repeat(251)));
+    assert_eq!(both("get passed\r\n"), "END\r\n");
+
     both("flush_all 3\r\n");
     assert!(both("get long spared\r\n").starts_with("VALUE long"));
     std::thread::sleep(Duration::from_millis(4300));

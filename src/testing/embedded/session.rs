@@ -149,7 +149,7 @@ impl Session {
             && (arguments.len() > 1 || matches!(&*name, b"flush_all" | b"verbosity"));
         let text: Cow<'static, str> = match (&*name, arguments.len()) {
             (b"get" | b"gets" | b"gat" | b"gats", 1..) => {
-                let refusal = self.retrieval(&name, rest.clone(), &arguments);
+                let refusal = self.retrieval(&name, rest.clone(), &arguments, store, now);
                 refusal.into_iter().for_each(|refusal| reply(out, false, refusal));
                 return true;
             }
@@ -189,7 +189,14 @@ impl Session {
     }
 
     /// Makes ready to look up keys, or answers with a refusal.
-    fn retrieval(&mut self, name: &[u8], mut rest: Bytes, arguments: &[&[u8]]) -> Option<&'static str> {
+    fn retrieval(
+        &mut self,
+        name: &[u8],
+        mut rest: Bytes,
+        arguments: &[&[u8]],
+        store: &mut Store,
+        now: u64,
+    ) -> Option<&'static str> {
         let mut touch = None;
         let mut keys = arguments;
         if name.starts_with(b"gat") {
@@ -200,7 +207,11 @@ impl Session {
                 return Some(BAD_EXPTIME);
             }
         }
-        if keys.iter().any(|key| !is_key(key)) {
+        if let Some(bad) = keys.iter().position(|key| !is_key(key)) {
+            // Those before it are not answered, but they are touched.
+            for key in &keys[..bad] {
+                store.get(key, touch, now);
+            }
             return Some(BAD_FORMAT);
         }
         self.state = State::Keys { rest, with_cas: name.ends_with(b"s"), touch };
