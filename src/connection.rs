@@ -8,6 +8,7 @@
 mod call;
 mod connect;
 mod driver;
+mod handshake;
 mod pipeline;
 mod queue;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 pub(crate) use self::call::{Answer, Call, Lookup, Ticket};
 pub(crate) use self::connect::dial;
 pub(crate) use self::driver::{Driver, End};
+pub(crate) use self::handshake::authenticate;
 pub(crate) use self::queue::{Queue, Sweeper};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -45,6 +45,7 @@
 //! | DNS fails, lies empty, or is gone | nothing: the last good set of nodes stays, connections too |
 //! | most pods vanish from DNS at once | nothing for at least 30 s, then as removals |
 //! | more requests than a node takes | callers wait for room until their deadline, then [`Overloaded`](ErrorKind::Overloaded) |
+//! | a server refuses the credentials, or asks for some | [`Auth`](ErrorKind::Auth) at once; it is dialled again after the backoff |
 //! | a server sends what the protocol does not allow | [`Protocol`](ErrorKind::Protocol) for what was under way on that connection, and a new connection |
 //!
 //! # Cancel safety
@@ -70,6 +71,7 @@
 mod client;
 mod config;
 mod connection;
+mod credentials;
 mod discovery;
 mod error;
 mod item;

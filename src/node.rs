@@ -1,5 +1,6 @@
 //! One server: its queue, the few connections that drain it, and what is known of their health.
 
+mod dial;
 mod keeper;
 
 use std::net::{IpAddr, SocketAddr};

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub(crate) use self::decode::Decoder;
+pub(crate) use self::encode::credentials_line;
 pub(crate) use self::encode::{encode, encode_get_key, encode_get_start, encode_line_end};
 
 use crate::key::Key;
@@ -221,6 +222,11 @@ impl Refusal {
 
     pub(crate) fn is_unauthenticated(&self) -> bool {
         self.0.starts_with("CLIENT_ERROR unauthenticated")
+    }
+
+    /// Whether it is what was sent that the server minds.
+    pub(crate) fn is_clients_fault(&self) -> bool {
+        self.0.starts_with("CLIENT_ERROR")
     }
 
     fn swallowed_the_body(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The client against real memcached processes, real DNS over UDP and TCP, and servers that misbehave.
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
+mod auth;
 mod commands;
 mod faults;
 mod following;
