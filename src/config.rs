@@ -63,4 +63,9 @@ impl Settings {
     pub(crate) fn patience(&self) -> Duration {
         (self.request_timeout * 2).max(Duration::from_secs(1))
     }
+
+    /// How long it may take for the next line of a long answer: it may have much to look through that it need not list.
+    pub(crate) fn stream_patience(&self) -> Duration {
+        self.patience().max(Duration::from_secs(10))
+    }
 }

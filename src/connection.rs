@@ -11,6 +11,7 @@ mod driver;
 mod handshake;
 mod pipeline;
 mod queue;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ pub(crate) use self::connect::dial;
 pub(crate) use self::driver::{Driver, End};
 pub(crate) use self::handshake::authenticate;
 pub(crate) use self::queue::{Queue, Sweeper};
+pub(crate) use self::stream::Stream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;

@@ -74,6 +74,7 @@ mod connection;
 mod credentials;
 mod discovery;
 mod error;
+mod inspect;
 mod item;
 mod key;
 mod node;
@@ -84,7 +85,7 @@ mod topology;
 mod ttl;
 
 // The public interface is:
-pub use crate::client::{Client, ClientBuilder, GetMany, KeysFailed};
+pub use crate::client::{Client, ClientBuilder, GetMany, KeysFailed, Metadump};
 pub use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,
     Startup, StaticNodes,
@@ -92,6 +93,7 @@ pub use crate::discovery::{
 #[cfg(feature = "dns")]
 pub use crate::discovery::{SrvDiscovery, WeightPolicy};
 pub use crate::error::{Delivery, Error, ErrorKind};
+pub use crate::inspect::{MetadumpEntry, Stats, StatsKind};
 pub use crate::item::{Cas, Item, SetOptions};
 pub use crate::key::{InvalidKey, Key};
 pub use crate::node::NodeState;

@@ -4,6 +4,7 @@
 //! the [`Expect`] that says which replies may answer it, and, if it has one, a new reply word in `decode`.
 
 mod decode;
+mod dump;
 mod encode;
 mod scan;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub(crate) use self::decode::Decoder;
+pub(crate) use self::dump::{DumpLine, METADUMP, RESET_STATS, StatLine, dump_line, stat_line, stats_line};
 pub(crate) use self::encode::credentials_line;
 pub(crate) use self::encode::{encode, encode_get_key, encode_get_start, encode_line_end};
 
@@ -211,6 +213,10 @@ pub(crate) enum Body {
 pub(crate) struct Refusal(Box<str>);
 
 impl Refusal {
+    fn new(line: &[u8]) -> Self {
+        Self(decode::printable(line))
+    }
+
     /// The whole line, such as `SERVER_ERROR out of memory storing object`.
     pub(crate) fn line(&self) -> &str {
         &self.0
@@ -251,6 +257,8 @@ pub(crate) enum ProtocolError {
     MissingTerminator,
     #[error("a reply that nothing was asked for")]
     Unrequested,
+    #[error("an answer without an end")]
+    Endless,
 }
 
 /// What a server said unasked, as far as it can be shown: only a line that is plainly an error is.

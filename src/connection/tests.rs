@@ -6,6 +6,7 @@ mod economy;
 mod mortal;
 mod peer;
 mod room;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;

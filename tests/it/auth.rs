@@ -16,16 +16,16 @@ const MINUTE: Duration = Duration::from_secs(60);
 const SHOWN: &[u8] = b"set memring:auth 0 -1 11\r\nuser secret\r\n";
 
 /// A file of users, removed when dropped.
-struct Users(PathBuf);
+pub(crate) struct Users(PathBuf);
 
 impl Users {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("memring-{}-{name}", std::process::id()));
         std::fs::write(&path, "other:words\nuser:secret\n").unwrap();
         Self(path)
     }
 
-    async fn server(&self) -> Memcached {
+    pub(crate) async fn server(&self) -> Memcached {
         let args = ["-Y".into(), self.0.clone().into_os_string()];
         Memcached::start_with(args).await.expect("memcached 1.5.15 or later must be installed: see scripts/test")
     }

@@ -5,5 +5,6 @@ mod auth;
 mod commands;
 mod faults;
 mod following;
+mod inspect;
 mod many;
 mod support;
