@@ -226,8 +226,12 @@ impl Refusal {
         &*self.0 == "SERVER_ERROR object too large for cache"
     }
 
+    /// Whether the server asks for credentials. It takes the data block of any `set` for them, and may find fault with
+    /// those.
     pub(crate) fn is_unauthenticated(&self) -> bool {
-        self.0.starts_with("CLIENT_ERROR unauthenticated")
+        ["CLIENT_ERROR unauthenticated", "CLIENT_ERROR authentication failure", "CLIENT_ERROR bad authentication token"]
+            .iter()
+            .any(|line| self.0.starts_with(line))
     }
 
     /// Whether it is what was sent that the server minds.

@@ -350,6 +350,7 @@ mod tests {
         assert!(survives(Expect::Stored, "SERVER_ERROR out of memory storing object"));
         assert!(!survives(Expect::Stored, "CLIENT_ERROR bad data chunk"));
         assert!(!survives(Expect::Number, "CLIENT_ERROR unauthenticated"));
+        assert!(!survives(Expect::Stored, "CLIENT_ERROR bad authentication token format"));
     }
 
     fn any_wire() -> impl Strategy<Value = Vec<u8>> {

@@ -76,6 +76,12 @@ async fn wrong_credentials_fail_at_once_and_say_why_but_not_what() {
 async fn without_credentials_every_command_is_told_so() {
     let users = Users::new("none");
     let server = users.server().await;
+    // What is asked first on a connection decides what it is told.
+    for value in ["v", "two words"] {
+        let cache = of(server.addr()).connect().await.unwrap();
+        let error = cache.set("a", value, MINUTE).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
+    }
     let cache = of(server.addr()).connect().await.unwrap();
     for _ in 0..5 {
         assert_eq!(cache.get("a").await.unwrap_err().kind(), ErrorKind::Auth);
