@@ -3,6 +3,7 @@
 mod builder;
 mod commands;
 mod fleet;
+mod inspect;
 mod multi;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::builder::ClientBuilder;
+pub use self::inspect::Metadump;
 pub use self::multi::{GetMany, KeysFailed};
 
 use crate::config::{LONGEST_WAIT, Settings};
@@ -39,7 +41,7 @@ use crate::topology::{Map, Snapshot, Topology, TopologyWatch};
 /// has taken may or may not be applied, and its reply is read and dropped.
 ///
 /// # Errors
-/// Every method keeps one deadline, the [request timeout](ClientBuilder::request_timeout), over waiting for room in the
+/// Every method but [`metadump`](Self::metadump) keeps one deadline, the [request timeout](ClientBuilder::request_timeout), over waiting for room in the
 /// queue, writing and waiting for the answer. What can go wrong is listed at [`ErrorKind`]. Invalid keys and times to
 /// live, and values over the limit, are refused before anything is sent.
 #[derive(Clone)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::credentials::Credentials;
+
 /// Longer waits are cut to this, so that no sum of times overflows: "for ever" is a fair thing to ask for.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -11,7 +13,7 @@ pub(crate) struct Settings {
     /// A command's deadline, over queueing, writing and waiting. Ten times what a cache on the same network needs when
     /// something is wrong with it, and little enough to fall back to the source of truth.
     pub(crate) request_timeout: Duration,
-    /// How long one address is given to accept. A SYN that is lost is repeated after a second: by then another address,
+    /// How long one address is given to accept, and the server to answer the credentials. A SYN that is lost is repeated after a second: by then another address,
     /// or another dial, has had its chance.
     pub(crate) connect_timeout: Duration,
     /// Connections to each node. With one batch under way per connection a second one only splits the batches:
@@ -26,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) backoff_min: Duration,
     /// And its limit: a pod that is back is noticed within this.
     pub(crate) backoff_max: Duration,
+    /// Shown on every new connection, before anything else is sent.
+    pub(crate) credentials: Option<Credentials>,
     /// Idle connections are probed this often, so that a machine that vanished is noticed before a request is lost.
     pub(crate) keepalive: Duration,
 }
@@ -47,6 +51,7 @@ impl Default for Settings {
             max_value: 1024 * 1024,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
+            credentials: None,
             keepalive: Duration::from_secs(30),
         }
     }
@@ -57,5 +62,10 @@ impl Settings {
     /// and never so short that a pause of the process looks like death.
     pub(crate) fn patience(&self) -> Duration {
         (self.request_timeout * 2).max(Duration::from_secs(1))
+    }
+
+    /// How long it may take for the next line of a long answer: it may have much to look through that it need not list.
+    pub(crate) fn stream_patience(&self) -> Duration {
+        self.patience().max(Duration::from_secs(10))
     }
 }

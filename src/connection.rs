@@ -8,15 +8,19 @@
 mod call;
 mod connect;
 mod driver;
+mod handshake;
 mod pipeline;
 mod queue;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use self::call::{Answer, Call, Lookup, Ticket};
 pub(crate) use self::connect::dial;
 pub(crate) use self::driver::{Driver, End};
+pub(crate) use self::handshake::authenticate;
 pub(crate) use self::queue::{Queue, Sweeper};
+pub(crate) use self::stream::Stream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;

@@ -49,7 +49,7 @@ pub enum ErrorKind {
     Server,
     /// The server asks for authentication, or refused it.
     Auth,
-    /// The server is too old for this operation. No command says so yet.
+    /// The server is too old for this operation.
     Unsupported,
     /// Pods could not be discovered. Connecting says [`NoNodes`](Self::NoNodes) instead, with discovery's error as the
     /// source.

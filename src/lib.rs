@@ -45,6 +45,7 @@
 //! | DNS fails, lies empty, or is gone | nothing: the last good set of nodes stays, connections too |
 //! | most pods vanish from DNS at once | nothing for at least 30 s, then as removals |
 //! | more requests than a node takes | callers wait for room until their deadline, then [`Overloaded`](ErrorKind::Overloaded) |
+//! | a server refuses the credentials, or asks for some | [`Auth`](ErrorKind::Auth) at once; it is dialled again after the backoff |
 //! | a server sends what the protocol does not allow | [`Protocol`](ErrorKind::Protocol) for what was under way on that connection, and a new connection |
 //!
 //! # Cancel safety
@@ -70,8 +71,10 @@
 mod client;
 mod config;
 mod connection;
+mod credentials;
 mod discovery;
 mod error;
+mod inspect;
 mod item;
 mod key;
 mod node;
@@ -82,7 +85,7 @@ mod topology;
 mod ttl;
 
 // The public interface is:
-pub use crate::client::{Client, ClientBuilder, GetMany, KeysFailed};
+pub use crate::client::{Client, ClientBuilder, GetMany, KeysFailed, Metadump};
 pub use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,
     Startup, StaticNodes,
@@ -90,6 +93,7 @@ pub use crate::discovery::{
 #[cfg(feature = "dns")]
 pub use crate::discovery::{SrvDiscovery, WeightPolicy};
 pub use crate::error::{Delivery, Error, ErrorKind};
+pub use crate::inspect::{MetadumpEntry, Stats, StatsKind};
 pub use crate::item::{Cas, CasOutcome, Item, SetOptions};
 pub use crate::key::{InvalidKey, Key};
 pub use crate::node::NodeState;

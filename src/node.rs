@@ -1,5 +1,7 @@
 //! One server: its queue, the few connections that drain it, and what is known of their health.
 
+mod dial;
+mod inspect;
 mod keeper;
 
 use std::net::{IpAddr, SocketAddr};

@@ -4,6 +4,7 @@
 //! the [`Expect`] that says which replies may answer it, and, if it has one, a new reply word in `decode`.
 
 mod decode;
+mod dump;
 mod encode;
 mod scan;
 
@@ -11,6 +12,8 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub(crate) use self::decode::Decoder;
+pub(crate) use self::dump::{DumpLine, METADUMP, RESET_STATS, StatLine, dump_line, stat_line, stats_line};
+pub(crate) use self::encode::credentials_line;
 pub(crate) use self::encode::{encode, encode_get_key, encode_get_start, encode_line_end};
 
 use crate::key::Key;
@@ -239,6 +242,10 @@ pub(crate) enum Body {
 pub(crate) struct Refusal(Box<str>);
 
 impl Refusal {
+    fn new(line: &[u8]) -> Self {
+        Self(decode::printable(line))
+    }
+
     /// The whole line, such as `SERVER_ERROR out of memory storing object`.
     pub(crate) fn line(&self) -> &str {
         &self.0
@@ -248,13 +255,17 @@ impl Refusal {
         &*self.0 == "SERVER_ERROR object too large for cache"
     }
 
-    /// The server wants a login. It takes a `set` for one, and then says what is wrong with it as such.
+    /// Whether the server asks for credentials. It takes the data block of any `set` for them, and may find fault with
+    /// those.
     pub(crate) fn is_unauthenticated(&self) -> bool {
-        self.0.strip_prefix("CLIENT_ERROR ").is_some_and(|what| {
-            ["unauthenticated", "authentication failure", "bad authentication token format"]
-                .iter()
-                .any(|words| what.starts_with(words))
-        })
+        ["CLIENT_ERROR unauthenticated", "CLIENT_ERROR authentication failure", "CLIENT_ERROR bad authentication token"]
+            .iter()
+            .any(|line| self.0.starts_with(line))
+    }
+
+    /// Whether it is what was sent that the server minds.
+    pub(crate) fn is_clients_fault(&self) -> bool {
+        self.0.starts_with("CLIENT_ERROR")
     }
 
     fn swallowed_the_body(&self) -> bool {
@@ -279,6 +290,8 @@ pub(crate) enum ProtocolError {
     MissingTerminator,
     #[error("a reply that nothing was asked for")]
     Unrequested,
+    #[error("an answer without an end")]
+    Endless,
 }
 
 /// What a server said unasked, as far as it can be shown: only a line that is plainly an error is.

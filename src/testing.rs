@@ -26,11 +26,12 @@
 //! Pods are embedded in this process unless [`ServiceBuilder::memcached`] makes them real. An embedded pod is enough to
 //! see where keys go and what a client does when things fail. It knows `get`, `gets`, `gat`, `gats`, `set`, `add`,
 //! `replace`, `append`, `prepend`, `cas`, `delete`, `touch`, `incr`, `decr`, `flush_all`, `verbosity` (which does
-//! nothing), `version` and `quit`, answers them as memcached 1.6.18 does to the byte, and answers `ERROR` to the rest.
-//! What it is not:
+//! nothing), `version` and `quit`, answers them as memcached 1.6.18 does to the byte, knows a few of the real server's
+//! `stats` (`pid`, `time`, `version`, `limit_maxbytes`, `bytes`, `curr_items`, `total_items`) and `stats reset`, and
+//! answers `ERROR` to the rest. What it is not:
 //!
-//! - There are no meta commands, no `cache_memlimit`, no `stats`, no authentication, no TLS, no UDP, and none of
-//!   memcached's options. Its version is `0.0.0-memring`, so that no client takes it for a real one's.
+//! - There are no meta commands, no `cache_memlimit`, no other `stats`, no list of items, no authentication, no TLS, no
+//!   UDP, and none of memcached's options. Its version is `0.0.0-memring`, so that no client takes it for a real one's.
 //! - It holds 64 MiB, counting keys, values and 128 bytes for each item, and evicts the item written longest ago,
 //!   where memcached evicts by use. Retrieval lines are limited to 1 MiB.
 //! - A retrieval that fails answers for itself only, and a connection is closed after its last reply, where memcached

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use memring::testing::{DnsFault, Service};
-use memring::{Client, DiscoveryOptions, DiscoveryState, SrvDiscovery};
+use memring::{Client, DiscoveryOptions, DiscoveryState, ErrorKind, SrvDiscovery};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Debug, Clone, Default)]
@@ -88,5 +89,20 @@ async fn events_are_told_once_and_without_keys() {
     service.scale(3).await.unwrap();
     eventually("it is followed", async || cache.topology().nodes.len() == 3).await;
     assert_eq!(log.lines_with("changed"), 2, "{}", log.text());
+
+    // And who shows credentials is logged, but not what is shown.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refusing = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.read(&mut [0; 1024]).await;
+            let _ = socket.write_all(b"CLIENT_ERROR no such user: secret-user secret-word\r\n").await;
+        }
+    });
+    let refused =
+        Client::builder().nodes([&refusing]).credentials("secret-user", "secret-word").connect().await.unwrap();
+    eventually("it is noticed", async || refused.get("a").await.is_err_and(|error| error.kind() == ErrorKind::Auth))
+        .await;
+    assert_eq!(log.lines_with("the credentials were refused"), 1, "{}", log.text());
     assert!(!log.text().contains("secret"), "{}", log.text());
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{Client, Inner};
 use crate::config::{LONGEST_WAIT, Settings};
+use crate::credentials::Credentials;
 #[cfg(feature = "dns")]
 use crate::discovery::SrvDiscovery;
 use crate::discovery::{Discovery, DiscoveryError, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
@@ -84,7 +85,24 @@ impl ClientBuilder {
         self
     }
 
-    /// How long each address of a node is given to accept a connection; 500 ms unless set.
+    /// What to show a server that asks for a user and a password: one started with an authentication file (`-Y`,
+    /// memcached 1.5.15 or later). Shown on every new connection, alone and before anything else; they cross the network
+    /// as they are, unencrypted.
+    ///
+    /// The user is not empty and holds no space; neither holds a line break; together they are 1,024 bytes long at most:
+    /// anything else is refused by [`connect`](Self::connect) with [`ErrorKind::Config`]. (Up to 1.6.18 at least, servers
+    /// take no password that is empty or holds a space.)
+    ///
+    /// While the server refuses them, commands for it fail at once with [`ErrorKind::Auth`], and it is dialled again
+    /// after the [backoff](Self::redial_backoff), for its file may change. A server that asks for no credentials is not
+    /// disturbed by them, except that it loses an item of the key `memring:auth`.
+    pub fn credentials(mut self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
+        self.settings.credentials = Some(Credentials::new(user.as_ref(), password.as_ref()));
+        self
+    }
+
+    /// How long each address of a node is given to accept a connection, and the server to accept the
+    /// [credentials](Self::credentials); 500 ms unless set.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
@@ -175,6 +193,9 @@ fn validate(settings: &Settings, discovery: &DiscoveryOptions) -> Result<(), Err
         (!settings.backoff_min.is_zero(), "the redial backoff is zero"),
         (settings.backoff_min <= settings.backoff_max, "the redial backoff's minimum is over its maximum"),
     ];
+    if let Some(problem) = settings.credentials.as_ref().and_then(Credentials::problem) {
+        return Err(config(problem));
+    }
     match rules.into_iter().find(|(holds, _)| !holds) {
         Some((_, broken)) => Err(config(broken)),
         None => Ok(()),

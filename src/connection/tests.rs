@@ -6,6 +6,7 @@ mod economy;
 mod mortal;
 mod peer;
 mod room;
+mod stream;
 mod touching;
 
 use std::sync::Arc;

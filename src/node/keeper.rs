@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::{Orders, Shared};
-use crate::connection::{Driver, End, Sweeper, dial};
+use crate::connection::{Driver, End, Sweeper};
 use crate::error::{Error, ErrorKind};
 
 pub(super) struct Keeper {
@@ -58,7 +58,7 @@ impl Keeper {
 
     /// A dial failed: says so, and waits before the next, unless there is a new address to try.
     async fn failed(&mut self, error: &Error) {
-        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
         if self.backoff.is_fresh() {
             warn!(target: "memring", node = %self.shared.id, cause, "node cannot be reached");
         } else {
@@ -148,12 +148,17 @@ impl Keeper {
             self.shared.addresses.confirm(&self.shared.id, peer.ip());
         }
         let drained = matches!(end, End::Drained);
+        let unauthenticated = matches!(&end, End::Lost(error) if error.kind() == ErrorKind::Auth);
         log_end(&self.shared, end);
         if drained || self.orders.borrow().retired {
             return;
         }
         self.shared.addresses.nudge();
-        if replied {
+        if unauthenticated {
+            // The next connection will be told the same. Nobody needs to wait for it to learn that.
+            let error = Error::not_sent(ErrorKind::Auth).on(&self.shared.id).saying("the server asks for credentials");
+            self.failed(&error).await;
+        } else if replied {
             self.backoff.reset();
         } else if since.elapsed() < self.shared.settings.patience() {
             // It took the connection and never said a word: the next one may fare no better.
@@ -189,24 +194,10 @@ impl Serving {
     }
 }
 
-/// Resolves and dials. Owns what it needs, so that it can go on beside a connection that still serves.
+/// Owns what it needs, so that it can go on beside a connection that still serves.
 fn dialing(shared: &Arc<Shared>) -> Dialing {
     let shared = Arc::clone(shared);
-    Box::pin(async move {
-        let unavailable = || Error::not_sent(ErrorKind::Unavailable).on(&shared.id);
-        let addresses = shared.addresses.lookup(&shared.id).await.map_err(|error| unavailable().because(error))?;
-        let settings = &shared.settings;
-        let dialed = dial(&addresses, settings.connect_timeout, settings.keepalive).await;
-        let connected = dialed.and_then(|socket| {
-            let peer = socket.peer_addr()?;
-            Ok((socket, peer))
-        });
-        connected.map_err(|error| {
-            // Perhaps the pod is elsewhere by now.
-            shared.addresses.nudge();
-            unavailable().because(error)
-        })
-    })
+    Box::pin(async move { shared.dial().await })
 }
 
 fn dialing_after(delay: Duration, shared: &Arc<Shared>) -> Dialing {

@@ -187,11 +187,11 @@ fn simple_reply(line: &[u8], expect: Expect) -> Result<Reply, ProtocolError> {
 
 pub(super) fn error_line(line: &[u8]) -> Option<Refusal> {
     let starts = |word: &[u8]| line.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest[0] == b' ');
-    (starts(b"ERROR") || starts(b"CLIENT_ERROR") || starts(b"SERVER_ERROR")).then(|| Refusal(printable(line)))
+    (starts(b"ERROR") || starts(b"CLIENT_ERROR") || starts(b"SERVER_ERROR")).then(|| Refusal::new(line))
 }
 
 /// A server's own words, made safe for a log and no longer than a line of one.
-fn printable(text: &[u8]) -> Box<str> {
+pub(super) fn printable(text: &[u8]) -> Box<str> {
     text.iter().take(160).map(|&byte| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '?' }).collect()
 }
 

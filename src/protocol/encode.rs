@@ -97,6 +97,12 @@ fn encode_setting(command: &[u8], number: u32, out: &mut BytesMut) {
     out.extend_from_slice(CRLF);
 }
 
+/// Credentials, in the form that is harmless to a server that asks for none: an item of a key nobody else uses, expired
+/// from the start, so that it cannot be read.
+pub(crate) fn credentials_line(token: &str) -> String {
+    format!("set memring:auth 0 -1 {}\r\n{token}\r\n", token.len())
+}
+
 fn encode_number(number: impl itoa::Integer, out: &mut BytesMut) {
     out.extend_from_slice(b" ");
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());

@@ -10,28 +10,11 @@ use memring::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{DEADLINE, NO_HURRY, builder, by, eventually, follow, is_miss, key_on, memcached, quick, service};
+use crate::support::{
+    DEADLINE, NO_HURRY, accept, builder, by, eventually, follow, is_miss, key_on, memcached, peer, quick, service,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// A server that takes connections and hands each to `serve`.
-async fn peer<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    accept(listener, serve);
-    addr
-}
-
-fn accept<F: Future<Output = ()> + Send + 'static>(
-    listener: TcpListener,
-    serve: impl Fn(TcpStream) -> F + Send + 'static,
-) {
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            tokio::spawn(serve(socket));
-        }
-    });
-}
 
 /// Reads what it is sent and never says a word.
 async fn mute(mut socket: TcpStream) {

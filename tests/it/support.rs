@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use memring::testing::{Memcached, Service};
 use memring::{Client, ClientBuilder, DiscoveryOptions, Error, Item, SrvDiscovery};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Long enough for a loaded machine, short enough to notice a hang.
 pub(crate) const SOON: Duration = Duration::from_secs(90);
@@ -74,6 +74,27 @@ pub(crate) async fn stat(server: SocketAddr, name: &str) -> u64 {
     }
     let line = format!("STAT {name} ");
     text.lines().find_map(|found| found.strip_prefix(&line)).unwrap().parse().unwrap()
+}
+
+/// A server that takes connections and hands each to `serve`.
+pub(crate) async fn peer<F: Future<Output = ()> + Send + 'static>(
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    accept(listener, serve);
+    addr
+}
+
+pub(crate) fn accept<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
+) {
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(serve(socket));
+        }
+    });
 }
 
 /// Waits until something holds.

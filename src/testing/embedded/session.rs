@@ -177,6 +177,15 @@ impl Session {
                 reply(out, false, VERSION);
                 return true;
             }
+            (b"stats", 0) => {
+                stats(store, now, out);
+                return true;
+            }
+            (b"stats", 1) if arguments[0] == b"reset" => {
+                store.reset_stats();
+                reply(out, false, "RESET");
+                return true;
+            }
             (b"quit", _) => return false,
             _ if is_http(&name, &arguments) => return false,
             _ => {
@@ -246,6 +255,20 @@ impl Session {
         self.state = State::Body(Storage { mode, key: rest.slice_ref(key), flags, exptime, len, noreply });
         None
     }
+}
+
+/// Few of the real server's, in its order; those that are there mean the same.
+fn stats(store: &Store, now: u64, out: &mut Vec<u8>) {
+    let version = VERSION.trim_start_matches("VERSION ");
+    for line in
+        [format!("STAT pid {}", std::process::id()), format!("STAT time {now}"), format!("STAT version {version}")]
+    {
+        reply(out, false, &line);
+    }
+    for (name, value) in store.stats() {
+        reply(out, false, &format!("STAT {name} {value}"));
+    }
+    reply(out, false, "END");
 }
 
 fn touch(arguments: &[&[u8]], store: &mut Store, now: u64) -> &'static str {
@@ -367,6 +390,20 @@ mod tests {
         for step in [1, 2, 7, 4096] {
             assert_eq!(talk(input, step), (expected.to_owned(), Next::Read), "in pieces of {step}");
         }
+    }
+
+    #[test]
+    fn there_are_a_few_statistics() {
+        let input = b"set a 0 0 1\r\nx\r\nset a 0 0 1\r\ny\r\nstats\r\nstats reset\r\nstats\r\nstats items\r\n";
+        let (said, _) = talk(input, 4096);
+        let stats = |total| {
+            let pid = std::process::id();
+            format!(
+                "STAT pid {pid}\r\nSTAT time 1800000000\r\nSTAT version 0.0.0-memring\r\nSTAT limit_maxbytes 67108864\r\n\
+                 STAT bytes 130\r\nSTAT curr_items 1\r\nSTAT total_items {total}\r\nEND\r\n"
+            )
+        };
+        assert_eq!(said, format!("STORED\r\nSTORED\r\n{}RESET\r\n{}ERROR\r\n", stats(2), stats(0)));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub(super) struct Store {
     bytes: usize,
     capacity: usize,
     last_cas: u64,
+    /// How many were ever stored, since that was last forgotten.
+    stored: u64,
     /// The second a delayed flush takes effect: what was written up to it is gone once it has come.
     flush: Option<u64>,
 }
@@ -81,7 +83,7 @@ pub(super) struct Store {
 impl Store {
     /// A store that evicts its oldest items when keys, values and 128 bytes for each item come to more than `capacity`.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { items: HashMap::new(), by_age: BTreeMap::new(), bytes: 0, capacity, last_cas: 0, flush: None }
+        Self { items: HashMap::new(), by_age: BTreeMap::new(), bytes: 0, capacity, last_cas: 0, stored: 0, flush: None }
     }
 
     /// Whether an item is too large for the real server at its defaults.
@@ -130,6 +132,7 @@ impl Store {
             (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => return Stored::No,
         };
         self.remove(key);
+        self.stored += 1;
         let cas = self.next_cas();
         let key: Arc<[u8]> = key.into();
         self.bytes += key.len() + new.value.len() + OVERHEAD;
@@ -176,8 +179,24 @@ impl Store {
             // The real server counts whole seconds, and the one under way is the first of them.
             self.flush = expiry(delay, now).map(|at| at.saturating_sub(1));
         } else {
-            *self = Self { last_cas: self.last_cas, ..Self::new(self.capacity) };
+            *self = Self { last_cas: self.last_cas, stored: self.stored, ..Self::new(self.capacity) };
         }
+    }
+
+    /// What there is to tell, by the real server's names.
+    pub(super) fn stats(&self) -> [(&'static str, u64); 4] {
+        let as_number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        [
+            ("limit_maxbytes", as_number(self.capacity)),
+            ("bytes", as_number(self.bytes)),
+            ("curr_items", as_number(self.items.len())),
+            ("total_items", self.stored),
+        ]
+    }
+
+    /// Counts from zero again what is counted.
+    pub(super) fn reset_stats(&mut self) {
+        self.stored = 0;
     }
 
     /// Forgets one item. A set that is refused as too large does so.
