@@ -160,7 +160,7 @@ impl ClientBuilder {
         let timeout = settings.request_timeout;
         let inner =
             Inner { snapshot, published, discovery: follow.addresses.monitor(), settings, tasks: Mutex::new(tasks) };
-        Ok(Client { inner: Arc::new(inner), timeout })
+        Ok(Client { inner: Arc::new(inner), timeout, prefix: None })
     }
 }
 

@@ -4,5 +4,6 @@
 mod commands;
 mod faults;
 mod following;
+mod keys;
 mod many;
 mod support;
