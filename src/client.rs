@@ -22,6 +22,8 @@ use crate::config::{LONGEST_WAIT, Settings};
 use crate::connection::{Answer, Call};
 use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::{Delivery, Error, ErrorKind};
+#[cfg(feature = "long-keys")]
+use crate::key::InvalidKey;
 use crate::key::{Key, nested_prefix};
 use crate::node::Node;
 use crate::node_id::NodeId;
@@ -91,7 +93,7 @@ impl Client {
     ///
     /// A view, as cheap as a clone. On the wire, at the server and on the ring a key is the prefix followed by the caller's
     /// bytes, with nothing in between: say `"orders:"` for a separator. The whole is limited to 250 bytes, and
-    /// the whole is what places it. Answers carry the caller's own keys. A namespace of a namespace appends its
+    /// the whole is what places it on a node. Answers carry the caller's own keys. A namespace of a namespace appends its
     /// prefix. Commands for whole nodes, such as [`flush_all`](Self::flush_all), know no namespaces: they act
     /// on everybody's items.
     ///
@@ -168,11 +170,19 @@ impl Client {
 
     /// The only place where a caller's bytes become a key.
     fn key(&self, key: impl AsRef<[u8]>) -> Result<Key, Error> {
-        let key = match &self.prefix {
+        let key = key.as_ref();
+        let made = match &self.prefix {
             None => Key::new(key),
-            Some(prefix) => Key::in_namespace(prefix, key.as_ref()),
+            Some(prefix) => Key::in_namespace(prefix, key),
         };
-        Ok(key?)
+        #[cfg(feature = "long-keys")]
+        let made = match made {
+            Err(too_long @ InvalidKey::TooLong { .. }) => {
+                self.inner.settings.long_keys.shorten(self.prefix.as_deref(), key, too_long)
+            }
+            made => made,
+        };
+        Ok(made?)
     }
 
     async fn reply_to(&self, request: Request) -> Result<Reply, Error> {

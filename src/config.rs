@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "long-keys")]
+use crate::key::LongKeys;
+
 /// Longer waits are cut to this, so that no sum of times overflows: "for ever" is a fair thing to ask for.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -22,6 +25,10 @@ pub(crate) struct Settings {
     pub(crate) queue: QueueLimits,
     /// The largest value sent or accepted. memcached's own default (`-I 1m`).
     pub(crate) max_value: usize,
+    /// What a key over 250 bytes becomes. Refused by default: a digest costs time, and it is better to hear of a key that is
+    /// too long by mistake.
+    #[cfg(feature = "long-keys")]
+    pub(crate) long_keys: LongKeys,
     /// The delay before a second dial; doubled each time, with jitter.
     pub(crate) backoff_min: Duration,
     /// And its limit: a pod that is back is noticed within this.
@@ -45,6 +52,8 @@ impl Default for Settings {
             connections: 1,
             queue: QueueLimits { calls: 4096, bytes: 8 * 1024 * 1024 },
             max_value: 1024 * 1024,
+            #[cfg(feature = "long-keys")]
+            long_keys: LongKeys::Refuse,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
             keepalive: Duration::from_secs(30),

@@ -1,9 +1,15 @@
 //! Keys: checked once, at the door, so that nothing below can be made to write a command it did not mean to.
 
+#[cfg(feature = "long-keys")]
+mod long;
+
 use std::borrow::Borrow;
 use std::fmt;
 
 use thiserror::Error;
+
+#[cfg(feature = "long-keys")]
+pub use self::long::LongKeys;
 
 /// Keys up to this length are held without an allocation.
 const INLINE_LEN: usize = 62;
@@ -14,7 +20,7 @@ const MAX_PREFIX_LEN: usize = 200;
 /// A memcached key: 1 to 250 bytes, none of them a space or a control byte.
 ///
 /// Every method of [`Client`](crate::Client) that takes a key checks it by the same rule before anything is sent. Bytes
-/// from 0x80 up are allowed: UTF-8 keys work on every server.
+/// from 0x80 up are allowed: UTF-8 keys work on every server. Longer keys can be had with the feature `long-keys`.
 ///
 /// ```
 /// use memring::{InvalidKey, Key};

@@ -58,6 +58,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `dns` | yes | `SrvDiscovery` and `ClientBuilder::service`, on hickory-resolver |
+//! | `long-keys` | no | `LongKeys` and `ClientBuilder::long_keys`: keys over 250 bytes, shortened by a digest |
 //! | `testing` | no | the `testing` module: in-process pods and DNS to test an application against |
 //!
 //! # Logging
@@ -91,6 +92,8 @@ pub use crate::discovery::{
 pub use crate::discovery::{SrvDiscovery, WeightPolicy};
 pub use crate::error::{Delivery, Error, ErrorKind};
 pub use crate::item::{Cas, Item, SetOptions};
+#[cfg(feature = "long-keys")]
+pub use crate::key::LongKeys;
 pub use crate::key::{InvalidKey, Key};
 pub use crate::node::NodeState;
 pub use crate::node_id::{DEFAULT_PORT, InvalidNodeId, NodeId};

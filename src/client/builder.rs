@@ -15,6 +15,8 @@ use crate::config::{LONGEST_WAIT, Settings};
 use crate::discovery::SrvDiscovery;
 use crate::discovery::{Discovery, DiscoveryError, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "long-keys")]
+use crate::key::LongKeys;
 use crate::protocol::LARGEST_ITEM;
 use crate::topology::{Snapshot, Worker};
 
@@ -109,6 +111,13 @@ impl ClientBuilder {
     /// stored value is not given, but `TooLarge`.
     pub fn max_value_size(mut self, bytes: usize) -> Self {
         self.settings.max_value = bytes;
+        self
+    }
+
+    /// What becomes of keys over 250 bytes, a namespace's prefix included; they are refused unless set.
+    #[cfg(feature = "long-keys")]
+    pub fn long_keys(mut self, long_keys: LongKeys) -> Self {
+        self.settings.long_keys = long_keys;
         self
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use memring::{Client, ErrorKind};
+use memring::{Client, ErrorKind, LongKeys};
 
-use crate::support::{DEADLINE, NO_HURRY, by, follow, memcached, quick, service};
+use crate::support::{DEADLINE, NO_HURRY, builder, by, follow, memcached, quick, service};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -64,4 +64,45 @@ async fn the_whole_key_is_placed_and_the_whole_key_is_limited() {
         assert_eq!(cache.namespace(bad).unwrap_err().kind(), ErrorKind::InvalidKey, "{bad:?}");
     }
     assert_eq!(space.namespace("k".repeat(194)).unwrap_err().kind(), ErrorKind::InvalidKey);
+}
+
+#[tokio::test]
+async fn long_keys_go_by_their_digests() {
+    let service = service(3).await;
+    for how in [LongKeys::Sha256, LongKeys::Dalli] {
+        let cache = builder(&service, quick()).request_timeout(NO_HURRY).long_keys(how).connect().await.unwrap();
+        let space = cache.namespace("tenant:").unwrap();
+        let beginning = "k".repeat(300);
+        let keys: Vec<String> = (0..50).map(|n| format!("{beginning}{n}")).collect();
+        for key in &keys {
+            cache.set(key, format!("outside {key}"), MINUTE).await.unwrap();
+            space.set(key, format!("inside {key}"), MINUTE).await.unwrap();
+        }
+        for (view, place) in [(&cache, "outside"), (&space, "inside")] {
+            let found = view.get_many(&keys).await;
+            assert_eq!(found.hits.len(), 50);
+            assert!(found.hits.iter().all(|(key, item)| item.value == format!("{place} {key}")));
+        }
+        let error = cache.get(format!("{beginning}\r\nflush_all\r\n")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidKey);
+        assert_eq!(cache.flush_all().await.len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_long_key_is_the_short_key_that_stands_for_it() {
+    let service = service(3).await;
+    let cache =
+        builder(&service, quick()).request_timeout(NO_HURRY).long_keys(LongKeys::Sha256).connect().await.unwrap();
+    let long = "k".repeat(251);
+    let short = format!("{}:sha256:3b8059c637939a483bdc7beef09f11b566581be6d14e25083b3041b77717de02", "k".repeat(178));
+    cache.set(&long, "v", MINUTE).await.unwrap();
+    assert_eq!(cache.node_for(&long).unwrap(), cache.node_for(&short).unwrap());
+    assert_eq!(cache.get(&short).await.unwrap().unwrap().value, "v");
+    let found = cache.get_many([&short, &long]).await;
+    assert_eq!(
+        found.hits.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
+        [&short, &long],
+        "one key on the wire, twice"
+    );
 }
