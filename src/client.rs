@@ -4,6 +4,7 @@ mod builder;
 mod commands;
 mod fleet;
 mod multi;
+mod store;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::builder::ClientBuilder;
-pub use self::multi::{GetMany, KeysFailed};
+pub use self::multi::{GetMany, KeysFailed, WriteMany};
 
 use crate::config::{LONGEST_WAIT, Settings};
-use crate::connection::{Answer, Call};
+use crate::connection::{Answer, Call, Ticket};
 use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::{Delivery, Error, ErrorKind};
 #[cfg(feature = "long-keys")]
@@ -195,14 +196,19 @@ impl Client {
     /// The only way down for a command with one key.
     async fn dispatch(&self, request: Request) -> Result<Answer, Error> {
         let call = Arc::new(Call::new(request, self.deadline()));
-        let ticket = loop {
+        Ok(self.enter(&call).await?.await)
+    }
+
+    /// Puts a call in the queue of the node that owns its key.
+    async fn enter(&self, call: &Arc<Call>) -> Result<Ticket, Error> {
+        loop {
             let node = {
                 let snapshot = self.inner.snapshot.load();
                 let key = call.request().key().map_or(&[][..], Key::as_bytes);
                 Arc::clone(snapshot.route(key)?)
             };
-            match node.call(&call).await {
-                Ok(ticket) => break ticket,
+            match node.call(call).await {
+                Ok(ticket) => return Ok(ticket),
                 // The node left between the look at the snapshot and the call. Nothing was sent; the next snapshot
                 // does not have it.
                 Err(_) if node.has_left() && self.is_superseded(&node) => {}
@@ -212,8 +218,7 @@ impl Client {
                     return Err(error);
                 }
             }
-        };
-        Ok(ticket.await)
+        }
     }
 
     fn is_superseded(&self, node: &Arc<Node>) -> bool {

@@ -25,6 +25,9 @@ pub(crate) struct Settings {
     pub(crate) queue: QueueLimits,
     /// The largest value sent or accepted. memcached's own default (`-I 1m`).
     pub(crate) max_value: usize,
+    /// Whether a set that is refused for its size deletes the old value. Off by default: a refused command that writes is
+    /// a surprise.
+    pub(crate) delete_when_too_large: bool,
     /// What a key over 250 bytes becomes. Refused by default: a digest costs time, and it is better to hear of a key that is
     /// too long by mistake.
     #[cfg(feature = "long-keys")]
@@ -52,6 +55,7 @@ impl Default for Settings {
             connections: 1,
             queue: QueueLimits { calls: 4096, bytes: 8 * 1024 * 1024 },
             max_value: 1024 * 1024,
+            delete_when_too_large: false,
             #[cfg(feature = "long-keys")]
             long_keys: LongKeys::Refuse,
             backoff_min: Duration::from_millis(50),

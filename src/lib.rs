@@ -83,7 +83,7 @@ mod topology;
 mod ttl;
 
 // The public interface is:
-pub use crate::client::{Client, ClientBuilder, GetMany, KeysFailed};
+pub use crate::client::{Client, ClientBuilder, GetMany, KeysFailed, WriteMany};
 pub use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,
     Startup, StaticNodes,

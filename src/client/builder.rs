@@ -100,7 +100,8 @@ impl ClientBuilder {
     }
 
     /// How much may wait at each node before callers wait for room: requests (4,096 unless set; a `get_many` counts once
-    /// for every 100 keys) and bytes (8 MiB unless set).
+    /// for every 100 keys, a `set_many` for every key, and either for 256 at a time at the most) and bytes (8 MiB unless
+    /// set).
     pub fn queue_limits(mut self, requests: usize, bytes: usize) -> Self {
         self.settings.queue.calls = requests;
         self.settings.queue.bytes = bytes;
@@ -111,6 +112,19 @@ impl ClientBuilder {
     /// stored value is not given, but `TooLarge`.
     pub fn max_value_size(mut self, bytes: usize) -> Self {
         self.settings.max_value = bytes;
+        self
+    }
+
+    /// Whether a `set` of a value over [`max_value_size`](Self::max_value_size) deletes the old value, as it is gone when
+    /// the server itself refuses a set for its size; not unless set. For caches in which an old value is worse than none.
+    ///
+    /// The set, alone or in a `set_many`, sends a `delete` and fails with [`ErrorKind::TooLarge`] all the same; its
+    /// [`delivery`](Error::delivery) is then the delete's: [`Answered`](crate::Delivery::Answered) and without a
+    /// [`source`](std::error::Error::source) if the old value is gone. If the delete failed, its error is the source, and
+    /// the old value may still be there. `add` and `replace` that are refused delete nothing: whether they would have
+    /// stored anything is not known.
+    pub fn delete_when_too_large(mut self, delete: bool) -> Self {
+        self.settings.delete_when_too_large = delete;
         self
     }
 

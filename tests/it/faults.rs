@@ -15,7 +15,9 @@ use crate::support::{DEADLINE, NO_HURRY, builder, by, eventually, follow, is_mis
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A server that takes connections and hands each to `serve`.
-async fn peer<F: Future<Output = ()> + Send + 'static>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr {
+pub(crate) async fn peer<F: Future<Output = ()> + Send + 'static>(
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     accept(listener, serve);
@@ -34,7 +36,7 @@ fn accept<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// Reads what it is sent and never says a word.
-async fn mute(mut socket: TcpStream) {
+pub(crate) async fn mute(mut socket: TcpStream) {
     let mut sink = vec![0; 4096];
     while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {}
 }
@@ -192,7 +194,7 @@ async fn a_node_is_followed_though_its_old_address_still_answers() {
 
 /// Lists whatever it is told to.
 #[derive(Debug)]
-struct Told(Arc<Mutex<Vec<NodeId>>>);
+pub(crate) struct Told(pub(crate) Arc<Mutex<Vec<NodeId>>>);
 
 impl Discovery for Told {
     async fn discover(&self) -> Result<Membership, DiscoveryError> {
