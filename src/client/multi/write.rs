@@ -20,8 +20,7 @@ use crate::node::Node;
 use crate::protocol::{Reply, Request};
 use crate::ttl::{InvalidTtl, Ttl};
 
-/// How many writes of one batch a node has at a time: enough to fill a connection's batches, and a small part of the
-/// node's queue.
+/// How many writes of one batch a node has at a time: a small part of its queue, and measured to be as fast as all at once.
 const WINDOW: usize = 256;
 
 /// What came of writing many keys. Each list is in the caller's order; a key given twice is told of twice.
@@ -51,7 +50,8 @@ impl Client {
     /// Never fails as a whole: an invalid key, or a value over the limit, fails alone and unsent, and what a node
     /// refuses or cannot answer is in [`WriteMany::errors`]. Any number of items may be given; some hundreds at a
     /// time go to each node, so that other callers get their turn, and the one deadline is for all of them. Of a key
-    /// given twice, both are sent, the second after the first was answered: the last wins.
+    /// given twice, both are sent, the second after the first was answered: the last wins, unless the first failed with
+    /// [`Delivery::Unknown`](crate::Delivery::Unknown) and the server comes to it late.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {
