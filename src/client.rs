@@ -5,6 +5,7 @@ mod commands;
 mod fleet;
 mod inspect;
 mod multi;
+mod store;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +19,15 @@ use tokio::time::Instant;
 
 pub use self::builder::ClientBuilder;
 pub use self::inspect::Metadump;
-pub use self::multi::{GetMany, KeysFailed};
+pub use self::multi::{GetMany, KeysFailed, WriteMany};
 
 use crate::config::{LONGEST_WAIT, Settings};
-use crate::connection::{Answer, Call};
+use crate::connection::{Answer, Call, Ticket};
 use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::{Delivery, Error, ErrorKind};
-use crate::key::Key;
+#[cfg(feature = "long-keys")]
+use crate::key::InvalidKey;
+use crate::key::{Key, nested_prefix};
 use crate::node::Node;
 use crate::node_id::NodeId;
 use crate::protocol::{Reply, Request};
@@ -48,6 +51,8 @@ use crate::topology::{Map, Snapshot, Topology, TopologyWatch};
 pub struct Client {
     inner: Arc<Inner>,
     timeout: Duration,
+    /// Put in front of every key.
+    prefix: Option<Arc<[u8]>>,
 }
 
 struct Inner {
@@ -84,7 +89,39 @@ impl Client {
     /// what the client was [built with](ClientBuilder::request_timeout).
     #[must_use]
     pub fn with_request_timeout(&self, timeout: Duration) -> Self {
-        Self { inner: Arc::clone(&self.inner), timeout: timeout.min(LONGEST_WAIT) }
+        Self { timeout: timeout.min(LONGEST_WAIT), ..self.clone() }
+    }
+
+    /// The same client with a prefix in front of every key: for applications, tenants or formats that share nodes.
+    ///
+    /// A view, as cheap as a clone. On the wire, at the server and on the ring a key is the prefix followed by the caller's
+    /// bytes, with nothing in between: say `"orders:"` for a separator. The whole is limited to 250 bytes, and
+    /// the whole is what places it on a node. Answers carry the caller's own keys. A namespace of a namespace appends its
+    /// prefix. Commands for whole nodes, such as [`flush_all`](Self::flush_all), know no namespaces: they act
+    /// on everybody's items.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), memring::Error> {
+    /// let cache = memring::Client::builder().nodes(["127.0.0.1:1", "127.0.0.1:2"]).connect().await?;
+    /// let orders = cache.namespace("shop:")?.namespace("orders:")?;
+    /// assert_eq!(orders.node_for("42")?, cache.node_for("shop:orders:42")?);
+    /// assert!(cache.namespace("two words").is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// There is no emptying a namespace at a stroke. Prefixes with a version in them would have to be looked up before
+    /// every get, which doubles its cost, or be remembered for a while, in which it answers what was thrown away.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] if the prefix is empty, holds what no key may, or is longer than 200 bytes, those it is
+    /// nested in included.
+    pub fn namespace(&self, prefix: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let outer = self.prefix.as_deref().unwrap_or_default();
+        let prefix = nested_prefix(outer, prefix.as_ref())
+            .map_err(|reason| Error::from(reason).saying("the prefix of a namespace"))?;
+        Ok(Self { prefix: Some(prefix.into()), ..self.clone() })
     }
 
     /// The nodes as the client knows them now.
@@ -136,7 +173,19 @@ impl Client {
 
     /// The only place where a caller's bytes become a key.
     fn key(&self, key: impl AsRef<[u8]>) -> Result<Key, Error> {
-        Ok(Key::new(key)?)
+        let key = key.as_ref();
+        let made = match &self.prefix {
+            None => Key::new(key),
+            Some(prefix) => Key::in_namespace(prefix, key),
+        };
+        #[cfg(feature = "long-keys")]
+        let made = match made {
+            Err(too_long @ InvalidKey::TooLong { .. }) => {
+                self.inner.settings.long_keys.shorten(self.prefix.as_deref(), key, too_long)
+            }
+            made => made,
+        };
+        Ok(made?)
     }
 
     async fn reply_to(&self, request: Request) -> Result<Reply, Error> {
@@ -149,14 +198,19 @@ impl Client {
     /// The only way down for a command with one key.
     async fn dispatch(&self, request: Request) -> Result<Answer, Error> {
         let call = Arc::new(Call::new(request, self.deadline()));
-        let ticket = loop {
+        Ok(self.enter(&call).await?.await)
+    }
+
+    /// Puts a call in the queue of the node that owns its key.
+    async fn enter(&self, call: &Arc<Call>) -> Result<Ticket, Error> {
+        loop {
             let node = {
                 let snapshot = self.inner.snapshot.load();
                 let key = call.request().key().map_or(&[][..], Key::as_bytes);
                 Arc::clone(snapshot.route(key)?)
             };
-            match node.call(&call).await {
-                Ok(ticket) => break ticket,
+            match node.call(call).await {
+                Ok(ticket) => return Ok(ticket),
                 // The node left between the look at the snapshot and the call. Nothing was sent; the next snapshot
                 // does not have it.
                 Err(_) if node.has_left() && self.is_superseded(&node) => {}
@@ -166,8 +220,7 @@ impl Client {
                     return Err(error);
                 }
             }
-        };
-        Ok(ticket.await)
+        }
     }
 
     fn is_superseded(&self, node: &Arc<Node>) -> bool {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::credentials::Credentials;
+#[cfg(feature = "long-keys")]
+use crate::key::LongKeys;
 
 /// Longer waits are cut to this, so that no sum of times overflows: "for ever" is a fair thing to ask for.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -24,6 +26,13 @@ pub(crate) struct Settings {
     pub(crate) queue: QueueLimits,
     /// The largest value sent or accepted. memcached's own default (`-I 1m`).
     pub(crate) max_value: usize,
+    /// Whether a set that is refused for its size deletes the old value. Off by default: a refused command that writes is
+    /// a surprise.
+    pub(crate) delete_when_too_large: bool,
+    /// What a key over 250 bytes becomes. Refused by default: a digest costs time, and it is better to hear of a key that is
+    /// too long by mistake.
+    #[cfg(feature = "long-keys")]
+    pub(crate) long_keys: LongKeys,
     /// The delay before a second dial; doubled each time, with jitter.
     pub(crate) backoff_min: Duration,
     /// And its limit: a pod that is back is noticed within this.
@@ -49,6 +58,9 @@ impl Default for Settings {
             connections: 1,
             queue: QueueLimits { calls: 4096, bytes: 8 * 1024 * 1024 },
             max_value: 1024 * 1024,
+            delete_when_too_large: false,
+            #[cfg(feature = "long-keys")]
+            long_keys: LongKeys::Refuse,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
             credentials: None,

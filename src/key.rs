@@ -1,17 +1,26 @@
 //! Keys: checked once, at the door, so that nothing below can be made to write a command it did not mean to.
 
+#[cfg(feature = "long-keys")]
+mod long;
+
 use std::borrow::Borrow;
 use std::fmt;
 
 use thiserror::Error;
 
+#[cfg(feature = "long-keys")]
+pub use self::long::LongKeys;
+
 /// Keys up to this length are held without an allocation.
 const INLINE_LEN: usize = 62;
+
+/// The longest prefix of a namespace. What is left of [`Key::MAX_LEN`] is the caller's.
+const MAX_PREFIX_LEN: usize = 200;
 
 /// A memcached key: 1 to 250 bytes, none of them a space or a control byte.
 ///
 /// Every method of [`Client`](crate::Client) that takes a key checks it by the same rule before anything is sent. Bytes
-/// from 0x80 up are allowed: UTF-8 keys work on every server.
+/// from 0x80 up are allowed: UTF-8 keys work on every server. Longer keys can be had with the feature `long-keys`.
 ///
 /// ```
 /// use memring::{InvalidKey, Key};
@@ -47,9 +56,7 @@ impl Key {
         if key.len() > Self::MAX_LEN {
             return Err(InvalidKey::TooLong { len: key.len() });
         }
-        if let Some(at) = key.iter().position(|&byte| byte <= b' ' || byte == 0x7f) {
-            return Err(InvalidKey::Byte { value: key[at], at });
-        }
+        check_bytes(key)?;
         let repr = match u8::try_from(key.len()) {
             Ok(len) if key.len() <= INLINE_LEN => {
                 let mut bytes = [0; INLINE_LEN];
@@ -61,6 +68,28 @@ impl Key {
         Ok(Self(repr))
     }
 
+    /// The key of a namespace, whose prefix has been checked. Put together where it will stay.
+    pub(crate) fn in_namespace(prefix: &[u8], key: &[u8]) -> Result<Self, InvalidKey> {
+        if key.is_empty() {
+            return Err(InvalidKey::Empty);
+        }
+        let whole = prefix.len() + key.len();
+        if whole > Self::MAX_LEN {
+            return Err(InvalidKey::TooLong { len: whole });
+        }
+        check_bytes(key)?;
+        let repr = match u8::try_from(whole) {
+            Ok(len) if whole <= INLINE_LEN => {
+                let mut bytes = [0; INLINE_LEN];
+                bytes[..prefix.len()].copy_from_slice(prefix);
+                bytes[prefix.len()..whole].copy_from_slice(key);
+                Repr::Inline { len, bytes }
+            }
+            _ => Repr::Heap([prefix, key].concat().into_boxed_slice()),
+        };
+        Ok(Self(repr))
+    }
+
     /// The key's bytes, as they go over the wire.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -68,6 +97,26 @@ impl Key {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
             Repr::Heap(bytes) => bytes,
         }
+    }
+}
+
+/// A namespace's prefix: that of the one it lies in, and its own.
+pub(crate) fn nested_prefix(outer: &[u8], inner: &[u8]) -> Result<Vec<u8>, InvalidKey> {
+    if inner.is_empty() {
+        return Err(InvalidKey::Empty);
+    }
+    check_bytes(inner)?;
+    let len = outer.len() + inner.len();
+    if len > MAX_PREFIX_LEN {
+        return Err(InvalidKey::PrefixTooLong { len });
+    }
+    Ok([outer, inner].concat())
+}
+
+fn check_bytes(key: &[u8]) -> Result<(), InvalidKey> {
+    match key.iter().position(|&byte| byte <= b' ' || byte == 0x7f) {
+        Some(at) => Err(InvalidKey::Byte { value: key[at], at }),
+        None => Ok(()),
     }
 }
 
@@ -112,11 +161,18 @@ pub enum InvalidKey {
     /// The key has no bytes. The server would read the next line as a command.
     #[error("the key is empty")]
     Empty,
-    /// The key is longer than [`Key::MAX_LEN`].
+    /// The key, its namespace's prefix included, is longer than [`Key::MAX_LEN`].
     #[error("the key is {len} bytes long, {max} are allowed", max = Key::MAX_LEN)]
     #[non_exhaustive]
     TooLong {
         /// The key's length in bytes.
+        len: usize,
+    },
+    /// A namespace's prefix is so long that little would be left for keys.
+    #[error("the namespace's prefix is {len} bytes long, {MAX_PREFIX_LEN} are allowed")]
+    #[non_exhaustive]
+    PrefixTooLong {
+        /// Its length in bytes, with the prefixes it is nested in.
         len: usize,
     },
     /// The key holds a space or a control byte, which would end it early on the wire.
@@ -125,7 +181,7 @@ pub enum InvalidKey {
     Byte {
         /// The offending byte.
         value: u8,
-        /// Its offset in the key.
+        /// Its offset in the key, or in the prefix, as it was given.
         at: usize,
     },
 }
@@ -156,6 +212,30 @@ mod tests {
         for value in (b'!'..=b'~').chain(0x80..=0xff) {
             assert!(Key::new([value]).is_ok(), "{value:#x}");
         }
+    }
+
+    #[test]
+    fn a_namespaces_key_is_its_prefix_and_the_callers() {
+        for whole in [2, INLINE_LEN, INLINE_LEN + 1, 250] {
+            let text = "k".repeat(whole);
+            let (prefix, key) = text.as_bytes().split_at(whole / 2);
+            let made = Key::in_namespace(prefix, key).unwrap();
+            assert_eq!(made, Key::new(&text).unwrap());
+            assert_eq!(matches!(made.0, Repr::Heap(_)), whole > INLINE_LEN);
+        }
+        assert_eq!(Key::in_namespace(b"p:", b""), Err(InvalidKey::Empty));
+        assert_eq!(Key::in_namespace(b"p:", &[b'k'; 249]), Err(InvalidKey::TooLong { len: 251 }));
+        assert_eq!(Key::in_namespace(b"p:", b"a b"), Err(InvalidKey::Byte { value: b' ', at: 1 }));
+    }
+
+    #[test]
+    fn prefixes_nest_and_leave_room() {
+        assert_eq!(nested_prefix(b"", b"a:").unwrap(), b"a:");
+        assert_eq!(nested_prefix(b"a:", b"b:").unwrap(), b"a:b:");
+        assert_eq!(nested_prefix(b"a:", b""), Err(InvalidKey::Empty));
+        assert_eq!(nested_prefix(b"a:", b"b\r\n"), Err(InvalidKey::Byte { value: b'\r', at: 1 }));
+        assert!(nested_prefix(&[b'a'; 100], &[b'b'; 100]).is_ok());
+        assert_eq!(nested_prefix(&[b'a'; 100], &[b'b'; 101]), Err(InvalidKey::PrefixTooLong { len: 201 }));
     }
 
     #[test]

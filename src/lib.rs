@@ -59,6 +59,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `dns` | yes | `SrvDiscovery` and `ClientBuilder::service`, on hickory-resolver |
+//! | `long-keys` | no | `LongKeys` and `ClientBuilder::long_keys`: keys over 250 bytes, shortened by a digest |
 //! | `testing` | no | the `testing` module: in-process pods and DNS to test an application against |
 //!
 //! # Logging
@@ -85,7 +86,7 @@ mod topology;
 mod ttl;
 
 // The public interface is:
-pub use crate::client::{Client, ClientBuilder, GetMany, KeysFailed, Metadump};
+pub use crate::client::{Client, ClientBuilder, GetMany, KeysFailed, Metadump, WriteMany};
 pub use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,
     Startup, StaticNodes,
@@ -95,6 +96,8 @@ pub use crate::discovery::{SrvDiscovery, WeightPolicy};
 pub use crate::error::{Delivery, Error, ErrorKind};
 pub use crate::inspect::{MetadumpEntry, Stats, StatsKind};
 pub use crate::item::{Cas, CasOutcome, Item, SetOptions};
+#[cfg(feature = "long-keys")]
+pub use crate::key::LongKeys;
 pub use crate::key::{InvalidKey, Key};
 pub use crate::node::NodeState;
 pub use crate::node_id::{DEFAULT_PORT, InvalidNodeId, NodeId};

@@ -1,8 +1,12 @@
 //! What a command costs in allocations, counted.
 //!
 //! On its own, because the allocator counts everything in the process: the server is another one.
+#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
 use std::alloc::System;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use memring::testing::Memcached;
@@ -29,8 +33,85 @@ async fn per_run<F: Future<Output = ()>>(runs: usize, mut work: impl FnMut() -> 
     (allocations() - before) as f64 / runs as f64
 }
 
+/// One test after the other: the count is the whole process's.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A server that passes on what another says in segments of an Ethernet frame's size, each by itself. Allocates nothing
+/// while it does.
+fn in_segments(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.set_nodelay(true).unwrap();
+        let mut server = TcpStream::connect(server).unwrap();
+        server.set_nodelay(true).unwrap();
+        let (mut asking, mut asked) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        thread::spawn(move || {
+            let mut bytes = [0; 16 * 1024];
+            while let Ok(count @ 1..) = asking.read(&mut bytes) {
+                if asked.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+            let _ = asked.shutdown(Shutdown::Both);
+        });
+        let mut segment = [0; 1_448];
+        while let Ok(count @ 1..) = server.read(&mut segment) {
+            if client.write_all(&segment[..count]).is_err() {
+                break;
+            }
+            // For the client to have read it before the next one comes: on an idle machine it mostly has.
+            thread::sleep(Duration::from_micros(50));
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn values_that_come_in_many_segments_cost_no_more_than_they_are() {
+    const VALUE: usize = 1_024;
+    let _alone = ALONE.lock().await;
+    let server = Memcached::start().await.unwrap();
+    let addr = in_segments(server.addr());
+    let builder = Client::builder().nodes([addr.to_string()]).request_timeout(Duration::from_secs(60));
+    let cache = builder.connect().await.unwrap();
+    let keys: Vec<String> = (0..800).map(|n| format!("key-{n}")).collect();
+    let written = cache.set_many(keys.iter().map(|key| (key, vec![b'v'; VALUE])), Ttl::NEVER).await;
+    assert!(written.is_complete());
+    for count in [100, 800, 800] {
+        let before = COUNTING.stats();
+        let found = cache.get_many(&keys[..count]).await;
+        let after = COUNTING.stats();
+        assert_eq!(found.hits.len(), count);
+        let made = after.allocations + after.reallocations - before.allocations - before.reallocations;
+        let bytes = after.bytes_allocated - before.bytes_allocated;
+        println!("allocations: get_many of {count} in segments: {made}, {bytes} bytes");
+        // The value, and for each key a small share of what there is one of for many.
+        assert!(made <= count * 3 / 2 + 100, "{made} allocations for {count} keys");
+        assert!(bytes <= count * (VALUE + 1_024) + 128 * 1024, "{bytes} bytes allocated for {count} keys");
+    }
+}
+
+#[tokio::test]
+async fn a_write_of_many_makes_one_allocation() {
+    let _alone = ALONE.lock().await;
+    let server = Memcached::start().await.unwrap();
+    let builder = Client::builder().nodes([server.addr().to_string()]).request_timeout(Duration::from_secs(60));
+    let cache = builder.connect().await.unwrap();
+    let keys: Vec<String> = (0..1_000).map(|n| format!("key-{n}")).collect();
+    let set = per_run(50, async || {
+        let written = cache.set_many(keys.iter().map(|key| (key, &b"value"[..])), Ttl::NEVER).await;
+        assert!(written.is_complete());
+    });
+    let set = set.await;
+    println!("allocations: set_many of 1000 {set:.1}");
+    assert!(set <= 1_050.0, "{set} allocations per set_many of 1000");
+}
+
 #[tokio::test]
 async fn a_get_hit_makes_two_a_miss_one() {
+    let _alone = ALONE.lock().await;
     let server = Memcached::start().await.unwrap();
     let cache = Client::builder().nodes([server.addr().to_string()]).connect().await.unwrap();
     cache.set("a-key-of-17-bytes", vec![b'v'; 100], Ttl::NEVER).await.unwrap();

@@ -16,6 +16,8 @@ use crate::credentials::Credentials;
 use crate::discovery::SrvDiscovery;
 use crate::discovery::{Discovery, DiscoveryError, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "long-keys")]
+use crate::key::LongKeys;
 use crate::protocol::LARGEST_ITEM;
 use crate::topology::{Snapshot, Worker};
 
@@ -116,7 +118,8 @@ impl ClientBuilder {
     }
 
     /// How much may wait at each node before callers wait for room: requests (4,096 unless set; a `get_many` counts once
-    /// for every 100 keys) and bytes (8 MiB unless set).
+    /// for every 100 keys, a `set_many` for every key, and either for 256 at a time at the most) and bytes (8 MiB unless
+    /// set).
     pub fn queue_limits(mut self, requests: usize, bytes: usize) -> Self {
         self.settings.queue.calls = requests;
         self.settings.queue.bytes = bytes;
@@ -127,6 +130,26 @@ impl ClientBuilder {
     /// stored value is not given, but `TooLarge`.
     pub fn max_value_size(mut self, bytes: usize) -> Self {
         self.settings.max_value = bytes;
+        self
+    }
+
+    /// Whether a `set` of a value over [`max_value_size`](Self::max_value_size) deletes the old value, as it is gone when
+    /// the server itself refuses a set for its size; not unless set. For caches in which an old value is worse than none.
+    ///
+    /// The set, alone or in a `set_many`, sends a `delete` and fails with [`ErrorKind::TooLarge`] all the same; its
+    /// [`delivery`](Error::delivery) is then the delete's: [`Answered`](crate::Delivery::Answered) and without a
+    /// [`source`](std::error::Error::source) if the old value is gone. If the delete failed, its error is the source, and
+    /// the old value may still be there. `add` and `replace` that are refused delete nothing: whether they would have
+    /// stored anything is not known.
+    pub fn delete_when_too_large(mut self, delete: bool) -> Self {
+        self.settings.delete_when_too_large = delete;
+        self
+    }
+
+    /// What becomes of keys over 250 bytes, a namespace's prefix included; they are refused unless set.
+    #[cfg(feature = "long-keys")]
+    pub fn long_keys(mut self, long_keys: LongKeys) -> Self {
+        self.settings.long_keys = long_keys;
         self
     }
 
@@ -178,7 +201,7 @@ impl ClientBuilder {
         let timeout = settings.request_timeout;
         let inner =
             Inner { snapshot, published, discovery: follow.addresses.monitor(), settings, tasks: Mutex::new(tasks) };
-        Ok(Client { inner: Arc::new(inner), timeout })
+        Ok(Client { inner: Arc::new(inner), timeout, prefix: None })
     }
 }
 

@@ -50,18 +50,23 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::TooLarge`] with [`Delivery::NotSent`] if the value is over the
-    /// [client's limit](crate::ClientBuilder::max_value_size): the old value stays. With [`Delivery::Answered`] if it is over
-    /// the server's: the server has then deleted the old value.
+    /// [client's limit](crate::ClientBuilder::max_value_size): the old value stays, unless it is
+    /// [to be deleted](crate::ClientBuilder::delete_when_too_large). With [`Delivery::Answered`] if it is over the
+    /// server's: the server has then deleted the old value.
     pub async fn set(
         &self,
         key: impl AsRef<[u8]>,
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<(), Error> {
-        match self.store_as(StoreVerb::Set, self.key(key)?, value.into(), options.into()).await? {
-            true => Ok(()),
-            // No memcached says so to a set, but a proxy may.
-            false => Err(Error::new(ErrorKind::Server, Delivery::Answered).saying("NOT_STORED")),
+        let options = options.into();
+        let write = self.set_request(self.key(key)?, value.into(), options.wire_flags(), options.exptime()?)?;
+        let reply = self.reply_to(write.request).await;
+        match (write.too_large, reply) {
+            (None, Ok(Reply::Stored)) => Ok(()),
+            (None, Ok(_)) => Err(not_stored()),
+            (None, Err(error)) => Err(error),
+            (Some(too_large), reply) => Err(too_large.after_delete(reply)),
         }
     }
 
@@ -196,12 +201,7 @@ impl Client {
     }
 
     async fn store(&self, verb: StoreVerb, key: Key, value: Bytes, flags: u32, exptime: u32) -> Result<Reply, Error> {
-        let limit = self.inner.settings.max_value;
-        if value.len() > limit {
-            let text = format!("{} bytes, {limit} are allowed", value.len());
-            return Err(Error::not_sent(ErrorKind::TooLarge).saying(text));
-        }
-        self.reply_to(Request::Store { verb, key, flags, exptime, value }).await
+        self.reply_to(self.store_request(verb, key, value, flags, exptime)?).await
     }
 
     async fn arithmetic(&self, verb: ArithmeticVerb, key: Key, delta: u64) -> Result<Option<u64>, Error> {
@@ -219,4 +219,9 @@ where
     InvalidTtl: From<T::Error>,
 {
     ttl.try_into().map_err(InvalidTtl::from)?.exptime(SystemTime::now)
+}
+
+/// No memcached says `NOT_STORED` to a set, but a proxy may.
+pub(super) fn not_stored() -> Error {
+    Error::new(ErrorKind::Server, Delivery::Answered).saying("NOT_STORED")
 }

@@ -28,7 +28,8 @@ impl Client {
             .collect()
     }
 
-    /// Deletes every item on every node; each answers for itself, by the one deadline. Empty while no nodes are known, and
+    /// Deletes every item on every node, whatever its [namespace](Client::namespace); each answers for itself, by the one
+    /// deadline. Empty while no nodes are known, and
     /// after [`shutdown`](Self::shutdown): nothing is deleted then.
     pub async fn flush_all(&self) -> Vec<(NodeId, Result<(), Error>)> {
         self.done_on_every_node(|| Request::FlushAll { delay: 0 }).await

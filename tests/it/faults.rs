@@ -17,7 +17,7 @@ use crate::support::{
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Reads what it is sent and never says a word.
-async fn mute(mut socket: TcpStream) {
+pub(crate) async fn mute(mut socket: TcpStream) {
     let mut sink = vec![0; 4096];
     while socket.read(&mut sink).await.is_ok_and(|count| count > 0) {}
 }
@@ -175,7 +175,7 @@ async fn a_node_is_followed_though_its_old_address_still_answers() {
 
 /// Lists whatever it is told to.
 #[derive(Debug)]
-struct Told(Arc<Mutex<Vec<NodeId>>>);
+pub(crate) struct Told(pub(crate) Arc<Mutex<Vec<NodeId>>>);
 
 impl Discovery for Told {
     async fn discover(&self) -> Result<Membership, DiscoveryError> {

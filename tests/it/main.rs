@@ -7,5 +7,6 @@ mod commands;
 mod faults;
 mod following;
 mod inspect;
+mod keys;
 mod many;
 mod support;

@@ -1,0 +1,270 @@
+//! Reading many keys.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::turns::{Turn, take_turns};
+use super::{Failures, KeysFailed};
+use crate::client::commands::exptime;
+use crate::client::{Client, misfit};
+use crate::connection::{Answer, Lookup};
+use crate::error::Error;
+use crate::item::Item;
+use crate::key::Key;
+use crate::node::Node;
+use crate::protocol::{Keys, LARGEST_LINE_KEYS, Request};
+use crate::ttl::{InvalidTtl, Ttl};
+
+/// How many lines of one batch a node has at a time: some thousand keys, which it answers in some milliseconds. A small part
+/// of its queue, and measured to be as fast as all at once.
+const WINDOW: usize = 32;
+
+/// What was found of many keys, and what could not be said.
+///
+/// Keys that are neither among the hits nor the errors are not in the cache.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GetMany<K> {
+    /// The items found, each with the key as the caller gave it, in the caller's order. A key given twice is answered
+    /// twice.
+    pub hits: Vec<(K, Item)>,
+    /// The keys of which nothing can be said, by their common cause.
+    pub errors: Vec<KeysFailed<K>>,
+}
+
+impl<K> GetMany<K> {
+    /// Whether every key was answered, found or not.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// The items found, by key; leaves the errors behind.
+    #[must_use]
+    pub fn into_map(self) -> HashMap<K, Item>
+    where
+        K: Eq + Hash,
+    {
+        self.hits.into_iter().collect()
+    }
+}
+
+impl Client {
+    /// Reads many items: one round trip to each node concerned, all at the same time.
+    ///
+    /// Never fails as a whole: what some nodes cannot say is in [`GetMany::errors`], and an invalid key fails alone. Any
+    /// number of keys may be asked for; some thousands at a time go to each node, so that other callers get their turn, and
+    /// the one deadline is for all of them.
+    ///
+    /// ```no_run
+    /// # async fn doc(cache: memring::Client) {
+    /// let found = cache.get_many(["a", "b", "c"]).await;
+    /// for (key, item) in &found.hits {
+    ///     println!("{key}: {} bytes", item.value.len());
+    /// }
+    /// for failed in &found.errors {
+    ///     println!("{:?}: {}", failed.keys, failed.error);
+    /// }
+    /// # }
+    /// ```
+    pub async fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> GetMany<K> {
+        self.look_up_many(keys.into_iter().collect(), false, None).await.gather()
+    }
+
+    /// As [`get_many`](Self::get_many), with each item's version ([`Item::cas`]).
+    pub async fn gets_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> GetMany<K> {
+        self.look_up_many(keys.into_iter().collect(), true, None).await.gather()
+    }
+
+    /// As [`get_many`](Self::get_many), and gives each item found a new time to live. Needs memcached 1.5.3, as
+    /// [`get_and_touch`](Self::get_and_touch) does. With a time to live that is none, all keys fail for it, unsent.
+    pub async fn get_and_touch_many<K, T>(&self, keys: impl IntoIterator<Item = K>, ttl: T) -> GetMany<K>
+    where
+        K: AsRef<[u8]>,
+        T: TryInto<Ttl>,
+        InvalidTtl: From<T::Error>,
+    {
+        self.get_and_touch_all(keys.into_iter().collect(), false, exptime(ttl)).await
+    }
+
+    /// As [`get_and_touch_many`](Self::get_and_touch_many), with each item's version ([`Item::cas`]).
+    pub async fn gets_and_touch_many<K, T>(&self, keys: impl IntoIterator<Item = K>, ttl: T) -> GetMany<K>
+    where
+        K: AsRef<[u8]>,
+        T: TryInto<Ttl>,
+        InvalidTtl: From<T::Error>,
+    {
+        self.get_and_touch_all(keys.into_iter().collect(), true, exptime(ttl)).await
+    }
+
+    async fn get_and_touch_all<K>(&self, keys: Vec<K>, cas: bool, exptime: Result<u32, InvalidTtl>) -> GetMany<K>
+    where
+        K: AsRef<[u8]>,
+    {
+        match exptime {
+            Ok(exptime) => self.look_up_many(keys, cas, Some(exptime)).await.gather(),
+            Err(_) if keys.is_empty() => GetMany { hits: Vec::new(), errors: Vec::new() },
+            Err(reason) => GetMany { hits: Vec::new(), errors: vec![KeysFailed { error: reason.into(), keys }] },
+        }
+    }
+
+    /// As [`get_many`](Self::get_many), with every key in the caller's order and an outcome of its own: what
+    /// [`get`](Self::get) would say to it.
+    ///
+    /// ```no_run
+    /// # async fn doc(cache: memring::Client) {
+    /// for (key, outcome) in cache.get_each(["a", "b", "c"]).await {
+    ///     match outcome {
+    ///         Ok(Some(item)) => println!("{key}: {} bytes", item.value.len()),
+    ///         Ok(None) => println!("{key}: not there"),
+    ///         Err(error) => println!("{key}: {error}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn get_each<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Vec<(K, Result<Option<Item>, Error>)> {
+        self.look_up_many(keys.into_iter().collect(), false, None).await.into_outcomes().collect()
+    }
+
+    async fn look_up_many<K: AsRef<[u8]>>(&self, keys: Vec<K>, cas: bool, touch: Option<u32>) -> Answered<K> {
+        let deadline = self.deadline();
+        let mut questions: Vec<Result<usize, Error>> = Vec::with_capacity(keys.len());
+        let mut asked = Vec::with_capacity(keys.len());
+        {
+            let mut known: HashMap<&[u8], usize> = HashMap::with_capacity(keys.len());
+            for key in &keys {
+                let bytes = key.as_ref();
+                questions.push(match known.get(bytes) {
+                    Some(&question) => Ok(question),
+                    None => self.key(bytes).map(|key| {
+                        known.insert(bytes, asked.len());
+                        asked.push(key);
+                        asked.len() - 1
+                    }),
+                });
+            }
+        }
+        let answers = self.ask_every_owner(asked, cas, touch, deadline).await;
+        Answered { keys, questions, answers }
+    }
+
+    /// Asks for every key at the node that owns it.
+    async fn ask_every_owner(&self, asked: Vec<Key>, cas: bool, touch: Option<u32>, deadline: Instant) -> Vec<Lookup> {
+        let mut answers: Vec<Lookup> = std::iter::repeat_with(|| Ok(None)).take(asked.len()).collect();
+        let snapshot = self.inner.snapshot.load_full();
+        let mut groups: Vec<Group> = snapshot.nodes().iter().map(|node| Group::new(Arc::clone(node))).collect();
+        if groups.is_empty() {
+            answers.fill(Err(snapshot.no_nodes()));
+            return answers;
+        }
+        for (question, key) in asked.into_iter().enumerate() {
+            if let Some(owner) = snapshot.owner(key.as_bytes()) {
+                groups[owner].add(question, key);
+            }
+        }
+        // The nodes are not held on to while waiting: the groups have those they need.
+        drop(snapshot);
+        let groups = groups.into_iter().filter(|group| !group.lines.is_empty());
+        let answered = join_all(groups.map(|group| group.ask(self, cas, touch, deadline))).await;
+        for (questions, answer) in answered.into_iter().flatten() {
+            match answer {
+                Ok(Answer::Many(lookups)) => {
+                    for (question, lookup) in questions.into_iter().zip(lookups) {
+                        answers[question] = lookup;
+                    }
+                }
+                other => {
+                    let error = other.err().unwrap_or_else(misfit);
+                    questions.into_iter().for_each(|question| answers[question] = Err(error.clone()));
+                }
+            }
+        }
+        answers
+    }
+}
+
+/// The keys one node is asked for, in lines of the size the wire likes.
+struct Group {
+    node: Arc<Node>,
+    lines: Vec<(Vec<usize>, Vec<Key>)>,
+}
+
+impl Group {
+    fn new(node: Arc<Node>) -> Self {
+        Self { node, lines: Vec::new() }
+    }
+
+    fn add(&mut self, question: usize, key: Key) {
+        match self.lines.last_mut() {
+            Some((questions, keys)) if keys.len() < LARGEST_LINE_KEYS => {
+                questions.push(question);
+                keys.push(key);
+            }
+            _ => self.lines.push((vec![question], vec![key])),
+        }
+    }
+
+    async fn ask(
+        self,
+        client: &Client,
+        cas: bool,
+        touch: Option<u32>,
+        deadline: Instant,
+    ) -> Vec<(Vec<usize>, Result<Answer, Error>)> {
+        let turn = |(questions, keys)| Turn {
+            tag: questions,
+            request: Request::Get { keys: Keys::Many(keys), cas, touch },
+            after: None,
+        };
+        let turns = self.lines.into_iter().map(turn).collect();
+        take_turns(client, &self.node, turns, WINDOW, deadline).await
+    }
+}
+
+/// What came of a look-up of many keys.
+struct Answered<K> {
+    keys: Vec<K>,
+    /// Which question each of the keys is answered by, or why it was not asked.
+    questions: Vec<Result<usize, Error>>,
+    /// One for each question.
+    answers: Vec<Lookup>,
+}
+
+impl<K> Answered<K> {
+    /// Every key with its outcome, in the caller's order.
+    fn into_outcomes(self) -> impl Iterator<Item = (K, Lookup)> {
+        let Self { keys, questions, mut answers } = self;
+        // An answer is moved to the last key it is for, and copied for those before: there is rarely more than one.
+        let mut uses = vec![0u32; answers.len()];
+        questions.iter().flatten().for_each(|&question| uses[question] += 1);
+        let mut take = move |question: usize| {
+            uses[question] -= 1;
+            if uses[question] == 0 {
+                std::mem::replace(&mut answers[question], Ok(None))
+            } else {
+                answers[question].clone()
+            }
+        };
+        keys.into_iter().zip(questions).map(move |(key, question)| (key, question.and_then(&mut take)))
+    }
+
+    fn gather(self) -> GetMany<K> {
+        let mut hits = Vec::with_capacity(self.keys.len());
+        let mut failures = Failures::new();
+        for (key, lookup) in self.into_outcomes() {
+            match lookup {
+                Ok(Some(item)) => hits.push((key, item)),
+                Ok(None) => {}
+                Err(error) => failures.add(key, error),
+            }
+        }
+        GetMany { hits, errors: failures.errors }
+    }
+}
