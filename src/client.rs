@@ -1,10 +1,15 @@
 //! The client: what every command shares, and the one way down. The commands themselves are in the modules below.
 
+mod binary;
 mod builder;
 mod commands;
+mod fetch;
 mod fleet;
 mod inspect;
+mod lookup;
+pub mod meta;
 mod multi;
+mod recipes;
 mod store;
 
 use std::fmt;
@@ -18,16 +23,17 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::builder::ClientBuilder;
+pub use self::fetch::{FetchError, FetchOptions, Fetched, Origin, Stale, WaitOver};
 pub use self::inspect::Metadump;
 pub use self::multi::{GetMany, KeysFailed, WriteMany};
+pub use self::recipes::Counter;
 
+use self::fetch::Flights;
 use crate::config::{LONGEST_WAIT, Settings};
 use crate::connection::{Answer, Call, Ticket};
 use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::{Delivery, Error, ErrorKind};
-#[cfg(feature = "long-keys")]
-use crate::key::InvalidKey;
-use crate::key::{Key, nested_prefix};
+use crate::key::{InvalidKey, Key, MetaKey, nested_prefix};
 use crate::node::Node;
 use crate::node_id::NodeId;
 use crate::protocol::{Reply, Request};
@@ -59,6 +65,8 @@ struct Inner {
     snapshot: Arc<ArcSwap<Snapshot>>,
     published: watch::Receiver<Arc<Map>>,
     discovery: Monitor,
+    /// Values being computed.
+    flights: Flights,
     settings: Settings,
     /// Discovery and the topology's worker; aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
@@ -135,7 +143,7 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::InvalidKey`]; [`ErrorKind::NoNodes`]; [`ErrorKind::Closed`] after [`shutdown`](Self::shutdown).
     pub fn node_for(&self, key: impl AsRef<[u8]>) -> Result<NodeId, Error> {
-        let key = self.key(key)?;
+        let key = self.any_key(key)?;
         self.inner.snapshot.load().route(key.as_bytes()).map(|node| node.id().clone())
     }
 
@@ -173,7 +181,23 @@ impl Client {
 
     /// The only place where a caller's bytes become a key.
     fn key(&self, key: impl AsRef<[u8]>) -> Result<Key, Error> {
+        Ok(self.text_key(key.as_ref())?)
+    }
+
+    /// As [`key`](Self::key), or bytes that only a meta command can carry, where the user opted in to that.
+    fn any_key(&self, key: impl AsRef<[u8]>) -> Result<MetaKey, Error> {
         let key = key.as_ref();
+        match self.text_key(key) {
+            Ok(key) => Ok(MetaKey::Text(key)),
+            Err(InvalidKey::Byte { .. }) if self.inner.settings.binary_keys => match &self.prefix {
+                None => Ok(MetaKey::binary(key)?),
+                Some(prefix) => Ok(MetaKey::binary(&[prefix, key].concat())?),
+            },
+            Err(invalid) => Err(invalid.into()),
+        }
+    }
+
+    fn text_key(&self, key: &[u8]) -> Result<Key, InvalidKey> {
         let made = match &self.prefix {
             None => Key::new(key),
             Some(prefix) => Key::in_namespace(prefix, key),
@@ -185,7 +209,7 @@ impl Client {
             }
             made => made,
         };
-        Ok(made?)
+        made
     }
 
     async fn reply_to(&self, request: Request) -> Result<Reply, Error> {
@@ -206,8 +230,7 @@ impl Client {
         loop {
             let node = {
                 let snapshot = self.inner.snapshot.load();
-                let key = call.request().key().map_or(&[][..], Key::as_bytes);
-                Arc::clone(snapshot.route(key)?)
+                Arc::clone(snapshot.route(call.request().routed_by().unwrap_or_default())?)
             };
             match node.call(call).await {
                 Ok(ticket) => return Ok(ticket),

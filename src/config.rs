@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     /// Whether a set that is refused for its size deletes the old value. Off by default: a refused command that writes is
     /// a surprise.
     pub(crate) delete_when_too_large: bool,
+    /// Keys that are no text go as base64, by meta commands.
+    pub(crate) binary_keys: bool,
     /// What a key over 250 bytes becomes. Refused by default: a digest costs time, and it is better to hear of a key that is
     /// too long by mistake.
     #[cfg(feature = "long-keys")]
@@ -59,6 +61,7 @@ impl Default for Settings {
             queue: QueueLimits { calls: 4096, bytes: 8 * 1024 * 1024 },
             max_value: 1024 * 1024,
             delete_when_too_large: false,
+            binary_keys: false,
             #[cfg(feature = "long-keys")]
             long_keys: LongKeys::Refuse,
             backoff_min: Duration::from_millis(50),

@@ -9,6 +9,7 @@ mod call;
 mod connect;
 mod driver;
 mod handshake;
+mod inquiry;
 mod pipeline;
 mod queue;
 mod stream;
@@ -19,6 +20,7 @@ pub(crate) use self::call::{Answer, Call, Lookup, Ticket};
 pub(crate) use self::connect::dial;
 pub(crate) use self::driver::{Driver, End};
 pub(crate) use self::handshake::authenticate;
+pub(crate) use self::inquiry::Inquiries;
 pub(crate) use self::queue::{Queue, Sweeper};
 pub(crate) use self::stream::Stream;
 

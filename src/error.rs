@@ -31,6 +31,9 @@ pub enum ErrorKind {
     InvalidKey,
     /// A time to live is zero or ends after 2038, or a delay is over 30 days. Nothing was sent.
     InvalidTtl,
+    /// A meta flag or token of the caller's own cannot be sent: see [`InvalidFlag`](crate::meta::InvalidFlag). Nothing was
+    /// sent.
+    InvalidFlag,
     /// The value is larger than the client's or the server's limit.
     TooLarge,
     /// The node's queue stayed full until the deadline. Nothing was sent.
@@ -47,9 +50,11 @@ pub enum ErrorKind {
     Protocol,
     /// The server answered with an error line.
     Server,
+    /// Others changed the item again and again while this caller tried to.
+    Contended,
     /// The server asks for authentication, or refused it.
     Auth,
-    /// The server is too old for this operation.
+    /// The server is too old for this operation, or does not say what it is. Nothing was sent.
     Unsupported,
     /// Pods could not be discovered. Connecting says [`NoNodes`](Self::NoNodes) instead, with discovery's error as the
     /// source.
@@ -102,6 +107,7 @@ impl Error {
                 | ErrorKind::NoNodes
                 | ErrorKind::Connection
                 | ErrorKind::Discovery
+                | ErrorKind::Contended
         )
     }
 
@@ -148,6 +154,7 @@ impl fmt::Display for Error {
         let what = match (self.0.kind, self.0.delivery) {
             (ErrorKind::InvalidKey, _) => "invalid key",
             (ErrorKind::InvalidTtl, _) => "invalid time to live",
+            (ErrorKind::InvalidFlag, _) => "invalid meta flag",
             (ErrorKind::TooLarge, _) => "value too large",
             (ErrorKind::Overloaded, _) => "queue full until the deadline",
             (ErrorKind::Timeout, Delivery::NotSent) => "not sent by the deadline",
@@ -157,6 +164,7 @@ impl fmt::Display for Error {
             (ErrorKind::Connection, _) => "connection lost",
             (ErrorKind::Protocol, _) => "protocol violated by the server",
             (ErrorKind::Server, _) => "refused by the server",
+            (ErrorKind::Contended, _) => "others changed the item each time",
             (ErrorKind::Auth, _) => "authentication required or refused",
             (ErrorKind::Unsupported, _) => "not supported by the server",
             (ErrorKind::Discovery, _) => "discovery failed",

@@ -30,7 +30,8 @@ impl fmt::Debug for Item {
     }
 }
 
-/// An item's version ("compare and swap" token). It changes with every write; compare only, never compute with it.
+/// An item's version ("compare and swap" token). It changes with every write; compare only, and never compute with one the
+/// server made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cas(pub(crate) u64);
 
@@ -45,6 +46,21 @@ pub enum CasOutcome {
     Changed,
     /// It is not there any more; nothing was stored.
     Missing,
+}
+
+impl Cas {
+    /// A version made elsewhere: a row's version, say, that the item is stored under
+    /// ([`new_cas`](crate::meta::Set::new_cas)).
+    #[must_use]
+    pub fn new(version: u64) -> Self {
+        Self(version)
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
 }
 
 /// How an item is stored: how long it lives, and its flags.
@@ -77,6 +93,10 @@ impl SetOptions {
 
     pub(crate) fn wire_flags(&self) -> u32 {
         self.flags
+    }
+
+    pub(crate) fn ttl(&self) -> Result<Ttl, InvalidTtl> {
+        self.ttl
     }
 
     pub(crate) fn exptime(&self) -> Result<u32, InvalidTtl> {

@@ -6,6 +6,8 @@ mod long;
 use std::borrow::Borrow;
 use std::fmt;
 
+use bytes::BytesMut;
+use data_encoding::BASE64;
 use thiserror::Error;
 
 #[cfg(feature = "long-keys")]
@@ -154,6 +156,75 @@ impl fmt::Debug for Key {
     }
 }
 
+/// The key of a meta command: text as it is, or any bytes at all, in base64 on the wire. Placement goes by the bytes.
+#[derive(Clone)]
+pub(crate) enum MetaKey {
+    Text(Key),
+    Binary(Box<[u8]>),
+}
+
+impl MetaKey {
+    /// 187 bytes make 252 of base64: a server refuses those, and some then run the data block as commands.
+    const MAX_BINARY_LEN: usize = 186;
+
+    pub(crate) fn binary(key: &[u8]) -> Result<Self, InvalidKey> {
+        match key.len() {
+            0 => Err(InvalidKey::Empty),
+            1..=Self::MAX_BINARY_LEN => Ok(Self::Binary(key.into())),
+            len => Err(InvalidKey::BinaryTooLong { len }),
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(key) => key.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    pub(crate) fn is_base64(&self) -> bool {
+        matches!(self, Self::Binary(_))
+    }
+
+    pub(crate) fn wire_len(&self) -> usize {
+        match self {
+            Self::Text(key) => key.as_bytes().len(),
+            Self::Binary(bytes) => BASE64.encode_len(bytes.len()),
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Text(key) => out.extend_from_slice(key.as_bytes()),
+            Self::Binary(bytes) => {
+                let start = out.len();
+                out.resize(start + self.wire_len(), 0);
+                BASE64.encode_mut(bytes, &mut out[start..]);
+            }
+        }
+    }
+
+    /// Whether this is how the key looks on the wire.
+    pub(crate) fn is_wire(&self, wire: &[u8]) -> bool {
+        match self {
+            Self::Text(key) => key.as_bytes() == wire,
+            Self::Binary(bytes) => BASE64.decode(wire).is_ok_and(|decoded| *decoded == **bytes),
+        }
+    }
+}
+
+impl From<Key> for MetaKey {
+    fn from(key: Key) -> Self {
+        Self::Text(key)
+    }
+}
+
+impl fmt::Debug for MetaKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MetaKey({} bytes)", self.as_bytes().len())
+    }
+}
+
 /// Why bytes are not a key. Never holds the key itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -173,6 +244,13 @@ pub enum InvalidKey {
     #[non_exhaustive]
     PrefixTooLong {
         /// Its length in bytes, with the prefixes it is nested in.
+        len: usize,
+    },
+    /// The key would need base64 on the wire, and is longer than the 186 bytes that fit then.
+    #[error("the binary key is {len} bytes long, {max} are allowed", max = MetaKey::MAX_BINARY_LEN)]
+    #[non_exhaustive]
+    BinaryTooLong {
+        /// The key's length in bytes.
         len: usize,
     },
     /// The key holds a space or a control byte, which would end it early on the wire.
@@ -239,7 +317,21 @@ mod tests {
     }
 
     #[test]
+    fn binary_keys_are_base64_on_the_wire() {
+        for (key, wire) in [(&b"\0"[..], "AA=="), (b"a b", "YSBi"), (&[0xff; 186], &"/".repeat(248))] {
+            let key = MetaKey::binary(key).unwrap();
+            let mut out = BytesMut::new();
+            key.encode(&mut out);
+            assert_eq!((&out[..], out.len()), (wire.as_bytes(), key.wire_len()));
+            assert!(key.is_wire(wire.as_bytes()) && !key.is_wire(b"AAA=") && !key.is_wire(b"*"));
+        }
+        assert_eq!(MetaKey::binary(b"").unwrap_err(), InvalidKey::Empty);
+        assert_eq!(MetaKey::binary(&[0; 187]).unwrap_err(), InvalidKey::BinaryTooLong { len: 187 });
+    }
+
+    #[test]
     fn debug_does_not_show_the_key() {
         assert!(!format!("{:?}", Key::new("secret").unwrap()).contains("secret"));
+        assert!(!format!("{:?}", MetaKey::binary(b"secret").unwrap()).contains("secret"));
     }
 }

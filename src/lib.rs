@@ -86,7 +86,10 @@ mod topology;
 mod ttl;
 
 // The public interface is:
-pub use crate::client::{Client, ClientBuilder, GetMany, KeysFailed, Metadump, WriteMany};
+pub use crate::client::{
+    Client, ClientBuilder, Counter, FetchError, FetchOptions, Fetched, GetMany, KeysFailed, Metadump, Origin, Stale,
+    WaitOver, WriteMany, meta,
+};
 pub use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,
     Startup, StaticNodes,

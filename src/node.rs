@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use self::keeper::Keeper;
 use crate::config::Settings;
-use crate::connection::{Call, Queue, Ticket};
+use crate::connection::{Call, Inquiries, Queue, Ticket};
 use crate::discovery::Addresses;
 use crate::error::Error;
 use crate::node_id::NodeId;
@@ -33,6 +33,7 @@ pub(crate) struct Node {
 struct Shared {
     id: NodeId,
     queue: Arc<Queue>,
+    inquiries: Arc<Inquiries>,
     addresses: Addresses,
     settings: Settings,
     health: watch::Sender<Health>,
@@ -78,6 +79,7 @@ impl Node {
             Health { connected: vec![None; connections], unreachable: false, settled: false, running: connections };
         let shared = Arc::new(Shared {
             queue: Arc::new(Queue::new(id.clone(), settings.queue, connections)),
+            inquiries: Arc::default(),
             id,
             addresses,
             settings,

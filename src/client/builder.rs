@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::fetch::Flights;
 use super::{Client, Inner};
 use crate::config::{LONGEST_WAIT, Settings};
 use crate::credentials::Credentials;
@@ -153,6 +154,16 @@ impl ClientBuilder {
         self
     }
 
+    /// Takes keys of any bytes, up to 186 of them, where they are not the text that keys otherwise must be: they go over the
+    /// wire in base64, by meta commands, which need memcached 1.6.10. Off unless set.
+    ///
+    /// For every command with one key, and [`meta_get_many`](Client::meta_get_many); the other batches refuse such keys
+    /// as ever. Keys that are text stay what they are. Placement goes by the bytes, not by their base64.
+    pub fn binary_keys(mut self, allowed: bool) -> Self {
+        self.settings.binary_keys = allowed;
+        self
+    }
+
     /// The delay before a node that could not be reached is dialled again: `min` (50 ms unless set), doubled each time
     /// up to `max` (5 s), and shortened at random by up to half. An answer of discovery that lists the node again, or elsewhere, ends it early.
     pub fn redial_backoff(mut self, min: Duration, max: Duration) -> Self {
@@ -199,8 +210,14 @@ impl ClientBuilder {
             let _ = published.wait_for(|map| map.is_known()).await;
         }
         let timeout = settings.request_timeout;
-        let inner =
-            Inner { snapshot, published, discovery: follow.addresses.monitor(), settings, tasks: Mutex::new(tasks) };
+        let inner = Inner {
+            snapshot,
+            published,
+            discovery: follow.addresses.monitor(),
+            flights: Flights::default(),
+            settings,
+            tasks: Mutex::new(tasks),
+        };
         Ok(Client { inner: Arc::new(inner), timeout, prefix: None })
     }
 }

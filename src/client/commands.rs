@@ -4,23 +4,23 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::{Client, misfit};
-use crate::connection::Answer;
+use super::Client;
+use super::binary::Command;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
-use crate::key::Key;
-use crate::protocol::{ArithmeticVerb, Keys, Reply, Request, StoreVerb};
+use crate::key::MetaKey;
+use crate::protocol::{ArithmeticVerb, Reply, StoreVerb};
 use crate::ttl::{InvalidTtl, Ttl};
 
 impl Client {
     /// Reads an item: `None` if it is not there.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
-        self.get_one(self.key(key)?, false, None).await
+        self.find(key.as_ref(), false, None).await
     }
 
     /// Reads an item with its version ([`Item::cas`]).
     pub async fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
-        self.get_one(self.key(key)?, true, None).await
+        self.find(key.as_ref(), true, None).await
     }
 
     /// Reads an item and gives it a new time to live in one step: `None` if it is not there. Needs memcached 1.5.3: an
@@ -34,7 +34,7 @@ impl Client {
         T: TryInto<Ttl>,
         InvalidTtl: From<T::Error>,
     {
-        self.get_one(self.key(key)?, false, Some(exptime(ttl)?)).await
+        self.find(key.as_ref(), false, Some(exptime(ttl)?)).await
     }
 
     /// As [`get_and_touch`](Self::get_and_touch), with the item's version ([`Item::cas`]), which touching does not change.
@@ -43,7 +43,7 @@ impl Client {
         T: TryInto<Ttl>,
         InvalidTtl: From<T::Error>,
     {
-        self.get_one(self.key(key)?, true, Some(exptime(ttl)?)).await
+        self.find(key.as_ref(), true, Some(exptime(ttl)?)).await
     }
 
     /// Stores an item, whether or not it is there already.
@@ -59,15 +59,7 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<(), Error> {
-        let options = options.into();
-        let write = self.set_request(self.key(key)?, value.into(), options.wire_flags(), options.exptime()?)?;
-        let reply = self.reply_to(write.request).await;
-        match (write.too_large, reply) {
-            (None, Ok(Reply::Stored)) => Ok(()),
-            (None, Ok(_)) => Err(not_stored()),
-            (None, Err(error)) => Err(error),
-            (Some(too_large), reply) => Err(too_large.after_delete(reply)),
-        }
+        self.set_at(self.any_key(key)?, value.into(), options.into()).await
     }
 
     /// Stores an item unless it is there already; says whether it did.
@@ -77,7 +69,7 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<bool, Error> {
-        self.store_as(StoreVerb::Add, self.key(key)?, value.into(), options.into()).await
+        self.store_as(StoreVerb::Add, self.any_key(key)?, value.into(), options.into()).await
     }
 
     /// Stores an item only if it is there already; says whether it did.
@@ -87,7 +79,7 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<bool, Error> {
-        self.store_as(StoreVerb::Replace, self.key(key)?, value.into(), options.into()).await
+        self.store_as(StoreVerb::Replace, self.any_key(key)?, value.into(), options.into()).await
     }
 
     /// Stores an item only over the version that was read ([`gets`](Self::gets)): whoever wrote in between is not
@@ -120,13 +112,7 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<CasOutcome, Error> {
-        let (key, options) = (self.key(key)?, options.into());
-        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
-        match self.store(StoreVerb::Cas(version.0), key, value.into(), flags, exptime).await? {
-            Reply::Stored => Ok(CasOutcome::Stored),
-            Reply::Exists => Ok(CasOutcome::Changed),
-            _ => Ok(CasOutcome::Missing),
-        }
+        self.cas_at(self.any_key(key)?, version, value.into(), options.into()).await
     }
 
     /// Adds to the end of an item's value; says whether it did. The item keeps its flags and its time to live.
@@ -138,21 +124,17 @@ impl Client {
     /// [`ErrorKind::TooLarge`] if what is to be added is by itself over the client's limit or the server's; the value
     /// stays as it was either way.
     pub async fn append(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<bool, Error> {
-        Ok(self.store(StoreVerb::Append, self.key(key)?, value.into(), 0, 0).await? == Reply::Stored)
+        Ok(self.store(StoreVerb::Append, self.any_key(key)?, value.into(), 0, 0).await? == Reply::Stored)
     }
 
     /// Adds to the beginning of an item's value; as [`append`](Self::append) in all else.
     pub async fn prepend(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<bool, Error> {
-        Ok(self.store(StoreVerb::Prepend, self.key(key)?, value.into(), 0, 0).await? == Reply::Stored)
+        Ok(self.store(StoreVerb::Prepend, self.any_key(key)?, value.into(), 0, 0).await? == Reply::Stored)
     }
 
     /// Deletes an item; says whether it was there.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
-        let key = self.key(key)?;
-        match self.reply_to(Request::Delete { key }).await? {
-            Reply::Deleted => Ok(true),
-            _ => Ok(false),
-        }
+        self.delete_at(self.any_key(key)?).await
     }
 
     /// Gives an item a new time to live; says whether it was there. Needs memcached 1.4.8.
@@ -161,12 +143,9 @@ impl Client {
         T: TryInto<Ttl>,
         InvalidTtl: From<T::Error>,
     {
-        let key = self.key(key)?;
+        let key = self.any_key(key)?;
         let exptime = exptime(ttl)?;
-        match self.reply_to(Request::Touch { key, exptime }).await? {
-            Reply::Touched => Ok(true),
-            _ => Ok(false),
-        }
+        Ok(self.run(key, Command::Touch { exptime }).await? == Reply::Touched)
     }
 
     /// Adds to a number stored as decimal text, wrapping at 2^64; answers the new number, or `None` if the item is not
@@ -175,7 +154,7 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Server`] if the item is not a number.
     pub async fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        self.arithmetic(ArithmeticVerb::Incr, self.key(key)?, delta).await
+        self.arithmetic(ArithmeticVerb::Incr, self.any_key(key)?, delta).await
     }
 
     /// Subtracts from a number stored as decimal text, stopping at 0; answers the new number, or `None` if the item is
@@ -185,27 +164,69 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Server`] if the item is not a number.
     pub async fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        self.arithmetic(ArithmeticVerb::Decr, self.key(key)?, delta).await
+        self.arithmetic(ArithmeticVerb::Decr, self.any_key(key)?, delta).await
     }
 
-    async fn get_one(&self, key: Key, cas: bool, touch: Option<u32>) -> Result<Option<Item>, Error> {
-        match self.dispatch(Request::Get { keys: Keys::One(key), cas, touch }).await? {
-            Answer::One(lookup) => lookup,
-            _ => Err(misfit()),
+    pub(super) async fn set_at(&self, key: MetaKey, value: Bytes, options: SetOptions) -> Result<(), Error> {
+        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
+        let (command, too_large) = self.set_command(value, flags, exptime)?;
+        match (too_large, self.run(key, command).await) {
+            (None, Ok(Reply::Stored)) => Ok(()),
+            (None, Ok(_)) => Err(not_stored()),
+            (None, Err(error)) => Err(error),
+            (Some(too_large), reply) => Err(too_large.after_delete(reply)),
         }
     }
 
-    async fn store_as(&self, verb: StoreVerb, key: Key, value: Bytes, options: SetOptions) -> Result<bool, Error> {
+    pub(super) async fn cas_at(
+        &self,
+        key: MetaKey,
+        version: Cas,
+        value: Bytes,
+        options: SetOptions,
+    ) -> Result<CasOutcome, Error> {
+        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
+        match self.store(StoreVerb::Cas(version.0), key, value, flags, exptime).await? {
+            Reply::Stored => Ok(CasOutcome::Stored),
+            Reply::Exists => Ok(CasOutcome::Changed),
+            _ => Ok(CasOutcome::Missing),
+        }
+    }
+
+    pub(super) async fn delete_at(&self, key: MetaKey) -> Result<bool, Error> {
+        Ok(self.run(key, Command::Delete).await? == Reply::Deleted)
+    }
+
+    pub(super) async fn store_as(
+        &self,
+        verb: StoreVerb,
+        key: MetaKey,
+        value: Bytes,
+        options: SetOptions,
+    ) -> Result<bool, Error> {
         let (flags, exptime) = (options.wire_flags(), options.exptime()?);
         Ok(self.store(verb, key, value, flags, exptime).await? == Reply::Stored)
     }
 
-    async fn store(&self, verb: StoreVerb, key: Key, value: Bytes, flags: u32, exptime: u32) -> Result<Reply, Error> {
-        self.reply_to(self.store_request(verb, key, value, flags, exptime)?).await
+    async fn store(
+        &self,
+        verb: StoreVerb,
+        key: MetaKey,
+        value: Bytes,
+        flags: u32,
+        exptime: u32,
+    ) -> Result<Reply, Error> {
+        self.check_size(&value)?;
+        self.run(key, Command::Store { verb, flags, exptime, value }).await
     }
 
-    async fn arithmetic(&self, verb: ArithmeticVerb, key: Key, delta: u64) -> Result<Option<u64>, Error> {
-        match self.reply_to(Request::Arithmetic { verb, key, delta }).await? {
+    pub(super) async fn arithmetic(
+        &self,
+        verb: ArithmeticVerb,
+        key: MetaKey,
+        delta: u64,
+    ) -> Result<Option<u64>, Error> {
+        match self.run(key, Command::Arithmetic { verb, delta }).await? {
             Reply::Number(number) => Ok(Some(number)),
             _ => Ok(None),
         }

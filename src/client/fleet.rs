@@ -69,7 +69,7 @@ impl Client {
         answers.map(|(id, reply)| (id, reply.map(|_| ()))).collect()
     }
 
-    async fn on_every_node(&self, request: impl Fn() -> Request) -> Vec<(NodeId, Result<Reply, Error>)> {
+    pub(super) async fn on_every_node(&self, request: impl Fn() -> Request) -> Vec<(NodeId, Result<Reply, Error>)> {
         let deadline = self.deadline();
         let snapshot = self.inner.snapshot.load_full();
         let calls = snapshot.nodes().iter().map(|node| {

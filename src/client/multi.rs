@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 pub use self::read::GetMany;
+pub(super) use self::turns::{Turn, take_turns};
 pub use self::write::WriteMany;
 
 use crate::error::Error;

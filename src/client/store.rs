@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::Client;
+use super::binary::Command;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::key::Key;
 use crate::protocol::{Reply, Request, StoreVerb};
@@ -53,29 +54,29 @@ impl std::fmt::Display for TooLarge {
 }
 
 impl Client {
-    pub(super) fn store_request(
+    /// A set, or the delete that takes the place of one that is too large, if that is wanted. Only a set's: an `add` or a
+    /// `replace` that is refused has a condition, of which nobody knows whether it holds.
+    pub(super) fn set_command(
         &self,
-        verb: StoreVerb,
-        key: Key,
         value: Bytes,
         flags: u32,
         exptime: u32,
-    ) -> Result<Request, Error> {
+    ) -> Result<(Command, Option<TooLarge>), Error> {
         match self.too_large(&value) {
+            Some(too_large) if self.inner.settings.delete_when_too_large => Ok((Command::Delete, Some(too_large))),
             Some(too_large) => Err(too_large.unsent()),
-            None => Ok(Request::Store { verb, key, flags, exptime, value }),
+            None => Ok((Command::Store { verb: StoreVerb::Set, flags, exptime, value }, None)),
         }
     }
 
-    /// A set, or the delete that takes the place of one that is too large, if that is wanted. Only a set's: an `add` or a
-    /// `replace` that is refused has a condition, of which nobody knows whether it holds.
     pub(super) fn set_request(&self, key: Key, value: Bytes, flags: u32, exptime: u32) -> Result<Write, Error> {
-        match self.too_large(&value) {
-            Some(too_large) if self.inner.settings.delete_when_too_large => {
-                Ok(Write { request: Request::Delete { key }, too_large: Some(too_large) })
-            }
-            _ => Ok(self.store_request(StoreVerb::Set, key, value, flags, exptime)?.into()),
-        }
+        let (command, too_large) = self.set_command(value, flags, exptime)?;
+        Ok(Write { request: command.on(key), too_large })
+    }
+
+    /// A value over the client's limit is not sent.
+    pub(super) fn check_size(&self, value: &Bytes) -> Result<(), Error> {
+        self.too_large(value).map_or(Ok(()), |too_large| Err(too_large.unsent()))
     }
 
     fn too_large(&self, value: &Bytes) -> Option<TooLarge> {

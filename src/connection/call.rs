@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Queue, lock};
 use crate::error::Error;
 use crate::item::Item;
-use crate::protocol::{Keys, Reply, Request};
+use crate::protocol::{Keys, MetaReply, Reply, Request};
 
 /// What is known of one key: found, not there, or why it cannot be said.
 pub(crate) type Lookup = Result<Option<Item>, Error>;
@@ -21,6 +21,8 @@ pub(crate) enum Answer {
     One(Lookup),
     /// To a get of many keys, in their order.
     Many(Vec<Lookup>),
+    /// To a run of meta gets, in their order.
+    Run(Vec<Result<MetaReply, Error>>),
     /// To anything else.
     Reply(Result<Reply, Error>),
 }
@@ -47,6 +49,7 @@ struct Slot {
 enum Answers {
     One(Option<Lookup>),
     Many(Vec<Option<Lookup>>),
+    Run(Vec<Option<Result<MetaReply, Error>>>),
     Reply(Option<Result<Reply, Error>>),
     /// Handed over, or no longer wanted.
     Gone,
@@ -56,9 +59,8 @@ impl Call {
     pub(crate) fn new(request: Request, deadline: Instant) -> Self {
         let (answers, pending) = match &request {
             Request::Get { keys: Keys::One(_), .. } => (Answers::One(None), 1),
-            Request::Get { keys: Keys::Many(keys), .. } => {
-                (Answers::Many(std::iter::repeat_with(|| None).take(keys.len()).collect()), keys.len())
-            }
+            Request::Get { keys: Keys::Many(keys), .. } => (Answers::Many(vec![None; keys.len()]), keys.len()),
+            Request::MetaRun(run) => (Answers::Run(vec![None; run.len()]), run.len()),
             _ => (Answers::Reply(None), 1),
         };
         Self { request, deadline, slot: Mutex::new(Slot { answers, pending, waker: None }) }
@@ -83,6 +85,28 @@ impl Call {
         (from..to).fold(None, |waker, index| slot.settle(index, Ok(None)).or(waker))
     }
 
+    /// Answers one command of a run.
+    pub(crate) fn settle_in_run(&self, index: usize, reply: Result<MetaReply, Error>) -> Option<Waker> {
+        let mut slot = lock(&self.slot);
+        match &mut slot.answers {
+            Answers::Run(replies) => match replies.get_mut(index) {
+                Some(place @ None) => *place = Some(reply),
+                _ => return None,
+            },
+            _ => return None,
+        }
+        slot.settled()
+    }
+
+    /// What was answered to a call that nobody waits for.
+    pub(super) fn take_reply(&self) -> Option<Result<Reply, Error>> {
+        let mut slot = lock(&self.slot);
+        let Answers::Reply(reply) = &mut slot.answers else { return None };
+        let reply = reply.take()?;
+        slot.answers = Answers::Gone;
+        Some(reply)
+    }
+
     /// Answers a request other than a get.
     pub(crate) fn reply(&self, reply: Result<Reply, Error>) -> Option<Waker> {
         let mut slot = lock(&self.slot);
@@ -102,6 +126,13 @@ impl Call {
             Answers::Many(lookups) => {
                 for index in 0..lookups.len() {
                     waker = slot.settle(index, Err(error.clone())).or(waker);
+                }
+            }
+            Answers::Run(replies) => {
+                let unanswered = replies.iter_mut().filter(|place| place.is_none());
+                let count = unanswered.map(|place| *place = Some(Err(error.clone()))).count();
+                for _ in 0..count {
+                    waker = slot.settled().or(waker);
                 }
             }
             Answers::Reply(place @ None) => {
@@ -130,6 +161,7 @@ impl Call {
         match std::mem::replace(&mut slot.answers, Answers::Gone) {
             Answers::One(Some(lookup)) => Poll::Ready(Answer::One(lookup)),
             Answers::Many(lookups) => Poll::Ready(Answer::Many(lookups.into_iter().flatten().collect())),
+            Answers::Run(replies) => Poll::Ready(Answer::Run(replies.into_iter().flatten().collect())),
             Answers::Reply(Some(reply)) => Poll::Ready(Answer::Reply(reply)),
             // Polled again after it was ready, which a future may answer as it likes, but not with a panic.
             Answers::One(None) | Answers::Reply(None) | Answers::Gone => Poll::Pending,

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::Wakes;
 use super::call::Call;
+use super::inquiry::{Inquiries, Inquiry, Verdict};
 use super::pipeline::{Pipeline, Poison, refused};
 use super::queue::{Queue, Timer};
 use crate::error::{Delivery, Error, ErrorKind};
@@ -38,6 +39,7 @@ pub(crate) struct Driver<S> {
     /// Which of the node's connections this is.
     task: usize,
     pipeline: Pipeline,
+    inquiry: Inquiry,
     // Kept for their room only.
     batch: VecDeque<Arc<Call>>,
     wakes: Wakes,
@@ -63,6 +65,10 @@ enum Leaving {
     Retired,
 }
 
+/// The question for the server's version is given this part of the patience with the server: what waits behind it is to
+/// be sent elsewhere in time.
+const INQUIRY_SHARE: u32 = 8;
+
 /// How a connection ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -82,11 +88,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         task: usize,
         max_value: usize,
         patience: Duration,
+        inquiries: Arc<Inquiries>,
     ) -> Self {
         Self {
             socket,
             queue,
             pipeline: Pipeline::new(node.clone(), max_value),
+            inquiry: Inquiry::new(inquiries),
             node,
             task,
             batch: VecDeque::new(),
@@ -127,6 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut wakes = std::mem::take(&mut self.wakes);
         let end = self.advance(cx, &mut wakes);
         if let Poll::Ready(End::Lost(error)) = &end {
+            self.inquiry.lost();
             self.abandon(error, &mut wakes);
         }
         // Callers are woken last: after the next batch is on its way, and outside every lock.
@@ -146,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             // Always read before the next batch is written: bytes that nobody asked for must not be taken for an answer
             // to what is only now being sent.
-            let took = self.take_batch(cx);
+            let took = self.take_batch(cx, wakes);
             if self.leaving != Leaving::No && self.pipeline.is_empty() {
                 if self.leaving == Leaving::Retired {
                     self.queue.close();
@@ -189,13 +198,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Puts the next batch into the write buffer, if the rule allows one.
-    fn take_batch(&mut self, cx: &Context<'_>) -> bool {
+    fn take_batch(&mut self, cx: &Context<'_>, wakes: &mut Wakes) -> bool {
         if self.leaving == Leaving::Replaced || !self.pipeline.is_empty() {
             return false;
         }
-        self.queue.take_batch(self.task, cx.waker(), &mut self.batch);
-        if self.batch.is_empty() {
-            return false;
+        self.inquiry.check();
+        while self.batch.is_empty() {
+            if let Some(question) = self.inquiry.ask(Instant::now() + self.patience / INQUIRY_SHARE) {
+                self.batch.push_back(question);
+                break;
+            }
+            self.queue.take_batch(self.task, cx.waker(), &mut self.batch);
+            if self.batch.is_empty() {
+                return false;
+            }
+            self.judge_batch(wakes);
         }
         self.pipeline.submit(&mut self.batch, &mut self.output);
         self.silent_since = Instant::now();
@@ -203,6 +220,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let due = self.pipeline.first_deadline().map_or(due, |deadline| deadline.min(due));
         self.timer_due = Some(self.timer_due.map_or(due, |earlier| earlier.min(due)));
         true
+    }
+
+    /// Takes out of the batch what the server cannot answer, and puts back what must wait until that is known.
+    fn judge_batch(&mut self, wakes: &mut Wakes) {
+        if self.batch.iter().all(|call| call.request().needs().is_none()) {
+            return;
+        }
+        let mut waiting = Vec::new();
+        self.batch.retain(|call| {
+            let Some(needs) = call.request().needs() else { return true };
+            match self.inquiry.judge(needs, &self.node) {
+                Verdict::Send => return true,
+                Verdict::Wait => waiting.push(Arc::clone(call)),
+                Verdict::Refuse(error) => wakes.add(call.fail(&error)),
+            }
+            false
+        });
+        if !waiting.is_empty() {
+            self.queue.put_back(waiting.into_iter());
+        }
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -236,6 +273,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             // server's silence meanwhile says nothing about the server.
             self.silent_since += now.saturating_duration_since(due);
             let next_deadline = self.pipeline.sweep(now, wakes);
+            if !self.inquiry.check() {
+                return Some(self.lost().saying("the server does not answer `version`"));
+            }
             self.timer_due = None;
             if !self.pipeline.is_empty() {
                 let out_of_patience = self.silent_since + self.patience;

@@ -17,8 +17,8 @@ use crate::item::{Cas, Item};
 use crate::key::Key;
 use crate::node_id::NodeId;
 use crate::protocol::{
-    Body, Decoder, Expect, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, ProtocolError, Refusal,
-    Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
+    Body, Decoder, Expect, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, MetaCode, MetaReply,
+    ProtocolError, Refusal, Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
 };
 
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Pipeline {
     encoded: u64,
     /// Replies and values received since the connection began.
     received: u64,
+    /// The opaque token of the next meta command.
+    serial: u64,
 }
 
 /// What one call still waits for from one line on the wire.
@@ -53,6 +55,17 @@ enum What {
         last: bool,
     },
     Reply(Expect),
+    /// A meta command with this opaque token, unless it has one of its own.
+    Meta {
+        serial: u64,
+    },
+    /// The commands of a run from `next` on; the first of all has the token `serial`.
+    Run {
+        next: usize,
+        serial: u64,
+        /// An error line has come: it may be the answer to any of them.
+        spoilt: bool,
+    },
 }
 
 /// Why a connection cannot go on.
@@ -65,7 +78,15 @@ pub(super) enum Poison {
 
 impl Pipeline {
     pub(super) fn new(node: NodeId, max_value: usize) -> Self {
-        Self { node, decoder: Decoder::new(max_value), owed: VecDeque::new(), end_due: false, encoded: 0, received: 0 }
+        Self {
+            node,
+            decoder: Decoder::new(max_value),
+            owed: VecDeque::new(),
+            end_due: false,
+            encoded: 0,
+            received: 0,
+            serial: 0,
+        }
     }
 
     /// Whether the server owes nothing.
@@ -93,9 +114,19 @@ impl Pipeline {
     pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
         self.submit_gets(batch, out);
         for call in batch.drain(..).filter(|call| !matches!(call.request(), Request::Get { .. })) {
-            let before = out.len();
-            encode(call.request(), out);
-            let what = What::Reply(call.request().expect());
+            let (before, serial) = (out.len(), self.serial);
+            encode(call.request(), serial, out);
+            let what = match call.request() {
+                Request::Meta(_) => {
+                    self.serial += 1;
+                    What::Meta { serial }
+                }
+                Request::MetaRun(run) => {
+                    self.serial += run.len() as u64;
+                    What::Run { next: 0, serial, spoilt: false }
+                }
+                request => What::Reply(request.expect()),
+            };
             self.owed.push_back(Owed { call, start: self.encoded, what });
             self.encoded += (out.len() - before) as u64;
         }
@@ -176,6 +207,7 @@ impl Pipeline {
                 Some(owed) if owed.start >= written => return Err(Poison::Protocol(ProtocolError::Unrequested)),
                 Some(Owed { what: What::Keys { .. }, .. }) => Expect::Values,
                 Some(Owed { what: What::Reply(expect), .. }) => *expect,
+                Some(Owed { call, .. }) => call.request().expect(),
                 None => return Err(Poison::Protocol(ProtocolError::Unrequested)),
             };
             let owed = &mut self.owed;
@@ -187,13 +219,15 @@ impl Pipeline {
                 Reply::Refused(refusal) if !expect.survives(&refusal) => return Err(Poison::Refused(refusal)),
                 reply => reply,
             };
-            // Only what can be trusted is a sign of life.
-            self.received += 1;
             match reply {
                 Reply::Value(value) => self.value(value, wakes),
                 Reply::End => self.end(wakes),
-                reply => self.reply(reply, wakes),
+                Reply::Meta(reply) => self.meta(*reply, wakes).map_err(Poison::Protocol)?,
+                Reply::Refused(refusal) => self.refused(&refusal, wakes),
+                reply => self.reply(Ok(reply), wakes),
             }
+            // Only what can be trusted is a sign of life.
+            self.received += 1;
         }
         Ok(())
     }
@@ -222,13 +256,56 @@ impl Pipeline {
         }
     }
 
-    fn reply(&mut self, reply: Reply, wakes: &mut Wakes) {
+    fn reply(&mut self, reply: Result<Reply, Error>, wakes: &mut Wakes) {
         let Some(Owed { call, .. }) = self.owed.pop_front() else { return };
-        let result = match reply {
-            Reply::Refused(refusal) => Err(refused(&refusal, Delivery::Answered).on(&self.node)),
-            reply => Ok(reply),
-        };
-        wakes.add(call.reply(result));
+        wakes.add(call.reply(reply));
+    }
+
+    fn refused(&mut self, refusal: &Refusal, wakes: &mut Wakes) {
+        let error = refused(refusal, Delivery::Answered).on(&self.node);
+        match self.owed.front_mut() {
+            // The run goes on to its end. Which of its commands was refused is not known.
+            Some(Owed { call, what: What::Run { spoilt, .. }, .. }) => {
+                *spoilt = true;
+                wakes.add(call.fail(&error));
+            }
+            _ => self.reply(Err(error), wakes),
+        }
+    }
+
+    /// A meta reply: the one to the command at the head, as its opaque token tells.
+    fn meta(&mut self, reply: MetaReply, wakes: &mut Wakes) -> Result<(), ProtocolError> {
+        let Some(Owed { call, what, .. }) = self.owed.front_mut() else { return Ok(()) };
+        match (what, call.request()) {
+            (What::Meta { serial }, Request::Meta(request)) => {
+                if !request.is_answered_by(&reply, *serial) {
+                    return Err(ProtocolError::WrongOpaque);
+                }
+                let reply = within_limits(request.translate(reply), &self.node);
+                self.reply(reply.map(|reply| Reply::Meta(Box::new(reply))), wakes);
+            }
+            (What::Run { next, .. }, Request::MetaRun(run)) if reply.code == MetaCode::End => {
+                for index in *next..run.len() {
+                    wakes.add(call.settle_in_run(index, Ok(MetaReply::miss())));
+                }
+                self.owed.pop_front();
+            }
+            (What::Run { next, serial, spoilt }, Request::MetaRun(run)) => {
+                let mut rest = run.iter().zip(*serial..).enumerate().skip(*next);
+                let found = rest.find(|(_, (request, serial))| request.is_answered_by(&reply, *serial));
+                let Some((index, (request, _))) = found else { return Err(ProtocolError::WrongOpaque) };
+                if !*spoilt {
+                    for passed in *next..index {
+                        wakes.add(call.settle_in_run(passed, Ok(MetaReply::miss())));
+                    }
+                    wakes.add(call.settle_in_run(index, within_limits(request.translate(reply), &self.node)));
+                }
+                *next = index + 1;
+            }
+            // The `MN` of a command that is nothing else.
+            _ => self.reply(Ok(Reply::Meta(Box::new(reply))), wakes),
+        }
+        Ok(())
     }
 
     /// Fails the calls whose deadline has passed; their replies are still owed, and are dropped when they come. Says
@@ -326,12 +403,23 @@ fn claim(owed: &mut VecDeque<Owed>, key: &[u8], wakes: &mut Wakes) -> bool {
     true
 }
 
+fn too_large(len: usize, node: &NodeId) -> Error {
+    let text = format!("the stored value of {len} bytes is over the client's limit");
+    Error::new(ErrorKind::TooLarge, Delivery::Answered).on(node).saying(text)
+}
+
+/// A meta reply as its caller may have it: with its value whole, if it brought one.
+fn within_limits(reply: MetaReply, node: &NodeId) -> Result<MetaReply, Error> {
+    match reply.value {
+        Some(Body::TooLarge { len }) => Err(too_large(len, node)),
+        _ => Ok(reply),
+    }
+}
+
 fn lookup(value: Value, call: &Call, node: &NodeId) -> Lookup {
     let wants_cas = matches!(call.request(), Request::Get { cas: true, .. });
     match value {
-        Value { body: Body::TooLarge { len }, .. } => Err(Error::new(ErrorKind::TooLarge, Delivery::Answered)
-            .on(node)
-            .saying(format!("the stored value of {len} bytes is over the client's limit"))),
+        Value { body: Body::TooLarge { len }, .. } => Err(too_large(len, node)),
         Value { cas: None, .. } if wants_cas => {
             Err(Error::new(ErrorKind::Protocol, Delivery::Answered).on(node).saying("a value without its version"))
         }

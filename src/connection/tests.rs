@@ -3,6 +3,7 @@
 mod any_order;
 mod deadlines;
 mod economy;
+mod meta;
 mod mortal;
 mod peer;
 mod room;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use self::peer::{Peer, add, cas, get, gets, incr, outcome, set, value_of};
-use super::{Answer, Call, Driver, End, Queue, Sweeper, Ticket};
+use super::{Answer, Call, Driver, End, Inquiries, Queue, Sweeper, Ticket};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::protocol::{Keys, Reply, Request};
@@ -26,6 +27,7 @@ const DEADLINE: Duration = Duration::from_millis(250);
 
 struct Rig {
     queue: Arc<Queue>,
+    inquiries: Arc<Inquiries>,
 }
 
 impl Rig {
@@ -41,7 +43,7 @@ impl Rig {
             let mut sweeper = Sweeper::new(Arc::clone(&queue));
             async move { sweeper.run().await }
         });
-        Self { queue }
+        Self { queue, inquiries: Arc::default() }
     }
 
     /// A connection at work, and the other end of it.
@@ -52,7 +54,8 @@ impl Rig {
     fn connect_with_room(&self, bytes: usize) -> (tokio::task::JoinHandle<End>, Peer) {
         let (ours, theirs) = tokio::io::duplex(bytes);
         let node = "mc-0".parse().unwrap();
-        let mut driver = Driver::new(ours, Arc::clone(&self.queue), node, 1, 1 << 20, PATIENCE);
+        let mut driver =
+            Driver::new(ours, Arc::clone(&self.queue), node, 1, 1 << 20, PATIENCE, Arc::clone(&self.inquiries));
         (tokio::spawn(async move { driver.run().await }), Peer::new(theirs))
     }
 
@@ -510,7 +513,7 @@ async fn reads_go_on_while_a_write_is_stuck() {
         match timeout(Duration::from_secs(5), ticket).await.expect("a deadlock") {
             Answer::Reply(reply) => assert_eq!(reply.unwrap(), Reply::Stored),
             Answer::One(found) => assert!(found.unwrap().is_none_or(|item| item.value.len() == body.len())),
-            Answer::Many(_) => unreachable!(),
+            Answer::Many(_) | Answer::Run(_) => unreachable!(),
         }
     }
 }

@@ -188,7 +188,8 @@ impl Serving {
         info!(target: "memring", node = %shared.id, %peer, "connected");
         let settings = &shared.settings;
         let (queue, id) = (Arc::clone(&shared.queue), shared.id.clone());
-        let driver = Driver::new(socket, queue, id, index, settings.max_value, settings.patience());
+        let inquiries = Arc::clone(&shared.inquiries);
+        let driver = Driver::new(socket, queue, id, index, settings.max_value, settings.patience(), inquiries);
         shared.connected(index, peer);
         Self { driver, peer, since: Instant::now() }
     }

@@ -6,7 +6,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Body, Expect, LARGEST_ITEM, ProtocolError, Refusal, Reply, Value, scan};
+use super::meta::{self, MetaReply};
+use super::{Body, Expect, ProtocolError, Refusal, Reply, Value, scan};
 
 /// Longer than any `VALUE` line (a key of 250 bytes and three numbers) and any error line a server is known to send.
 const MAX_LINE: usize = 2048;
@@ -26,10 +27,29 @@ pub(crate) struct Decoder {
 enum State {
     /// At the start of a line, of which the first `scanned` bytes hold no line end.
     Line { scanned: usize },
-    /// After a `VALUE` line.
-    Body { flags: u32, cas: Option<u64>, len: usize },
+    /// After a line that announces a value.
+    Body { header: Header, len: usize },
     /// Inside a value that is too long to be kept.
-    Skip { flags: u32, cas: Option<u64>, len: usize, left: usize },
+    Skip { header: Header, len: usize, left: usize },
+}
+
+/// What the line before a value said.
+#[derive(Debug)]
+enum Header {
+    Value { flags: u32, cas: Option<u64> },
+    Meta(Box<MetaReply>),
+}
+
+impl Header {
+    fn with(self, body: Body) -> Reply {
+        match self {
+            Self::Value { flags, cas } => Reply::Value(Value { flags, cas, body }),
+            Self::Meta(mut reply) => {
+                reply.value = Some(body);
+                Reply::Meta(reply)
+            }
+        }
+    }
 }
 
 impl Decoder {
@@ -64,57 +84,65 @@ impl Decoder {
                 return Err(ProtocolError::LineTooLong);
             }
             let line = input[..end].strip_suffix(b"\r").ok_or(ProtocolError::Malformed)?;
-            let Some(value_line) = line.strip_prefix(b"VALUE ") else {
-                let reply = simple_reply(line, expect)?;
-                input.advance(end + 1);
-                self.state = State::Line { scanned: 0 };
-                return if expect.admits(&reply) { Ok(Some(reply)) } else { Err(ProtocolError::OutOfStep) };
-            };
-            if expect != Expect::Values {
-                return Err(ProtocolError::OutOfStep);
-            }
-            let header = ValueLine::parse(value_line)?;
-            if !claim(header.key) {
-                return Err(ProtocolError::WrongKey);
-            }
-            let ValueLine { flags, cas, len, .. } = header;
-            input.advance(end + 1);
-            self.state = if len > self.max_value {
-                State::Skip { flags, cas, len, left: len }
+            let (header, len) = if let Some(value_line) = line.strip_prefix(b"VALUE ") {
+                if expect != Expect::Values {
+                    return Err(ProtocolError::OutOfStep);
+                }
+                let ValueLine { key, flags, cas, len } = ValueLine::parse(value_line)?;
+                if !claim(key) {
+                    return Err(ProtocolError::WrongKey);
+                }
+                (Header::Value { flags, cas }, len)
             } else {
-                State::Body { flags, cas, len }
+                let (reply, len) = reply_line(line, expect)?;
+                if !expect.admits(&reply) {
+                    return Err(ProtocolError::OutOfStep);
+                }
+                match (reply, len) {
+                    (Reply::Meta(reply), Some(len)) => (Header::Meta(reply), len),
+                    (reply, _) => {
+                        input.advance(end + 1);
+                        self.state = State::Line { scanned: 0 };
+                        return Ok(Some(reply));
+                    }
+                }
             };
+            input.advance(end + 1);
+            self.state =
+                if len > self.max_value { State::Skip { header, len, left: len } } else { State::Body { header, len } };
         }
         self.decode_body(input)
     }
 
     fn decode_body(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, ProtocolError> {
-        let value = match &mut self.state {
+        match &mut self.state {
             State::Line { .. } => return Ok(None),
-            State::Body { flags, cas, len } => {
+            State::Body { len, .. } => {
                 if input.len() < *len + 2 {
                     // Only ever as much as `max_value` allows, whatever length was declared.
                     input.reserve(*len + 2 - input.len());
                     return Ok(None);
                 }
-                Value { flags: *flags, cas: *cas, body: Body::Whole(take_body(*len, input)) }
             }
-            State::Skip { flags, cas, len, left } => {
+            State::Skip { left, .. } => {
                 let skipped = (*left).min(input.len());
                 input.advance(skipped);
                 *left -= skipped;
                 if input.len() < 2 {
                     return Ok(None);
                 }
-                Value { flags: *flags, cas: *cas, body: Body::TooLarge { len: *len } }
             }
+        }
+        let (header, body) = match std::mem::replace(&mut self.state, State::Line { scanned: 0 }) {
+            State::Line { .. } => return Ok(None),
+            State::Body { header, len } => (header, Body::Whole(take_body(len, input))),
+            State::Skip { header, len, .. } => (header, Body::TooLarge { len }),
         };
         if input[..2] != *b"\r\n" {
             return Err(ProtocolError::MissingTerminator);
         }
         input.advance(2);
-        self.state = State::Line { scanned: 0 };
-        Ok(Some(Reply::Value(value)))
+        Ok(Some(header.with(body)))
     }
 }
 
@@ -143,7 +171,7 @@ impl<'a> ValueLine<'a> {
         let parsed = (|| {
             let key = field()?;
             let flags = u32::try_from(scan::number(field()?)?).ok()?;
-            let len = usize::try_from(scan::number(field()?)?).ok().filter(|&len| len <= LARGEST_ITEM)?;
+            let len = scan::length(field()?)?;
             let cas = match field() {
                 Some(digits) => Some(scan::number(digits)?),
                 None => None,
@@ -152,6 +180,15 @@ impl<'a> ValueLine<'a> {
         })();
         parsed.ok_or(ProtocolError::Malformed)
     }
+}
+
+/// Any line but a `VALUE`, and the length of the data block it announces, if it does.
+fn reply_line(line: &[u8], expect: Expect) -> Result<(Reply, Option<usize>), ProtocolError> {
+    if expect.is_meta() && meta::is_meta_line(line) {
+        let (reply, len) = meta::parse(line)?;
+        return Ok((Reply::Meta(Box::new(reply)), len));
+    }
+    Ok((simple_reply(line, expect)?, None))
 }
 
 fn simple_reply(line: &[u8], expect: Expect) -> Result<Reply, ProtocolError> {

@@ -7,8 +7,9 @@ use crate::key::Key;
 
 const CRLF: &[u8] = b"\r\n";
 
-/// Appends a request other than a get, which is built up key by key: see [`encode_get_start`].
-pub(crate) fn encode(request: &Request, out: &mut BytesMut) {
+/// Appends a request other than a get, which is built up key by key: see [`encode_get_start`]. The meta commands in it
+/// have opaque tokens from `serial` on.
+pub(crate) fn encode(request: &Request, serial: u64, out: &mut BytesMut) {
     match request {
         Request::Get { keys, cas, touch } => {
             encode_get_start(*cas, *touch, out);
@@ -60,6 +61,14 @@ pub(crate) fn encode(request: &Request, out: &mut BytesMut) {
             encode_number(*delta, out);
             out.extend_from_slice(CRLF);
         }
+        Request::Meta(request) => request.encode(serial, false, out),
+        Request::MetaRun(run) => {
+            for (request, serial) in run.iter().zip(serial..) {
+                request.encode(serial, true, out);
+            }
+            out.extend_from_slice(b"mn\r\n");
+        }
+        Request::MetaNoop => out.extend_from_slice(b"mn\r\n"),
         Request::Version => out.extend_from_slice(b"version\r\n"),
         // Without a number where none is needed, as the oldest servers know it.
         Request::FlushAll { delay: 0 } => out.extend_from_slice(b"flush_all\r\n"),
@@ -153,7 +162,7 @@ mod tests {
         ];
         for (request, wire) in cases {
             let mut out = BytesMut::new();
-            encode(&request, &mut out);
+            encode(&request, 7, &mut out);
             assert_eq!(out, wire.as_bytes(), "{request:?}");
             assert!(request.weight() >= out.len(), "{request:?} is heavier than it says");
         }

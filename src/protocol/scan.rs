@@ -1,5 +1,7 @@
 //! Numbers, checked.
 
+use super::LARGEST_ITEM;
+
 /// Reads a decimal number of 1 to 20 digits: no sign, no spaces, no overflow.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 20 {
@@ -12,6 +14,11 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
         }
         sum.checked_mul(10)?.checked_add(u64::from(digit))
     })
+}
+
+/// Reads the declared length of a data block.
+pub(super) fn length(digits: &[u8]) -> Option<usize> {
+    usize::try_from(number(digits)?).ok().filter(|&len| len <= LARGEST_ITEM)
 }
 
 #[cfg(test)]

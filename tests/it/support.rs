@@ -43,6 +43,36 @@ pub(crate) async fn memcached() -> (Memcached, Client) {
     (server, client.connect().await.unwrap())
 }
 
+/// A version of memcached, as tests that depend on it compare it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
+
+impl Version {
+    /// The first whose meta commands are today's.
+    pub(crate) const META: Self = Self(1, 6, 10);
+}
+
+pub(crate) async fn version_of(server: SocketAddr) -> Version {
+    let mut socket = TcpStream::connect(server).await.unwrap();
+    socket.write_all(b"version\r\n").await.unwrap();
+    let mut reply = [0; 64];
+    let count = socket.read(&mut reply).await.unwrap();
+    let text = std::str::from_utf8(&reply[..count]).unwrap().strip_prefix("VERSION ").unwrap().trim_end();
+    let numbers: Vec<u32> = text.split('.').map(|number| number.parse().unwrap()).collect();
+    Version(numbers[0], numbers[1], numbers[2])
+}
+
+/// As [`memcached`], or nothing, and a word about it, where the one at hand is too old for what is to be tested.
+pub(crate) async fn memcached_from(needed: Version) -> Option<(Memcached, Client)> {
+    let (server, client) = memcached().await;
+    let version = version_of(server.addr()).await;
+    if version < needed {
+        eprintln!("skipped: needs memcached {needed:?}, this is {version:?}");
+        return None;
+    }
+    Some((server, client))
+}
+
 /// A service with quick answers.
 pub(crate) async fn service(pods: usize) -> Service {
     Service::builder().pods(pods).ttl(Duration::from_secs(1)).memcached().start().await.expect("pods must start")

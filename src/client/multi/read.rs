@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::turns::{Turn, take_turns};
 use super::{Failures, KeysFailed};
 use crate::client::commands::exptime;
+use crate::client::lookup::may_be_lease;
 use crate::client::{Client, misfit};
 use crate::connection::{Answer, Lookup};
 use crate::error::Error;
@@ -22,6 +23,9 @@ use crate::ttl::{InvalidTtl, Ttl};
 /// How many lines of one batch a node has at a time: some thousand keys, which it answers in some milliseconds. A small part
 /// of its queue, and measured to be as fast as all at once.
 const WINDOW: usize = 32;
+
+/// How many of the empty values of one batch are looked at again at a time.
+const DOUBTFUL_AT_A_TIME: usize = 256;
 
 /// What was found of many keys, and what could not be said.
 ///
@@ -152,7 +156,41 @@ impl Client {
             }
         }
         let answers = self.ask_every_owner(asked, cas, touch, deadline).await;
-        Answered { keys, questions, answers }
+        let mut answered = Answered { keys, questions, answers };
+        if answered.answers.iter().flatten().flatten().any(may_be_lease) {
+            Box::pin(self.ask_again(&mut answered, cas, deadline)).await;
+        }
+        answered
+    }
+
+    /// Looks closely at what may be leases and no values.
+    async fn ask_again<K: AsRef<[u8]>>(&self, answered: &mut Answered<K>, cas: bool, deadline: Instant) {
+        let Answered { keys, questions, answers } = answered;
+        // Each question once, by any of the keys that ask it.
+        let mut doubtful: HashMap<usize, (Key, Item)> = HashMap::new();
+        for (key, question) in keys.iter().zip(questions) {
+            let Ok(question) = question else { continue };
+            if let (Ok(Some(item)), Ok(key)) = (&answers[*question], self.key(key))
+                && may_be_lease(item)
+            {
+                doubtful.insert(*question, (key, item.clone()));
+            }
+        }
+        let mut doubtful = doubtful.into_iter();
+        loop {
+            // What is left of the one deadline.
+            let hasty = &self.with_request_timeout(deadline.saturating_duration_since(Instant::now()));
+            let look = |(question, (key, item)): (usize, (Key, Item))| async move {
+                (question, hasty.unless_lease(key.into(), item, cas).await)
+            };
+            let looked = join_all(doubtful.by_ref().take(DOUBTFUL_AT_A_TIME).map(look)).await;
+            if looked.is_empty() {
+                return;
+            }
+            for (question, lookup) in looked {
+                answers[question] = lookup;
+            }
+        }
     }
 
     /// Asks for every key at the node that owns it.

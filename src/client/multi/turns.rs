@@ -12,19 +12,19 @@ use crate::node::Node;
 use crate::protocol::Request;
 
 /// One request of a batch.
-pub(super) struct Turn<T> {
+pub(in crate::client) struct Turn<T> {
     /// Whatever tells the batch what the answer is to.
-    pub(super) tag: T,
-    pub(super) request: Request,
+    pub(in crate::client) tag: T,
+    pub(in crate::client) request: Request,
     /// The place, in this node's part of the batch, of an earlier request that must be over before this one is sent.
-    pub(super) after: Option<usize>,
+    pub(in crate::client) after: Option<usize>,
 }
 
 /// Asks all of it of one node, with at most `window` requests in its queue or under way at a time: however large the batch,
 /// others find room in the queue, and wait behind no more than that. They go out in order, and all have the one deadline.
 ///
 /// Cancel safe: what is not yet written is taken back.
-pub(super) async fn take_turns<T>(
+pub(in crate::client) async fn take_turns<T>(
     client: &Client,
     node: &Arc<Node>,
     turns: Vec<Turn<T>>,
@@ -64,7 +64,9 @@ pub(super) async fn take_turns<T>(
 async fn enter(client: &Client, node: &Arc<Node>, call: Arc<Call>) -> Result<Ticket, Error> {
     match node.call(&call).await {
         // The node left meanwhile, and nothing of this was sent. A line of gets has keys that may now be anywhere.
-        Err(_) if node.has_left() && !matches!(call.request(), Request::Get { .. }) => client.enter(&call).await,
+        Err(_) if node.has_left() && !matches!(call.request(), Request::Get { .. } | Request::MetaRun(_)) => {
+            client.enter(&call).await
+        }
         Err(error) => {
             // A failure that needs no waiting, told of a great many keys, must not keep others from the thread.
             tokio::task::coop::consume_budget().await;

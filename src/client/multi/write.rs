@@ -132,7 +132,7 @@ impl Client {
         for (at, write) in writes.into_iter().enumerate() {
             outcomes.push(match write {
                 Ok(Write { request, too_large }) => {
-                    match request.key().and_then(|key| snapshot.owner(key.as_bytes())) {
+                    match request.routed_by().and_then(|key| snapshot.owner(key)) {
                         Some(owner) => {
                             let turns = &mut groups[owner].1;
                             places[at] = turns.len();
@@ -163,8 +163,8 @@ impl Client {
 fn earlier_of_the_same_key<'a>(writes: &'a [Result<Write, Error>]) -> Vec<Option<usize>> {
     let mut last: HashMap<&[u8], usize> = HashMap::with_capacity(writes.len());
     let mut note = |at, write: &'a Result<Write, Error>| {
-        let key = write.as_ref().ok()?.request.key()?;
-        last.insert(key.as_bytes(), at)
+        let key = write.as_ref().ok()?.request.routed_by()?;
+        last.insert(key, at)
     };
     writes.iter().enumerate().map(|(at, write)| note(at, write)).collect()
 }

@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use super::super::{Answer, Call};
 use super::Rig;
-use super::peer::{cas, gat, get, gets, set};
+use super::peer::{cas, gat, get, gets, meta_get, meta_run, meta_set, set};
 use crate::key::Key;
-use crate::protocol::{Expect, Keys, Reply, Request};
+use crate::protocol::{Body, Expect, Keys, MetaCode, MetaReply, Reply, Request};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -23,6 +23,9 @@ enum Step {
     GetMany(Vec<u8>, Option<u32>),
     Set(u8),
     Cas(u8),
+    MetaGet(u8),
+    MetaSet(u8),
+    MetaRun(Vec<u8>),
     Pause(u8),
 }
 
@@ -35,6 +38,9 @@ fn steps() -> impl Strategy<Value = Vec<(Step, bool)>> {
             .prop_map(|(numbers, touch)| Step::GetMany(numbers, touch)),
         1 => any::<u8>().prop_map(Step::Cas),
         2 => any::<u8>().prop_map(Step::Set),
+        1 => any::<u8>().prop_map(Step::MetaGet),
+        1 => any::<u8>().prop_map(Step::MetaSet),
+        1 => prop::collection::vec(any::<u8>(), 1..20).prop_map(Step::MetaRun),
         2 => (0u8..4).prop_map(Step::Pause),
     ];
     prop::collection::vec((step, prop::bool::weighted(0.2)), 1..60)
@@ -62,26 +68,48 @@ async fn serve(io: tokio::io::DuplexStream, sizes: Vec<usize>) {
             return;
         }
         let mut words = line.split_whitespace();
-        let mut out = Vec::new();
-        let verb = words.next().unwrap();
-        if let "set" | "cas" = verb {
-            let len: usize = words.nth(3).unwrap().parse().unwrap();
-            read.read_exact(&mut vec![0; len + 2]).await.unwrap();
-            out.extend_from_slice(if verb == "set" { b"STORED\r\n" } else { b"EXISTS\r\n" });
-        } else {
-            if verb.starts_with("gat") {
-                assert!(line.len() < 1000, "{} bytes in {verb}", line.len());
-                words.next();
+        let (verb, mut out) = (words.next().unwrap(), Vec::new());
+        let opaque = line.split_whitespace().find(|word| word.starts_with('O')).unwrap_or("");
+        let mut reply = |header: String, body: &[u8]| {
+            out.extend_from_slice(header.as_bytes());
+            out.extend_from_slice(body);
+            out.extend_from_slice(b"\r\n");
+        };
+        match verb {
+            "set" | "cas" | "ms" => {
+                let len: usize = words.nth(if verb == "ms" { 1 } else { 3 }).unwrap().parse().unwrap();
+                read.read_exact(&mut vec![0; len + 2]).await.unwrap();
+                reply(
+                    if verb == "set" {
+                        "STORED".into()
+                    } else if verb == "cas" {
+                        "EXISTS".into()
+                    } else {
+                        format!("HD {opaque}")
+                    },
+                    b"",
+                );
             }
-            let unique = if verb.ends_with('s') { " 7" } else { "" };
-            for key in words {
-                if let Some(value) = value(key) {
-                    out.extend_from_slice(format!("VALUE {key} 0 {}{unique}\r\n", value.len()).as_bytes());
-                    out.extend_from_slice(&value);
-                    out.extend_from_slice(b"\r\n");
+            "mg" => match value(words.next().unwrap()) {
+                Some(value) => reply(format!("VA {} {opaque}\r\n", value.len()), &value),
+                None if line.ends_with(" q\r\n") => {}
+                None => reply(format!("EN {opaque}"), b""),
+            },
+            "mn" => reply("MN".to_owned(), b""),
+            "version" => reply("VERSION 1.6.18".to_owned(), b""),
+            _ => {
+                if verb.starts_with("gat") {
+                    assert!(line.len() < 1000, "{} bytes in {verb}", line.len());
+                    words.next();
                 }
+                let unique = if verb.ends_with('s') { " 7" } else { "" };
+                for key in words {
+                    if let Some(value) = value(key) {
+                        reply(format!("VALUE {key} 0 {}{unique}\r\n", value.len()), &value);
+                    }
+                }
+                reply("END".to_owned(), b"");
             }
-            out.extend_from_slice(b"END\r\n");
         }
         let mut rest = &out[..];
         while !rest.is_empty() {
@@ -100,7 +128,8 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
     let (ours, theirs) = tokio::io::duplex(2048);
     tokio::spawn(serve(theirs, sizes));
     let node = "mc-0".parse().unwrap();
-    let mut driver = super::Driver::new(ours, Arc::clone(&rig.queue), node, 1, 1 << 20, Duration::from_secs(60));
+    let mut driver =
+        super::Driver::new(ours, Arc::clone(&rig.queue), node, 1, 1 << 20, Duration::from_secs(60), Arc::default());
     tokio::spawn(async move { driver.run().await });
 
     let mut waiting = Vec::new();
@@ -115,6 +144,13 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
             Step::Gat(number, exptime) => (gat(&key(number), exptime), vec![key(number)]),
             Step::Set(number) => (set(&key(number), "flush_all\r\n"), Vec::new()),
             Step::Cas(number) => (cas(&key(number), 6, "flush_all\r\n"), Vec::new()),
+            Step::MetaGet(number) => (meta_get(&key(number), "v"), vec![key(number)]),
+            Step::MetaSet(number) => (meta_set(&key(number), "mn\r\n", ""), Vec::new()),
+            Step::MetaRun(numbers) => {
+                let keys: Vec<_> = numbers.into_iter().map(key).collect();
+                let asked: Vec<_> = keys.iter().map(String::as_str).collect();
+                (meta_run(&asked), keys)
+            }
             Step::GetMany(numbers, touch) => {
                 let keys: Vec<_> = numbers.into_iter().map(key).collect();
                 let asked = keys.iter().map(|key| Key::new(key).unwrap()).collect();
@@ -137,15 +173,26 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
     for (ticket, keys, expected) in waiting {
         let answer = tokio::time::timeout(Duration::from_secs(40), ticket).await.expect("a hang");
         let found: Vec<_> = match answer {
-            Answer::Reply(reply) => {
-                assert_eq!(reply.unwrap(), expected);
-                continue;
-            }
-            Answer::One(lookup) => vec![lookup],
-            Answer::Many(lookups) => lookups,
+            Answer::Reply(reply) => match reply.unwrap() {
+                Reply::Meta(reply) if reply.code != MetaCode::Done => vec![body(*reply)],
+                Reply::Meta(_) => continue,
+                reply => {
+                    assert_eq!(reply, expected);
+                    continue;
+                }
+            },
+            Answer::One(lookup) => vec![lookup.unwrap().map(|item| item.value)],
+            Answer::Many(lookups) => lookups.into_iter().map(|lookup| lookup.unwrap().map(|item| item.value)).collect(),
+            Answer::Run(replies) => replies.into_iter().map(|reply| body(reply.unwrap())).collect(),
         };
-        let found: Vec<_> = found.into_iter().map(|lookup| lookup.unwrap().map(|item| item.value)).collect();
         assert_eq!(found, keys.iter().map(|key| value(key)).collect::<Vec<_>>());
+    }
+}
+
+fn body(reply: MetaReply) -> Option<Bytes> {
+    match reply.value? {
+        Body::Whole(value) => Some(value),
+        Body::TooLarge { .. } => panic!("within the limit"),
     }
 }
 

@@ -45,7 +45,8 @@ async fn of_those_left_to_connections_that_end() {
     });
     let connect = |task| {
         let (ours, theirs) = tokio::io::duplex(64);
-        let mut driver = Driver::new(ours, Arc::clone(&queue), "mc-0".parse().unwrap(), task, 1 << 20, PATIENCE);
+        let mut driver =
+            Driver::new(ours, Arc::clone(&queue), "mc-0".parse().unwrap(), task, 1 << 20, PATIENCE, Arc::default());
         (tokio::spawn(async move { driver.run().await }), theirs)
     };
     let (first, second) = (connect(1), connect(2));
@@ -120,7 +121,8 @@ impl AsyncWrite for Flood {
 async fn of_those_whose_connection_never_stops_reading() {
     let rig = Rig::new();
     let flood = Flood { asked: false, head: b"VALUE a 0 1073741824\r\n", rest: repeat(b'x') };
-    let mut driver = Driver::new(flood, Arc::clone(&rig.queue), "mc-0".parse().unwrap(), 1, 1 << 20, PATIENCE);
+    let mut driver =
+        Driver::new(flood, Arc::clone(&rig.queue), "mc-0".parse().unwrap(), 1, 1 << 20, PATIENCE, Arc::default());
     let driver = tokio::spawn(async move { driver.run().await });
     let start = Instant::now();
     let ticket = ask_within(&rig.queue, get("a"), SHORT).await;

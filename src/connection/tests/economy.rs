@@ -69,7 +69,7 @@ async fn a_lone_request_is_one_write_and_one_read() {
     let node: crate::NodeId = "mc-0".parse().unwrap();
     let queue = Arc::new(Queue::new(node.clone(), QueueLimits { calls: 10, bytes: 1 << 20 }, 1));
     let counted = Counted { socket, counts: Arc::clone(&counts) };
-    let mut driver = Driver::new(counted, Arc::clone(&queue), node, 0, 1 << 20, PATIENCE);
+    let mut driver = Driver::new(counted, Arc::clone(&queue), node, 0, 1 << 20, PATIENCE, Arc::default());
     tokio::spawn(async move { driver.run().await });
 
     for _ in 0..50 {

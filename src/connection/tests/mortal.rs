@@ -79,7 +79,8 @@ async fn keep(queue: Arc<Queue>, task: usize, lives: Vec<Life>) {
             // Never in a hot loop, or time would not pass.
             sleep(Duration::from_millis(life.dial + 1)).await;
             let (ours, theirs) = tokio::io::duplex(life.room);
-            let mut driver = Driver::new(ours, Arc::clone(&queue), "mc-0".parse().unwrap(), task, 1 << 20, PATIENCE);
+            let mut driver =
+                Driver::new(ours, Arc::clone(&queue), "mc-0".parse().unwrap(), task, 1 << 20, PATIENCE, Arc::default());
             let _server = tokio::spawn(serve(theirs, life.clone()));
             driver.run().await;
         }
@@ -109,7 +110,7 @@ async fn run(asks: Vec<Ask>, connections: Vec<Vec<Life>>, limits: QueueLimits) {
                     Ok(ticket) => match ticket.await {
                         Answer::One(Ok(found)) => assert_eq!(found.expect("a miss").value, key),
                         Answer::Reply(reply) => assert!(reply.is_err() || reply.unwrap() == Reply::Stored),
-                        Answer::One(Err(_)) | Answer::Many(_) => {}
+                        Answer::One(Err(_)) | Answer::Many(_) | Answer::Run(_) => {}
                     },
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Overloaded),
                 }

@@ -10,7 +10,9 @@ use tokio::time::timeout;
 use super::super::{Answer, Ticket};
 use crate::error::Error;
 use crate::key::Key;
-use crate::protocol::{ArithmeticVerb, Keys, Reply, Request, StoreVerb};
+use crate::protocol::{
+    ArithmeticVerb, Keys, MetaFlags, MetaReply, MetaRequest, MetaVerb, Reply, Request, ServerVersion, StoreVerb, Token,
+};
 
 pub(super) struct Peer {
     io: BufReader<DuplexStream>,
@@ -115,6 +117,37 @@ fn store(verb: StoreVerb, key: &str, value: &str) -> Request {
 
 pub(super) fn incr(key: &str, delta: u64) -> Request {
     Request::Arithmetic { verb: ArithmeticVerb::Incr, key: Key::new(key).unwrap(), delta }
+}
+
+/// A meta command with flags written as on the wire.
+pub(super) fn meta(verb: MetaVerb, key: &str, flags: &str, value: &str) -> MetaRequest {
+    let mut parsed = MetaFlags::default();
+    for flag in flags.split_whitespace() {
+        let token = &flag.as_bytes()[1..];
+        parsed.put(flag.as_bytes()[0], if token.is_empty() { Token::None } else { Token::Text(token.into()) });
+    }
+    let value = Bytes::copy_from_slice(value.as_bytes());
+    let key = Key::new(key).unwrap().into();
+    MetaRequest { verb, key, flags: parsed, value, opaque: None, needs: ServerVersion::META }
+}
+
+pub(super) fn meta_get(key: &str, flags: &str) -> Request {
+    Request::Meta(Box::new(meta(MetaVerb::Get, key, flags, "")))
+}
+
+pub(super) fn meta_set(key: &str, value: &str, flags: &str) -> Request {
+    Request::Meta(Box::new(meta(MetaVerb::Set, key, flags, value)))
+}
+
+pub(super) fn meta_run(keys: &[&str]) -> Request {
+    Request::MetaRun(keys.iter().map(|key| meta(MetaVerb::Get, key, "v", "")).collect())
+}
+
+pub(super) async fn run_of(ticket: Ticket) -> Vec<Result<MetaReply, Error>> {
+    match answer(ticket).await {
+        Answer::Run(replies) => replies,
+        other => panic!("not the answer to a run: {other:?}"),
+    }
 }
 
 pub(super) async fn value_of(ticket: Ticket) -> Result<Option<Bytes>, Error> {

@@ -1,0 +1,320 @@
+//! Get or compute, with one caller computing.
+
+mod flight;
+mod lease;
+mod options;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout, timeout_at};
+
+pub(super) use self::flight::Flights;
+pub use self::options::{FetchError, FetchOptions, Fetched, Origin, Stale, WaitOver};
+
+use self::flight::{Flight, Landing};
+use self::lease::{Kind, Lease, Lock};
+use super::Client;
+use super::meta::{Get, Item, Outcome};
+use crate::config::LONGEST_WAIT;
+use crate::error::{Error, ErrorKind};
+use crate::key::MetaKey;
+use crate::protocol::MetaVerb;
+use crate::ttl::Ttl;
+
+/// How often a value that another process computes is looked for: at first, and at most.
+const FIRST_LOOK_AFTER: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+impl Client {
+    /// Gives the item's value, or computes and stores it: by one caller at a time, however many ask.
+    ///
+    /// In this process the callers who miss wait for the first of them to compute; one whose computing fails, or who goes
+    /// away, is followed by the next. Other processes are kept from computing by a lease: an empty item that stands for
+    /// the value, which memcached hands to one reader ([`FetchOptions::lease`]). They wait for the value, looking for it
+    /// in growing intervals ([`FetchOptions::wait`]). A stale item ([`invalidate`](Self::invalidate)) or one that soon
+    /// expires ([`FetchOptions::recache_within`]) is given to one caller to renew, while the others may take the old
+    /// value ([`FetchOptions::stale`]).
+    ///
+    /// A value that was computed while the item was invalidated, deleted or stored by someone else goes to its own caller
+    /// only, and is not stored. A cache that fails keeps nobody from their value: it is computed, once in this process.
+    /// When the computing fails and there is an old value that may be served, that is given.
+    ///
+    /// Below memcached 1.6.10 there are no leases: a key of its own (`memring:lock:…`) keeps other processes from
+    /// computing. That is weaker: a value computed while the item was deleted is stored all the same, nothing is renewed
+    /// early, and nothing is ever stale.
+    ///
+    /// ```no_run
+    /// # async fn doc(cache: memring::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// let page = cache
+    ///     .fetch("page:/", Duration::from_secs(300), || async { Ok::<_, std::io::Error>("<html>".to_owned()) })
+    ///     .await?;
+    /// println!("{} bytes, {:?}", page.value.len(), page.origin);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`FetchError`]: what computing answered, or that it took too long, or that another process took too long. The
+    /// cache's own failures only where the fetch cannot be made at all.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time: another caller who waits takes over, and a lease is given back.
+    pub async fn fetch<V, E, F, Fut>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<FetchOptions>,
+        compute: F,
+    ) -> Result<Fetched, FetchError<E>>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        V: Into<Bytes>,
+    {
+        let task = Task::new(self, self.any_key(key).map_err(FetchError::Cache)?, options.into())?;
+        // Large, and not the hot path: a caller's future stays small.
+        Box::pin(task.run(compute)).await
+    }
+}
+
+/// One caller's fetch.
+struct Task<'a> {
+    client: &'a Client,
+    key: MetaKey,
+    options: FetchOptions,
+    look: Get,
+}
+
+/// What a look in the cache found.
+enum Look {
+    Found(Fetched),
+    /// The right to fill the item, and the old value if there is one.
+    Won(Lease, Option<Fetched>),
+    /// Somebody else fills it; the old value, if there is one that may be served.
+    Taken(Option<Fetched>),
+    /// The server has no leases.
+    Absent,
+    /// Nothing can be said.
+    Failed(Error),
+}
+
+/// Why a leader has nothing for those who follow it.
+enum Alone<E> {
+    Failed(FetchError<E>),
+    /// It has a value that is good for its own caller only.
+    Private(Fetched),
+}
+
+impl<'a> Task<'a> {
+    fn new<E>(client: &'a Client, key: MetaKey, options: FetchOptions) -> Result<Self, FetchError<E>> {
+        let lease = Ttl::new(options.lease).and_then(|lease| options.store.exptime().map(|_| lease));
+        let lease = lease.map_err(|invalid| FetchError::Cache(invalid.into()))?;
+        let mut look = Get::new().value().flags().cas().vivify(lease);
+        if let Some(time) = options.recache_within {
+            look = look.recache_within(time);
+        }
+        Ok(Self { client, key, options, look })
+    }
+
+    async fn run<V, E, F, Fut>(self, compute: F) -> Result<Fetched, FetchError<E>>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        V: Into<Bytes>,
+    {
+        let limit = Instant::now() + self.options.wait.saturating_add(self.options.compute_limit).min(LONGEST_WAIT);
+        let mut compute = Some(compute);
+        loop {
+            let look = self.look().await;
+            // Nothing is waited for in between: what is joined here was not closed when the look was over.
+            let seat = self.client.inner.flights.join(self.key.as_bytes());
+            let flight = seat.flight();
+            let (mut old, mut cache_fails) = (None, false);
+            match look {
+                Look::Found(found) | Look::Taken(Some(found)) => return Ok(found),
+                // The others may have it: who leads them fills the item.
+                Look::Won(lease, value) => {
+                    old = value;
+                    flight.deposit(lease);
+                }
+                Look::Taken(None) | Look::Absent => {}
+                Look::Failed(error) if error.kind() == ErrorKind::Closed => return Err(FetchError::Cache(error)),
+                Look::Failed(_) => cache_fails = true,
+            }
+            let landing = flight.landed.get_or_try_init(|| self.lead(flight, cache_fails, &mut compute));
+            let failed = match timeout_at(limit, landing).await {
+                Ok(Ok(Landing::Value(fetched))) => return Ok(fetched.clone()),
+                Ok(Ok(Landing::LookAgain)) => continue,
+                Ok(Err(Alone::Private(fetched))) => return Ok(fetched),
+                Ok(Err(Alone::Failed(error))) => error,
+                Err(_) => FetchError::WaitOver,
+            };
+            return old.ok_or(failed);
+        }
+    }
+
+    /// Computes, or waits for another process to.
+    async fn lead<V, E, F, Fut>(
+        &self,
+        flight: &Flight,
+        cache_fails: bool,
+        compute: &mut Option<F>,
+    ) -> Result<Landing, Alone<E>>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        V: Into<Bytes>,
+    {
+        let over = Instant::now() + self.options.wait.min(LONGEST_WAIT);
+        let mut pause = FIRST_LOOK_AFTER;
+        let mut wait_is_over = cache_fails;
+        loop {
+            if let Some(lease) = flight.take_lease() {
+                return self.fill(flight, lease, compute).await;
+            }
+            if wait_is_over {
+                return match self.options.when_wait_ends {
+                    WaitOver::Fail if !cache_fails => Err(Alone::Failed(FetchError::WaitOver)),
+                    _ => self.compute(flight, compute).await.map(Landing::Value),
+                };
+            }
+            match self.look().await {
+                // It is looked for once more, by every follower too.
+                Look::Found(_) | Look::Taken(Some(_)) => {
+                    flight.close();
+                    return Ok(Landing::LookAgain);
+                }
+                Look::Won(lease, old) => {
+                    let filled = self.fill(flight, lease, compute).await;
+                    return match (filled, old) {
+                        (Err(Alone::Failed(_)), Some(old)) => Err(Alone::Private(old)),
+                        (filled, _) => filled,
+                    };
+                }
+                Look::Absent => match Lock::take(self.client, self.key.as_bytes(), self.options.lease).await {
+                    Ok(Some(lock)) => return self.fill_under(flight, lock, compute).await,
+                    Ok(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
+                    Err(_) => return self.compute(flight, compute).await.map(Landing::Value),
+                },
+                Look::Taken(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
+                Look::Failed(_) => return self.compute(flight, compute).await.map(Landing::Value),
+            }
+        }
+    }
+
+    /// Waits until it is time to look again, or a lease has been won; says whether all waiting is over.
+    async fn pause(&self, flight: &Flight, pause: &mut Duration, over: Instant) -> bool {
+        let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        *pause = (*pause * 3 / 2).min(LOOK_EVERY);
+        let _ = timeout_at(over, timeout(jittered, pin!(flight.lease_won()))).await;
+        Instant::now() >= over
+    }
+
+    async fn fill<V, E, F, Fut>(
+        &self,
+        flight: &Flight,
+        lease: Lease,
+        compute: &mut Option<F>,
+    ) -> Result<Landing, Alone<E>>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        V: Into<Bytes>,
+    {
+        let mut fetched = self.compute(flight, compute).await?;
+        match lease.fill(fetched.value.clone(), &self.options.store).await {
+            Ok(Outcome::Done) => fetched.origin = Origin::Computed,
+            // Good for anybody, but not for the cache.
+            Err(error) if error.kind() == ErrorKind::TooLarge => {}
+            // The item has changed since, or may have, so that whoever came later may know more than this value does.
+            _ => return Err(Alone::Private(fetched)),
+        }
+        Ok(Landing::Value(fetched))
+    }
+
+    async fn fill_under<V, E, F, Fut>(
+        &self,
+        flight: &Flight,
+        lock: Lock,
+        compute: &mut Option<F>,
+    ) -> Result<Landing, Alone<E>>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        V: Into<Bytes>,
+    {
+        // Who had the lock before may have stored the value since it was looked for.
+        if let Look::Found(_) = self.look().await {
+            flight.close();
+            return Ok(Landing::LookAgain);
+        }
+        let mut fetched = self.compute(flight, compute).await?;
+        if self.client.set_at(self.key.clone(), fetched.value.clone(), self.options.store).await.is_ok() {
+            fetched.origin = Origin::Computed;
+        }
+        drop(lock);
+        Ok(Landing::Value(fetched))
+    }
+
+    async fn compute<V, E, F, Fut>(&self, flight: &Flight, compute: &mut Option<F>) -> Result<Fetched, Alone<E>>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        V: Into<Bytes>,
+    {
+        // One who has computed leaves: with the value, or with an error.
+        let Some(compute) = compute.take() else { return Err(Alone::Failed(FetchError::WaitOver)) };
+        let computed = timeout(self.options.compute_limit, compute()).await;
+        match computed {
+            Ok(Ok(value)) => {
+                flight.close();
+                let flags = self.options.store.wire_flags();
+                Ok(Fetched { value: value.into(), flags, origin: Origin::Unstored })
+            }
+            Ok(Err(error)) => Err(Alone::Failed(FetchError::Compute(error))),
+            Err(_) => Err(Alone::Failed(FetchError::ComputeTimeout)),
+        }
+    }
+
+    async fn look(&self) -> Look {
+        let found = self.client.meta(MetaVerb::Get, self.key.clone(), self.look.clone().into(), Bytes::new()).await;
+        match found.and_then(Item::from_reply) {
+            Ok(Some(item)) => self.judge(item),
+            // Nothing is missing where it is vivified: a server that does not is taken for one without leases.
+            Ok(None) => self.look_plainly().await,
+            Err(error) if error.kind() == ErrorKind::Unsupported => self.look_plainly().await,
+            Err(error) => Look::Failed(error),
+        }
+    }
+
+    async fn look_plainly(&self) -> Look {
+        match self.client.find_at(&self.key, false).await {
+            Ok(Some(item)) => Look::Found(Fetched { value: item.value, flags: item.flags, origin: Origin::Cached }),
+            Ok(None) => Look::Absent,
+            Err(error) => Look::Failed(error),
+        }
+    }
+
+    fn judge(&self, item: Item) -> Look {
+        let is_lease = item.is_lease();
+        let origin = if item.stale { Origin::Stale } else { Origin::Cached };
+        let value = item.value.filter(|_| !is_lease);
+        let old = value.map(|value| Fetched { value, flags: item.flags.unwrap_or(0), origin });
+        let may_serve = !item.stale || self.options.stale == Stale::Serve;
+        match (item.won, item.cas, old) {
+            (true, Some(cas), old) => {
+                let kind = match (is_lease, item.stale) {
+                    (true, _) => Kind::Vivified,
+                    (false, true) => Kind::Stale,
+                    (false, false) => Kind::Early,
+                };
+                Look::Won(Lease::new(self.client, self.key.clone(), cas, kind), old.filter(|_| may_serve))
+            }
+            (_, _, Some(old)) if !item.stale => Look::Found(old),
+            (_, _, old) => Look::Taken(old.filter(|_| may_serve)),
+        }
+    }
+}

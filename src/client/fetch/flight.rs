@@ -1,0 +1,107 @@
+//! One computing per key in this process: the first caller leads, the others wait for what it gets.
+//!
+//! A leader that fails or goes away is followed by another who waits.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, OnceCell};
+
+use super::Fetched;
+use super::lease::Lease;
+
+/// The flights under way, by key.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Flights(Mutex<HashMap<Box<[u8]>, Arc<Flight>>>);
+
+/// What the callers who wait for one value share.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    pub(super) landed: OnceCell<Landing>,
+    /// Nobody may join any more.
+    closed: AtomicBool,
+    /// The right to fill the item, won by any of them.
+    lease: Mutex<Option<Lease>>,
+    lease_won: Notify,
+}
+
+/// What a leader has for those who wait.
+#[derive(Debug)]
+pub(super) enum Landing {
+    Value(Fetched),
+    /// There is something in the cache again. What the leader saw of it may be older than what a follower has seen.
+    LookAgain,
+}
+
+impl Flights {
+    /// For a caller who has just seen that there is no value to be had.
+    pub(super) fn join(&self, key: &[u8]) -> Seat<'_> {
+        let mut flights = lock(&self.0);
+        let flight = match flights.get(key) {
+            Some(flight) if !flight.closed.load(Ordering::Acquire) => Arc::clone(flight),
+            _ => {
+                let flight = Arc::default();
+                flights.insert(key.into(), Arc::clone(&flight));
+                flight
+            }
+        };
+        Seat { flights: self, key: key.into(), flight }
+    }
+
+    /// Whoever comes from now on does not join those under way: what they will get was computed before a change.
+    pub(in crate::client) fn forget(&self, key: &[u8]) {
+        lock(&self.0).remove(key);
+    }
+}
+
+impl Flight {
+    /// Before a value goes to the cache: whoever looks there after that must not be given it from here, for it may have
+    /// been invalidated in between.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn deposit(&self, lease: Lease) {
+        *lock(&self.lease) = Some(lease);
+        self.lease_won.notify_one();
+    }
+
+    pub(super) fn take_lease(&self) -> Option<Lease> {
+        lock(&self.lease).take()
+    }
+
+    /// Waits until somebody has brought a lease. May end early.
+    pub(super) async fn lease_won(&self) {
+        self.lease_won.notified().await;
+    }
+}
+
+/// A caller's place in a flight. The last to leave takes the flight off the list.
+#[derive(Debug)]
+pub(super) struct Seat<'a> {
+    flights: &'a Flights,
+    key: Box<[u8]>,
+    flight: Arc<Flight>,
+}
+
+impl Seat<'_> {
+    pub(super) fn flight(&self) -> &Flight {
+        &self.flight
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut flights = lock(&self.flights.0);
+        // The list's, and this one.
+        let over = self.flight.closed.load(Ordering::Acquire) || Arc::strong_count(&self.flight) == 2;
+        if over && flights.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.flight)) {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

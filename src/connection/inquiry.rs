@@ -1,0 +1,129 @@
+//! What a server can do, asked when a meta command first needs to know.
+//!
+//! Each connection asks for itself, for a pod may come back as another version. The question goes out alone: proxies
+//! close a connection on `version`, or never answer, and nobody else's command may suffer for it. Where asking has failed
+//! twice, the node's connections leave it for a while.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::call::Call;
+use super::lock;
+use crate::error::{Error, ErrorKind};
+use crate::node_id::NodeId;
+use crate::protocol::{Reply, Request, ServerVersion};
+
+/// After two failures nobody asks for so long.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// What became of asking a node for its version; shared by the node's connections.
+#[derive(Debug, Default)]
+pub(crate) struct Inquiries(Mutex<Failures>);
+
+#[derive(Debug, Default)]
+struct Failures {
+    count: u32,
+    last: Option<Instant>,
+}
+
+impl Inquiries {
+    fn failed(&self) {
+        let mut failures = lock(&self.0);
+        failures.count = failures.count.saturating_add(1);
+        failures.last = Some(Instant::now());
+    }
+
+    fn succeeded(&self) {
+        lock(&self.0).count = 0;
+    }
+
+    /// Once may be a connection that was lost for reasons of its own.
+    fn are_futile(&self) -> bool {
+        let failures = lock(&self.0);
+        failures.count >= 2 && failures.last.is_some_and(|last| last.elapsed() < SILENCE)
+    }
+}
+
+/// What one connection knows of its server.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    inquiries: Arc<Inquiries>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Unasked,
+    /// A command waits for the answer.
+    Wanted,
+    Asked(Arc<Call>),
+    Known(ServerVersion),
+    /// It answered, but not as memcached does.
+    Untold,
+}
+
+/// What is to be done with a command that needs a certain server.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Send,
+    Wait,
+    Refuse(Error),
+}
+
+impl Inquiry {
+    pub(super) fn new(inquiries: Arc<Inquiries>) -> Self {
+        Self { inquiries, state: State::Unasked }
+    }
+
+    /// What to do with a command that needs a server of this version.
+    pub(super) fn judge(&mut self, needs: ServerVersion, node: &NodeId) -> Verdict {
+        let found = match &self.state {
+            State::Known(version) if needs <= *version => return Verdict::Send,
+            State::Known(version) => format!("the server is {version}"),
+            State::Unasked if !self.inquiries.are_futile() => {
+                self.state = State::Wanted;
+                return Verdict::Wait;
+            }
+            State::Wanted | State::Asked(_) => return Verdict::Wait,
+            State::Unasked | State::Untold => "the server does not say what it is".to_owned(),
+        };
+        let text = format!("needs memcached {needs}, {found}");
+        Verdict::Refuse(Error::not_sent(ErrorKind::Unsupported).on(node).saying(text))
+    }
+
+    /// The question, if it is time to put it.
+    pub(super) fn ask(&mut self, deadline: Instant) -> Option<Arc<Call>> {
+        let State::Wanted = self.state else { return None };
+        let call = Arc::new(Call::new(Request::Version, deadline));
+        self.state = State::Asked(Arc::clone(&call));
+        Some(call)
+    }
+
+    /// Looks whether the answer has come; `false` if it is overdue.
+    pub(super) fn check(&mut self) -> bool {
+        let State::Asked(call) = &self.state else { return true };
+        self.state = match call.take_reply() {
+            None => return true,
+            Some(Ok(Reply::Version(text))) => {
+                self.inquiries.succeeded();
+                ServerVersion::parse(&text).map_or(State::Untold, State::Known)
+            }
+            Some(Err(error)) if error.kind() == ErrorKind::Timeout => {
+                self.inquiries.failed();
+                self.state = State::Untold;
+                return false;
+            }
+            Some(_) => State::Untold,
+        };
+        true
+    }
+
+    /// The connection is lost. If it was over the question, the node's other connections hear of it.
+    pub(super) fn lost(&self) {
+        if let State::Asked(_) = self.state {
+            self.inquiries.failed();
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Meta commands against a real memcached, as far as its version has them.
+
+use std::time::Duration;
+
+use memring::meta::{Arithmetic, Delete, Get, InvalidFlag, Mode, Outcome, Set, TimeLeft};
+use memring::{Cas, Client, Delivery, Error, ErrorKind, Ttl};
+
+use crate::support::{Version, memcached, memcached_from, version_of};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_get_brings_what_it_was_asked_for_and_nothing_else() {
+    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+    assert_eq!(cache.meta_get("k", Get::new().value()).await.unwrap(), None);
+    let stored = cache.meta_set("k", "value", Set::new(HOUR).flags(7).return_cas().key().opaque("mine")).await.unwrap();
+    assert!(stored.is_done());
+    assert_eq!((stored.key.as_deref(), stored.opaque.as_deref()), (Some(&b"k"[..]), Some(&b"mine"[..])));
+
+    let bare = cache.meta_get("k", Get::new().no_bump()).await.unwrap().unwrap();
+    assert_eq!((bare.value, bare.flags, bare.cas, bare.ttl_left, bare.opaque), (None, None, None, None, None));
+
+    let all = Get::new().value().flags().cas().ttl_left().size().hit_before().last_access().key().opaque("mine");
+    let item = cache.meta_get("k", all.clone()).await.unwrap().unwrap();
+    assert_eq!(item.value.as_deref(), Some(&b"value"[..]));
+    assert_eq!((item.flags, item.cas, item.size), (Some(7), stored.cas, Some(5)));
+    assert!(matches!(item.ttl_left, Some(TimeLeft::For(left)) if left <= HOUR && left > HOUR - MINUTE));
+    assert_eq!((item.hit_before, item.last_access.map(|ago| ago < MINUTE)), (Some(false), Some(true)));
+    assert_eq!((item.key.as_deref(), item.opaque.as_deref()), (Some(&b"k"[..]), Some(&b"mine"[..])));
+    assert!(!(item.won || item.stale || item.recaching || item.is_lease()) && item.other.is_empty());
+    assert_eq!(cache.meta_get("k", all).await.unwrap().unwrap().hit_before, Some(true));
+
+    cache.meta_set("k", "", Set::new(Ttl::NEVER)).await.unwrap();
+    let item = cache.meta_get("k", Get::new().value().ttl_left().touch(MINUTE)).await.unwrap().unwrap();
+    assert!(item.value.unwrap().is_empty());
+    let item = cache.meta_get("k", Get::new().ttl_left().touch(Ttl::NEVER)).await.unwrap().unwrap();
+    assert!(
+        matches!(item.ttl_left, Some(TimeLeft::For(left)) if left <= MINUTE) || item.ttl_left == Some(TimeLeft::Ever)
+    );
+    let item = cache.meta_get("k", Get::new().ttl_left()).await.unwrap().unwrap();
+    assert_eq!(item.ttl_left, Some(TimeLeft::Ever));
+}
+
+#[tokio::test]
+async fn set_has_five_modes_and_knows_versions() {
+    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+    let set = |mode| Set::new(MINUTE).mode(mode);
+    let outcome = async |value: &'static str, options| cache.meta_set("k", value, options).await.unwrap().outcome;
+    assert_eq!(outcome("x", set(Mode::Replace)).await, Outcome::NotStored);
+    assert_eq!(outcome("x", set(Mode::Append)).await, Outcome::NotStored);
+    assert_eq!(outcome("x", set(Mode::Prepend)).await, Outcome::NotStored);
+    assert_eq!(outcome("b", set(Mode::Add)).await, Outcome::Done);
+    assert_eq!(outcome("x", set(Mode::Add)).await, Outcome::NotStored);
+    assert_eq!(outcome("c", set(Mode::Append)).await, Outcome::Done);
+    assert_eq!(outcome("a", set(Mode::Prepend)).await, Outcome::Done);
+    assert_eq!(cache.get("k").await.unwrap().unwrap().value, "abc");
+    assert_eq!(outcome("r", set(Mode::Replace)).await, Outcome::Done);
+    let stored = cache.meta_set("k", "s", set(Mode::Set).return_cas()).await.unwrap();
+    let cas = stored.cas.unwrap();
+    assert_eq!(outcome("t", Set::new(MINUTE).compare(cas)).await, Outcome::Done);
+    assert_eq!(outcome("u", Set::new(MINUTE).compare(cas)).await, Outcome::Exists);
+    assert_eq!(cache.meta_set("gone", "u", Set::new(MINUTE).compare(cas)).await.unwrap().outcome, Outcome::NotFound);
+    // A version older than the item's is taken, but the item is stale then.
+    assert_eq!(outcome("v", Set::new(MINUTE).compare(cas).invalidate()).await, Outcome::Done);
+    let item = cache.meta_get("k", Get::new().value()).await.unwrap().unwrap();
+    assert_eq!((item.value.as_deref(), item.stale, item.won), (Some(&b"v"[..]), true, true));
+}
+
+#[tokio::test]
+async fn values_are_byte_exact() {
+    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+    let every_byte: Vec<u8> = (0..=255).collect();
+    for value in [&b""[..], b"\r\n", b"EN\r\n", b"MN\r\nflush_all\r\n", b"VA 1\r\nx\r\n", &every_byte, &[b'x'; 100_000]]
+    {
+        assert!(cache.meta_set("k", value.to_vec(), Set::new(MINUTE)).await.unwrap().is_done());
+        let item = cache.meta_get("k", Get::new().value()).await.unwrap().unwrap();
+        assert_eq!(item.value.as_deref(), Some(value));
+    }
+}
+
+#[tokio::test]
+async fn delete_deletes_or_marks_as_stale() {
+    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+    assert_eq!(cache.meta_delete("k", Delete::new()).await.unwrap().outcome, Outcome::NotFound);
+    let cas = cache.meta_set("k", "old", Set::new(HOUR).return_cas()).await.unwrap().cas.unwrap();
+    let other = Cas::new(cas.get() + 1000);
+    assert_eq!(cache.meta_delete("k", Delete::new().compare(other)).await.unwrap().outcome, Outcome::Exists);
+    assert!(cache.meta_delete("k", Delete::new().compare(cas).mark_stale().ttl(MINUTE)).await.unwrap().is_done());
+
+    // The first reader wins, the others are told that someone has.
+    let look = || cache.meta_get("k", Get::new().value().cas().ttl_left());
+    let first = look().await.unwrap().unwrap();
+    assert_eq!((first.stale, first.won, first.recaching), (true, true, false));
+    assert_eq!(first.value.as_deref(), Some(&b"old"[..]));
+    assert!(matches!(first.ttl_left, Some(TimeLeft::For(left)) if left <= MINUTE));
+    let second = look().await.unwrap().unwrap();
+    assert_eq!((second.stale, second.won, second.recaching), (true, false, true));
+    // A plain get shows a stale item's value.
+    assert_eq!(cache.get("k").await.unwrap().unwrap().value, "old");
+    assert!(cache.meta_set("k", "new", Set::new(MINUTE).compare(first.cas.unwrap())).await.unwrap().is_done());
+    let fresh = look().await.unwrap().unwrap();
+    assert_eq!((fresh.stale, fresh.won, fresh.recaching), (false, false, false));
+    assert!(cache.meta_delete("k", Delete::new()).await.unwrap().is_done());
+    assert_eq!(cache.get("k").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_missing_item_is_promised_to_one_reader() {
+    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+    let look = || cache.meta_get("k", Get::new().value().cas().vivify(MINUTE));
+    let winner = look().await.unwrap().unwrap();
+    assert!(winner.won && winner.is_lease() && winner.value.unwrap().is_empty());
+    let loser = look().await.unwrap().unwrap();
+    assert!(!loser.won && loser.recaching && loser.is_lease());
+    assert!(cache.meta_set("k", "v", Set::new(MINUTE).compare(winner.cas.unwrap())).await.unwrap().is_done());
+    let item = look().await.unwrap().unwrap();
+    assert!(!item.won && !item.recaching && !item.is_lease());
+
+    // One that dies soon is given to one reader to renew.
+    let soon = || cache.meta_get("k", Get::new().value().recache_within(HOUR));
+    assert!(soon().await.unwrap().unwrap().won);
+    let other = soon().await.unwrap().unwrap();
+    assert!(other.recaching && !other.won && !other.is_lease());
+    assert_eq!(other.value.as_deref(), Some(&b"v"[..]));
+}
+
+#[tokio::test]
+async fn numbers_are_made_and_changed() {
+    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+    let ask = async |options| cache.meta_arithmetic("n", options).await.unwrap();
+    assert_eq!(ask(Arithmetic::incr(1)).await.outcome, Outcome::NotFound);
+    let made = ask(Arithmetic::incr(1).create(10, HOUR).ttl_left().return_cas().key().opaque("o")).await;
+    assert_eq!((made.outcome, made.value), (Outcome::Done, Some(10)));
+    assert!(made.ttl_left.is_some() && made.opaque.as_deref() == Some(b"o"));
+    assert_eq!(ask(Arithmetic::incr(5).create(10, HOUR)).await.value, Some(15));
+    assert_eq!(ask(Arithmetic::decr(6)).await.value, Some(9));
+    assert_eq!(ask(Arithmetic::decr(10).touch(MINUTE)).await.value, Some(0));
+    assert_eq!(ask(Arithmetic::incr(u64::MAX)).await.value, Some(u64::MAX));
+    let wrapped = ask(Arithmetic::incr(2).return_cas()).await;
+    assert_eq!(wrapped.value, Some(1));
+    let cas = wrapped.cas.unwrap();
+    assert_eq!(ask(Arithmetic::incr(1).compare(cas)).await.value, Some(2));
+    let late = ask(Arithmetic::incr(1).compare(cas)).await;
+    assert_eq!((late.outcome, late.value), (Outcome::Exists, None));
+
+    // What is no number is refused, and the connection goes on.
+    cache.set("n", "text", MINUTE).await.unwrap();
+    let error = cache.meta_arithmetic("n", Arithmetic::incr(1)).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (ErrorKind::Server, Delivery::Answered));
+    assert_eq!(cache.get("n").await.unwrap().unwrap().value, "text");
+}
+
+#[tokio::test]
+async fn debug_and_noop() {
+    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+    assert_eq!(cache.meta_debug("k").await.unwrap(), None);
+    cache.set("k", "v", MINUTE).await.unwrap();
+    let known = cache.meta_debug("k").await.unwrap().unwrap();
+    assert!(known.iter().any(|(name, value)| name == "cas" && value.parse::<u64>().is_ok()), "{known:?}");
+    let answers = cache.meta_noop().await;
+    assert!(answers.len() == 1 && answers[0].1.is_ok());
+}
+
+#[tokio::test]
+async fn what_only_later_servers_can_do() {
+    let (server, cache) = memcached().await;
+    let version = version_of(server.addr()).await;
+    let check = |outcome: Result<bool, Error>, needs: Version| match outcome {
+        Ok(worked) => assert!(worked && version >= needs, "{version:?} does what needs {needs:?}"),
+        Err(error) => {
+            assert!(version < needs, "{version:?}: {error}");
+            assert_eq!((error.kind(), error.delivery()), (ErrorKind::Unsupported, Delivery::NotSent));
+        }
+    };
+    cache.set("k", "v", MINUTE).await.unwrap();
+    check(cache.meta_get("k", Get::new()).await.map(|item| item.is_some()), Version::META);
+    check(cache.meta_debug("k").await.map(|item| item.is_some()), Version::META);
+    check(cache.meta_noop().await.remove(0).1.map(|()| true), Version::META);
+    let options = Set::new(MINUTE).mode(Mode::Append).vivify(MINUTE);
+    check(cache.meta_set("vivified", "v", options).await.map(|done| done.is_done()), Version(1, 6, 20));
+    let options = Set::new(MINUTE).new_cas(Cas::new(77)).return_cas();
+    let named = cache.meta_set("named", "v", options).await;
+    check(named.map(|done| done.cas == Some(Cas::new(77))), Version(1, 6, 27));
+    let dropped = cache.meta_delete("k", Delete::new().drop_value()).await;
+    check(dropped.map(|done| done.is_done()), Version(1, 6, 27));
+    if version >= Version::META {
+        let cas = cache.meta_set("k", "v", Set::new(MINUTE).return_cas()).await.unwrap().cas.unwrap();
+        let unchanged = cache.meta_get("k", Get::new().value().unless(cas)).await;
+        check(unchanged.map(|item| item.unwrap().value.is_none()), Version(1, 6, 40));
+        let changed = cache.meta_get("k", Get::new().value().unless(Cas::new(cas.get() + 9))).await;
+        check(changed.map(|item| item.unwrap().value.is_some()), Version(1, 6, 40));
+    }
+    // Whatever it cannot do, the classic commands go on.
+    cache.set("k", "still here", MINUTE).await.unwrap();
+    assert_eq!(cache.get("k").await.unwrap().unwrap().value, "still here");
+}
+
+#[tokio::test]
+async fn flags_of_the_callers_own_are_checked() {
+    let (server, cache) = memcached().await;
+    cache.set("witness", "here", MINUTE).await.unwrap();
+    let bad = [
+        (Get::new().flag('é', ""), InvalidFlag::Letter),
+        (Get::new().flag(' ', ""), InvalidFlag::Letter),
+        (Get::new().flag('\n', ""), InvalidFlag::Letter),
+        (Get::new().flag('9', ""), InvalidFlag::Letter),
+        (Get::new().flag('q', ""), InvalidFlag::Taken),
+        (Get::new().flag('O', "x"), InvalidFlag::Taken),
+        (Get::new().value().flag('v', ""), InvalidFlag::Taken),
+        (Get::new().touch(MINUTE).flag('T', "1"), InvalidFlag::Taken),
+        (Get::new().flag('L', "a b"), InvalidFlag::Token),
+        (Get::new().flag('L', "a\r\nflush_all"), InvalidFlag::Token),
+        (Get::new().flag('L', &"x".repeat(65)), InvalidFlag::Token),
+        (Get::new().opaque(""), InvalidFlag::Token),
+        (Get::new().opaque("a b"), InvalidFlag::Token),
+        (Get::new().opaque("x".repeat(32)), InvalidFlag::Token),
+    ];
+    for (options, reason) in bad {
+        let error = cache.meta_get("witness", options).await.unwrap_err();
+        assert_eq!((error.kind(), error.delivery()), (ErrorKind::InvalidFlag, Delivery::NotSent));
+        let source = std::error::Error::source(&error).unwrap().downcast_ref::<InvalidFlag>();
+        assert_eq!(source, Some(&reason));
+    }
+    if version_of(server.addr()).await >= Version(1, 6, 18) {
+        let routed = Get::new().value().flag('L', "path/").flag('P', "x").opaque("x".repeat(31));
+        assert!(cache.meta_get("witness", routed).await.unwrap().is_some());
+        // A flag the server does not know is refused; its data block is not run.
+        let error = cache.meta_set("k", "flush_all", Set::new(MINUTE).flag('z', "")).await.unwrap_err();
+        assert_eq!((error.kind(), error.delivery()), (ErrorKind::Server, Delivery::Answered));
+    }
+    assert_eq!(cache.get("witness").await.unwrap().unwrap().value, "here");
+}
+
+#[tokio::test]
+async fn bad_keys_and_values_are_refused_before_anything_is_sent() {
+    let (_server, cache) = memcached().await;
+    cache.set("witness", "here", MINUTE).await.unwrap();
+    for bad in ["", "a b", "a\r\nflush_all\r\n", &"k".repeat(251)] {
+        let outcomes = [
+            cache.meta_get(bad, Get::new()).await.map(|_| ()),
+            cache.meta_set(bad, "flush_all", Set::new(MINUTE)).await.map(|_| ()),
+            cache.meta_delete(bad, Delete::new()).await.map(|_| ()),
+            cache.meta_arithmetic(bad, Arithmetic::incr(1)).await.map(|_| ()),
+            cache.meta_debug(bad).await.map(|_| ()),
+        ];
+        for outcome in outcomes {
+            let error = outcome.unwrap_err();
+            assert_eq!((error.kind(), error.delivery()), (ErrorKind::InvalidKey, Delivery::NotSent), "{bad:?}");
+        }
+    }
+    let error = cache.meta_set("k", vec![b'x'; (1 << 20) + 1], Set::new(MINUTE)).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (ErrorKind::TooLarge, Delivery::NotSent));
+    for ttl in [Duration::ZERO, Duration::from_secs(1 << 40)] {
+        let error = cache.meta_get("k", Get::new().touch(ttl)).await.unwrap_err();
+        assert_eq!((error.kind(), error.delivery()), (ErrorKind::InvalidTtl, Delivery::NotSent));
+    }
+    assert_eq!(cache.get("witness").await.unwrap().unwrap().value, "here");
+}
+
+/// The server's own limit, a little under the client's, with what an item needs besides its value.
+#[tokio::test]
+async fn a_value_the_server_refuses_costs_nobody_else_anything() {
+    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+    let just_too_large = vec![b'x'; (1 << 20) - 10];
+    let (refused, others) = tokio::join!(cache.meta_set("k", just_too_large, Set::new(MINUTE)), many_gets(&cache));
+    assert_eq!((refused.unwrap_err().kind(), others), (ErrorKind::TooLarge, 0));
+}
+
+async fn many_gets(cache: &Client) -> usize {
+    let mut failed = 0;
+    for n in 0..100 {
+        failed += usize::from(cache.meta_get(format!("k{n}"), Get::new().value()).await.is_err());
+    }
+    failed
+}
