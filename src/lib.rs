@@ -27,6 +27,15 @@
 //!
 //! # A tour
 //! - [`Client`] has the commands; [`ClientBuilder`] its options. Clone the client freely: clones share everything.
+//! - What a cache is there for: [`Client::fetch`] gives a value or computes it, by one caller at a time, however many ask;
+//!   [`Client::invalidate`] has it computed anew. [`Client::update`] and [`Client::take`] change and take an item that others
+//!   change too, [`Client::count_up`] and [`Client::count_down`] count.
+//! - Many keys at once: [`Client::get_many`], [`Client::set_many`] and their like. A part that fails is told apart.
+//! - What classic commands cannot say: the [meta commands](meta), with their versions, leases and times left.
+//! - Keys: 1 to 250 bytes of text ([`Key`]). [`Client::namespace`] puts a prefix in front of all of them;
+//!   [`ClientBuilder::binary_keys`] takes any bytes; the feature `long-keys` takes longer ones.
+//! - What servers tell of themselves: [`Client::stats`], [`Client::metadump`].
+//! - What goes over the wire, each reply and what it becomes: the [guide].
 //! - Where the nodes come from: a service's name (feature `dns`), a [fixed list](ClientBuilder::nodes), or a
 //!   [`Discovery`] of your own. [`DiscoveryOptions`] says how answers are taken: how often, what a vanished pod is given
 //!   before its keys move, what an empty answer means.
@@ -45,6 +54,10 @@
 //! | DNS fails, lies empty, or is gone | nothing: the last good set of nodes stays, connections too |
 //! | most pods vanish from DNS at once | nothing for at least 30 s, then as removals |
 //! | more requests than a node takes | callers wait for room until their deadline, then [`Overloaded`](ErrorKind::Overloaded) |
+//! | a server is too old for a command | [`Unsupported`](ErrorKind::Unsupported), unsent; [`fetch`](Client::fetch) and its like [do without](guide#by-server-version), but for [`take`](Client::take) |
+//! | others change the same item all the time | [`update`](Client::update) begins again, 16 times at most, then [`Contended`](ErrorKind::Contended) |
+//! | who computes a value fails, or dies | the next who waits computes: at once in the same process, in another one when the lease was given back or is over |
+//! | the cache fails under a [`fetch`](Client::fetch) | the value is computed, once in each process, and given though it cannot be stored |
 //! | a server refuses the credentials, or asks for some | [`Auth`](ErrorKind::Auth) at once; it is dialled again after the backoff |
 //! | a server sends what the protocol does not allow | [`Protocol`](ErrorKind::Protocol) for what was under way on that connection, and a new connection |
 //!
@@ -107,6 +120,7 @@ pub use crate::node_id::{DEFAULT_PORT, InvalidNodeId, NodeId};
 pub use crate::ring::{InvalidRing, Ring, RingNode};
 pub use crate::topology::{NodeInfo, Topology, TopologyChange, TopologyWatch};
 pub use crate::ttl::{InvalidTtl, Ttl};
+pub mod guide;
 #[cfg(feature = "testing")]
 pub mod testing;
 

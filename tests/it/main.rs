@@ -7,6 +7,7 @@ mod commands;
 mod faults;
 mod fetch;
 mod following;
+mod guide;
 mod inspect;
 mod keys;
 mod many;
