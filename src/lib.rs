@@ -54,7 +54,7 @@
 //! | DNS fails, lies empty, or is gone | nothing: the last good set of nodes stays, connections too |
 //! | most pods vanish from DNS at once | nothing for at least 30 s, then as removals |
 //! | more requests than a node takes | callers wait for room until their deadline, then [`Overloaded`](ErrorKind::Overloaded) |
-//! | a server is too old for a command | [`Unsupported`](ErrorKind::Unsupported), unsent; [`fetch`](Client::fetch) and its like [do without](guide#by-server-version), but for [`take`](Client::take) |
+//! | a server is too old for a meta command | [`Unsupported`](ErrorKind::Unsupported), unsent; [`fetch`](Client::fetch) and its like [do without](guide#by-server-version), but for [`take`](Client::take) |
 //! | others change the same item all the time | [`update`](Client::update) begins again, 16 times at most, then [`Contended`](ErrorKind::Contended) |
 //! | who computes a value fails, or dies | the next who waits computes: at once in the same process, in another one when the lease was given back or is over |
 //! | the cache fails under a [`fetch`](Client::fetch) | the value is computed, once in each process, and given though it cannot be stored |

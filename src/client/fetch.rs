@@ -43,7 +43,8 @@ impl Client {
     ///
     /// Below memcached 1.6.10 there are no leases: a key of its own (`memring:lock:…`) keeps other processes from
     /// computing. That is weaker: a value computed while the item was deleted is stored all the same, nothing is renewed
-    /// early, and nothing is ever stale.
+    /// early, and nothing is ever stale. What goes over the wire either way is in
+    /// [the guide](crate::guide#leases-stale-items-early-renewal).
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) -> Result<(), Box<dyn std::error::Error>> {

@@ -13,6 +13,8 @@
 //! per connection, when a meta command first needs to know; one that is too old, or does not say, is not sent any: the
 //! command fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), and everything classic goes on.
 //!
+//! Every flag, what needs which server, and what the replies mean: [the guide](crate::guide#meta-flags).
+//!
 //! Deadlines, cancel safety and errors are those of every command: see [`Client`]. A command the server answers with an
 //! error line fails with [`ErrorKind::Server`](crate::ErrorKind::Server).
 //!
