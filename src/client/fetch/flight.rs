@@ -24,6 +24,8 @@ pub(super) struct Flight {
     seats: AtomicUsize,
     /// Nobody may join any more.
     closed: AtomicBool,
+    /// The value is being computed without a lease: nothing tells whether it is outdated when it is done.
+    unguarded: AtomicBool,
     /// The right to fill the item, won by any of them.
     lease: Mutex<Option<Lease>>,
     lease_won: Notify,
@@ -38,11 +40,12 @@ pub(super) enum Landing {
 }
 
 impl Flights {
-    /// For a caller who has just seen that there is no value to be had.
-    pub(super) fn join(&self, key: &[u8]) -> Seat<'_> {
+    /// For a caller who has just seen that there is no value to be had, or, if not `has_seen`, that nothing can be seen.
+    /// One who has seen may have come after an invalidation, and gets nothing whose computing began before that.
+    pub(super) fn join(&self, key: &[u8], has_seen: bool) -> Seat<'_> {
         let mut flights = lock(&self.0);
         let flight = match flights.get(key) {
-            Some(flight) if !flight.closed.load(Ordering::Acquire) => Arc::clone(flight),
+            Some(flight) if flight.may_be_joined(has_seen) => Arc::clone(flight),
             _ => {
                 let flight: Arc<Flight> = Arc::default();
                 flights.insert(key.into(), Arc::clone(&flight));
@@ -64,6 +67,15 @@ impl Flight {
     /// been invalidated in between.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+
+    /// Before a value is computed without a lease.
+    pub(super) fn unguard(&self) {
+        self.unguarded.store(true, Ordering::Release);
+    }
+
+    fn may_be_joined(&self, has_seen: bool) -> bool {
+        !self.closed.load(Ordering::Acquire) && !(has_seen && self.unguarded.load(Ordering::Acquire))
     }
 
     pub(super) fn deposit(&self, lease: Lease) {
@@ -120,7 +132,7 @@ mod tests {
         let (flights, barrier) = (Flights::default(), Barrier::new(2));
         let come_and_go = || {
             for round in 0..20_000_u32 {
-                let seat = flights.join(&round.to_be_bytes());
+                let seat = flights.join(&round.to_be_bytes(), true);
                 // On the flight together, and off it at once.
                 barrier.wait();
                 drop(seat);
