@@ -65,7 +65,10 @@ enum State {
     Unasked,
     /// A command waits for the answer.
     Wanted,
-    Asked { call: Arc<Call>, at: Instant },
+    Asked {
+        call: Arc<Call>,
+        at: Instant,
+    },
     Known(ServerVersion),
     /// It answered, but not as memcached does.
     Untold,
