@@ -75,7 +75,8 @@ impl Flight {
     }
 
     fn may_be_joined(&self, has_seen: bool) -> bool {
-        !self.closed.load(Ordering::Acquire) && !(has_seen && self.unguarded.load(Ordering::Acquire))
+        let is_no_use = self.closed.load(Ordering::Acquire) || has_seen && self.unguarded.load(Ordering::Acquire);
+        !is_no_use
     }
 
     pub(super) fn deposit(&self, lease: Lease) {
