@@ -89,6 +89,27 @@ async fn of_many_who_take_an_item_one_gets_it() {
 }
 
 #[tokio::test]
+async fn what_is_added_while_an_item_is_taken_is_not_lost() {
+    let Some((server, cache)) = memcached_from(Version::META).await else { return };
+    let other = another(&server).await;
+    let adding = tokio::spawn(async move {
+        for _ in 0..1000 {
+            while !other.append("k", "x").await.unwrap() && !other.add("k", "x", MINUTE).await.unwrap() {}
+        }
+    });
+    let mut taken = 0;
+    while !adding.is_finished() {
+        match cache.take("k").await {
+            Ok(item) => taken += item.map_or(0, |item| item.value.len()),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Contended),
+        }
+    }
+    adding.await.unwrap();
+    taken += cache.take("k").await.unwrap().map_or(0, |item| item.value.len());
+    assert_eq!(taken, 1000);
+}
+
+#[tokio::test]
 async fn a_get_of_an_empty_item_leaves_it_to_others_to_renew_it() {
     let Some((_server, cache)) = memcached_from(Version::META).await else { return };
     let lease = cache.meta_get("k", Get::new().value().cas().vivify(MINUTE)).await.unwrap().unwrap();
