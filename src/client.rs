@@ -51,7 +51,8 @@ use crate::topology::{Map, Snapshot, Topology, TopologyWatch};
 ///
 /// # Errors
 /// Every method but [`metadump`](Self::metadump) keeps one deadline, the [request timeout](ClientBuilder::request_timeout), over waiting for room in the
-/// queue, writing and waiting for the answer. What can go wrong is listed at [`ErrorKind`]. Invalid keys and times to
+/// queue, writing and waiting for the answer. (What is built of several commands, [`update`](Self::update) and the like, keeps
+/// it for each; [`fetch`](Self::fetch) has limits of its own.) What can go wrong is listed at [`ErrorKind`]. Invalid keys and times to
 /// live, and values over the limit, are refused before anything is sent.
 #[derive(Clone)]
 pub struct Client {
@@ -177,6 +178,11 @@ impl Client {
     /// When a command begun now must have ended.
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
+    }
+
+    /// The same client with what is left until a deadline, for a command's further steps.
+    fn until(&self, deadline: Instant) -> Self {
+        self.with_request_timeout(deadline.saturating_duration_since(Instant::now()))
     }
 
     /// The only place where a caller's bytes become a key.

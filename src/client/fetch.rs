@@ -4,11 +4,14 @@ mod flight;
 mod lease;
 mod options;
 
+use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 pub(super) use self::flight::Flights;
 pub use self::options::{FetchError, FetchOptions, Fetched, Origin, Stale, WaitOver};
@@ -62,6 +65,10 @@ impl Client {
     /// [`FetchError`]: what computing answered, or that it took too long, or that another process took too long. The
     /// cache's own failures only where the fetch cannot be made at all.
     ///
+    /// It ends by itself, at the latest after twice the [wait](FetchOptions::wait) and the
+    /// [limit on computing](FetchOptions::compute_limit) together: as a follower, then as the one who computes. (Computing
+    /// that fetches its own key waits for itself, until that limit.)
+    ///
     /// # Cancel safety
     /// May be dropped at any time: another caller who waits takes over, and a lease is given back.
     pub async fn fetch<V, E, F, Fut>(
@@ -109,6 +116,17 @@ enum Alone<E> {
     Private(Fetched),
 }
 
+/// Waits for what a flight brings, until the limit, or for as long as it takes once this caller leads.
+async fn follow<T>(limit: Instant, leads: &AtomicBool, landing: impl Future<Output = T>) -> Option<T> {
+    let (mut landing, mut limit) = (pin!(landing), pin!(sleep_until(limit)));
+    poll_fn(|cx| match landing.as_mut().poll(cx) {
+        Poll::Ready(landed) => Poll::Ready(Some(landed)),
+        Poll::Pending if leads.load(Ordering::Relaxed) => Poll::Pending,
+        Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
 impl<'a> Task<'a> {
     fn new<E>(client: &'a Client, key: MetaKey, options: FetchOptions) -> Result<Self, FetchError<E>> {
         let lease = Ttl::new(options.lease).and_then(|lease| options.store.exptime().map(|_| lease));
@@ -131,7 +149,7 @@ impl<'a> Task<'a> {
         loop {
             let look = self.look().await;
             // Nothing is waited for in between: what is joined here was not closed when the look was over.
-            let seat = self.client.inner.flights.join(self.key.as_bytes());
+            let seat = self.client.inner.flights.join(self.key.as_bytes(), !matches!(look, Look::Failed(_)));
             let flight = seat.flight();
             let (mut old, mut cache_fails) = (None, false);
             match look {
@@ -145,13 +163,18 @@ impl<'a> Task<'a> {
                 Look::Failed(error) if error.kind() == ErrorKind::Closed => return Err(FetchError::Cache(error)),
                 Look::Failed(_) => cache_fails = true,
             }
-            let landing = flight.landed.get_or_try_init(|| self.lead(flight, cache_fails, &mut compute));
-            let failed = match timeout_at(limit, landing).await {
-                Ok(Ok(Landing::Value(fetched))) => return Ok(fetched.clone()),
-                Ok(Ok(Landing::LookAgain)) => continue,
-                Ok(Err(Alone::Private(fetched))) => return Ok(fetched),
-                Ok(Err(Alone::Failed(error))) => error,
-                Err(_) => FetchError::WaitOver,
+            // The one who leads has limits of its own.
+            let leads = AtomicBool::new(false);
+            let landing = flight.landed.get_or_try_init(|| {
+                leads.store(true, Ordering::Relaxed);
+                self.lead(flight, cache_fails, &mut compute)
+            });
+            let failed = match follow(limit, &leads, landing).await {
+                Some(Ok(Landing::Value(fetched))) => return Ok(fetched.clone()),
+                Some(Ok(Landing::LookAgain)) if Instant::now() < limit => continue,
+                Some(Err(Alone::Private(fetched))) => return Ok(fetched),
+                Some(Err(Alone::Failed(error))) => error,
+                Some(Ok(Landing::LookAgain)) | None => FetchError::WaitOver,
             };
             return old.ok_or(failed);
         }
@@ -179,7 +202,7 @@ impl<'a> Task<'a> {
             if wait_is_over {
                 return match self.options.when_wait_ends {
                     WaitOver::Fail if !cache_fails => Err(Alone::Failed(FetchError::WaitOver)),
-                    _ => self.compute(flight, compute).await.map(Landing::Value),
+                    _ => self.compute_unguarded(flight, compute).await,
                 };
             }
             match self.look().await {
@@ -198,10 +221,10 @@ impl<'a> Task<'a> {
                 Look::Absent => match Lock::take(self.client, self.key.as_bytes(), self.options.lease).await {
                     Ok(Some(lock)) => return self.fill_under(flight, lock, compute).await,
                     Ok(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
-                    Err(_) => return self.compute(flight, compute).await.map(Landing::Value),
+                    Err(_) => return self.compute_unguarded(flight, compute).await,
                 },
                 Look::Taken(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
-                Look::Failed(_) => return self.compute(flight, compute).await.map(Landing::Value),
+                Look::Failed(_) => return self.compute_unguarded(flight, compute).await,
             }
         }
     }
@@ -258,6 +281,21 @@ impl<'a> Task<'a> {
         }
         drop(lock);
         Ok(Landing::Value(fetched))
+    }
+
+    /// Computes without a lease: nothing will tell whether the item has changed meanwhile.
+    async fn compute_unguarded<V, E, F, Fut>(
+        &self,
+        flight: &Flight,
+        compute: &mut Option<F>,
+    ) -> Result<Landing, Alone<E>>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        V: Into<Bytes>,
+    {
+        flight.unguard();
+        self.compute(flight, compute).await.map(Landing::Value)
     }
 
     async fn compute<V, E, F, Fut>(&self, flight: &Flight, compute: &mut Option<F>) -> Result<Fetched, Alone<E>>

@@ -3,11 +3,14 @@
 //! A lease that [`Client::fetch`] or another client took stands in the cache as an empty item, and a classic get cannot
 //! tell it from an empty value. So an empty value is looked at once more, by a meta get, before it is believed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::meta::{self, Delete, Get, Options};
 use super::{Client, misfit};
-use crate::connection::Answer;
+use crate::connection::{Answer, Call};
 use crate::error::{Error, ErrorKind};
 use crate::item::{Cas, Item};
 use crate::key::{Key, MetaKey};
@@ -16,22 +19,27 @@ use crate::protocol::{Keys, MetaVerb, Request};
 impl Client {
     /// What every reader of one key goes through.
     pub(super) async fn find(&self, key: &[u8], cas: bool, touch: Option<u32>) -> Result<Option<Item>, Error> {
+        let deadline = self.deadline();
         let found = match self.any_key(key)? {
-            MetaKey::Text(key) => self.get_plainly(key, cas, touch).await?,
+            MetaKey::Text(key) => self.get_plainly(key, cas, touch, deadline).await?,
             // The rarer ways must not make every get's future larger.
             key @ MetaKey::Binary(_) => return Box::pin(self.find_closely(&key, cas, touch)).await,
         };
         match found {
-            Some(item) if may_be_lease(&item) => Box::pin(self.unless_lease(self.any_key(key)?, item, cas)).await,
+            Some(item) if may_be_lease(&item) => {
+                let key = self.any_key(key)?;
+                Box::pin(async move { self.until(deadline).unless_lease(key, item, cas).await }).await
+            }
             found => Ok(found),
         }
     }
 
     /// As [`find`](Self::find), for who has the key already.
     pub(super) async fn find_at(&self, key: &MetaKey, cas: bool) -> Result<Option<Item>, Error> {
+        let deadline = self.deadline();
         match key {
-            MetaKey::Text(text) => match self.get_plainly(text.clone(), cas, None).await? {
-                Some(item) if may_be_lease(&item) => self.unless_lease(key.clone(), item, cas).await,
+            MetaKey::Text(text) => match self.get_plainly(text.clone(), cas, None, deadline).await? {
+                Some(item) if may_be_lease(&item) => self.until(deadline).unless_lease(key.clone(), item, cas).await,
                 found => Ok(found),
             },
             MetaKey::Binary(_) => self.find_closely(key, cas, None).await,
@@ -67,15 +75,23 @@ impl Client {
 
     /// Reads by a meta get, and leaves it to others to renew the item.
     async fn find_closely(&self, key: &MetaKey, cas: bool, touch: Option<u32>) -> Result<Option<Item>, Error> {
+        let deadline = self.deadline();
         let Some(found) = self.read(key, touch).await? else { return Ok(None) };
         if let (true, Some(cas)) = (found.won, found.cas) {
-            self.decline(key, cas).await;
+            self.until(deadline).decline(key, cas).await;
         }
         Ok(found.into_item(cas))
     }
 
-    async fn get_plainly(&self, key: Key, cas: bool, touch: Option<u32>) -> Result<Option<Item>, Error> {
-        match self.dispatch(Request::Get { keys: Keys::One(key), cas, touch }).await? {
+    async fn get_plainly(
+        &self,
+        key: Key,
+        cas: bool,
+        touch: Option<u32>,
+        deadline: Instant,
+    ) -> Result<Option<Item>, Error> {
+        let call = Arc::new(Call::new(Request::Get { keys: Keys::One(key), cas, touch }, deadline));
+        match self.enter(&call).await?.await {
             Answer::One(lookup) => lookup,
             _ => Err(misfit()),
         }

@@ -98,9 +98,11 @@ impl Client {
     /// (seconds since it was last read), `cas`, `fetch`, `cls`, `size`. Which there are depends on the server.
     ///
     /// # Errors
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) for a key that is not text, also where the others take
+    /// [such](crate::ClientBuilder::binary_keys): a server may answer with its bytes as they are, line ends and all.
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) below memcached 1.6.10.
     pub async fn meta_debug(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<(String, String)>>, Error> {
-        let reply = self.meta(MetaVerb::Debug, self.any_key(key)?, Options::default(), Bytes::new()).await?;
+        let reply = self.meta(MetaVerb::Debug, self.key(key)?.into(), Options::default(), Bytes::new()).await?;
         if reply.code == MetaCode::Miss {
             return Ok(None);
         }

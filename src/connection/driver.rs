@@ -204,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         self.inquiry.check();
         while self.batch.is_empty() {
-            if let Some(question) = self.inquiry.ask(Instant::now() + self.patience / INQUIRY_SHARE) {
+            if let Some(question) = self.inquiry.ask(self.patience / INQUIRY_SHARE) {
                 self.batch.push_back(question);
                 break;
             }

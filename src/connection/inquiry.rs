@@ -2,7 +2,7 @@
 //!
 //! Each connection asks for itself, for a pod may come back as another version. The question goes out alone: proxies
 //! close a connection on `version`, or never answer, and nobody else's command may suffer for it. Where asking has failed
-//! twice, the node's connections leave it for a while.
+//! twice, and never succeeded, the node's connections leave it for a while.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,23 +26,30 @@ pub(crate) struct Inquiries(Mutex<Failures>);
 struct Failures {
     count: u32,
     last: Option<Instant>,
+    /// The node has once said what it is, as memcached does: should it not answer, it is slow or away, and no proxy.
+    told: bool,
 }
 
 impl Inquiries {
-    fn failed(&self) {
+    /// Connections that had asked before another failed are lost to the same cause, and count no more than that one.
+    fn failed(&self, asked: Instant) {
         let mut failures = lock(&self.0);
-        failures.count = failures.count.saturating_add(1);
-        failures.last = Some(Instant::now());
+        if failures.last.is_none_or(|last| last <= asked) {
+            failures.count = failures.count.saturating_add(1);
+            failures.last = Some(Instant::now());
+        }
     }
 
-    fn succeeded(&self) {
-        lock(&self.0).count = 0;
+    fn succeeded(&self, told: bool) {
+        let mut failures = lock(&self.0);
+        failures.count = 0;
+        failures.told |= told;
     }
 
     /// Once may be a connection that was lost for reasons of its own.
     fn are_futile(&self) -> bool {
         let failures = lock(&self.0);
-        failures.count >= 2 && failures.last.is_some_and(|last| last.elapsed() < SILENCE)
+        !failures.told && failures.count >= 2 && failures.last.is_some_and(|last| last.elapsed() < SILENCE)
     }
 }
 
@@ -58,7 +65,10 @@ enum State {
     Unasked,
     /// A command waits for the answer.
     Wanted,
-    Asked(Arc<Call>),
+    Asked {
+        call: Arc<Call>,
+        at: Instant,
+    },
     Known(ServerVersion),
     /// It answered, but not as memcached does.
     Untold,
@@ -86,7 +96,7 @@ impl Inquiry {
                 self.state = State::Wanted;
                 return Verdict::Wait;
             }
-            State::Wanted | State::Asked(_) => return Verdict::Wait,
+            State::Wanted | State::Asked { .. } => return Verdict::Wait,
             State::Unasked | State::Untold => "the server does not say what it is".to_owned(),
         };
         let text = format!("needs memcached {needs}, {found}");
@@ -94,24 +104,26 @@ impl Inquiry {
     }
 
     /// The question, if it is time to put it.
-    pub(super) fn ask(&mut self, deadline: Instant) -> Option<Arc<Call>> {
+    pub(super) fn ask(&mut self, patience: Duration) -> Option<Arc<Call>> {
         let State::Wanted = self.state else { return None };
-        let call = Arc::new(Call::new(Request::Version, deadline));
-        self.state = State::Asked(Arc::clone(&call));
+        let at = Instant::now();
+        let call = Arc::new(Call::new(Request::Version, at + patience));
+        self.state = State::Asked { call: Arc::clone(&call), at };
         Some(call)
     }
 
     /// Looks whether the answer has come; `false` if it is overdue.
     pub(super) fn check(&mut self) -> bool {
-        let State::Asked(call) = &self.state else { return true };
+        let State::Asked { call, at } = &self.state else { return true };
         self.state = match call.take_reply() {
             None => return true,
             Some(Ok(Reply::Version(text))) => {
-                self.inquiries.succeeded();
-                ServerVersion::parse(&text).map_or(State::Untold, State::Known)
+                let version = ServerVersion::parse(&text);
+                self.inquiries.succeeded(version.is_some());
+                version.map_or(State::Untold, State::Known)
             }
             Some(Err(error)) if error.kind() == ErrorKind::Timeout => {
-                self.inquiries.failed();
+                self.inquiries.failed(*at);
                 self.state = State::Untold;
                 return false;
             }
@@ -122,8 +134,8 @@ impl Inquiry {
 
     /// The connection is lost. If it was over the question, the node's other connections hear of it.
     pub(super) fn lost(&self) {
-        if let State::Asked(_) = self.state {
-            self.inquiries.failed();
+        if let State::Asked { at, .. } = self.state {
+            self.inquiries.failed(at);
         }
     }
 }

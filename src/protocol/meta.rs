@@ -57,8 +57,12 @@ impl MetaFlags {
         self.0.iter().any(|(known, _)| *known == letter)
     }
 
-    fn encode(&self, out: &mut BytesMut) {
-        for (letter, token) in &self.0 {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn encode(&self, without: Option<u8>, out: &mut BytesMut) {
+        for (letter, token) in self.0.iter().filter(|(letter, _)| Some(*letter) != without) {
             out.extend_from_slice(&[b' ', *letter]);
             match token {
                 Token::None => {}
@@ -101,7 +105,9 @@ impl MetaRequest {
             out.extend_from_slice(b" b");
         }
         if self.verb != MetaVerb::Debug {
-            self.flags.encode(out);
+            // A server forgets that a key was base64 when the item is appended to, and then says it as it is, line ends
+            // and all. Nobody needs to be told a key they know.
+            self.flags.encode(self.key.is_base64().then_some(b'k'), out);
             out.extend_from_slice(b" O");
             match &self.opaque {
                 Some(own) => out.extend_from_slice(own),
@@ -139,8 +145,8 @@ impl MetaRequest {
         if self.opaque.is_none() {
             reply.opaque = None;
         }
-        if let (Some(key), true) = (&mut reply.key, self.key.is_base64()) {
-            *key = Bytes::copy_from_slice(self.key.as_bytes());
+        if self.key.is_base64() && self.flags.has(b'k') {
+            reply.key = Some(Bytes::copy_from_slice(self.key.as_bytes()));
         }
         reply
     }

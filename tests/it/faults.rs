@@ -520,3 +520,24 @@ fn a_runtime_that_ends_takes_no_caller_on_another_with_it() {
     // At once, that is, and not by their deadlines.
     assert!(start.elapsed() < NO_HURRY / 2, "{:?}", start.elapsed());
 }
+
+/// An empty value is looked at once more, in what is left of the get's time.
+#[tokio::test]
+async fn a_second_look_at_an_empty_value_keeps_the_one_deadline() {
+    let addr = peer(|mut socket| async move {
+        let mut line = vec![0; 4096];
+        while let Ok(count @ 1..) = socket.read(&mut line).await {
+            match line[..count].split(|byte| *byte == b' ' || *byte == b'\r').next() {
+                Some(b"get") => {
+                    tokio::time::sleep(DEADLINE * 2 / 3).await;
+                    socket.write_all(b"VALUE k 0 0\r\n\r\nEND\r\n").await.unwrap();
+                }
+                Some(b"version") => socket.write_all(b"VERSION 1.6.18\r\n").await.unwrap(),
+                _ => {}
+            }
+        }
+    })
+    .await;
+    let cache = client_of(addr).await;
+    assert_eq!(by(DEADLINE, cache.get("k")).await.unwrap_err().kind(), ErrorKind::Timeout);
+}

@@ -10,7 +10,7 @@ use memring::{Client, ErrorKind, FetchError, FetchOptions, Fetched, Origin, SetO
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{NO_HURRY, SOON, Version, eventually, memcached, memcached_from};
+use crate::support::{NO_HURRY, SOON, Version, eventually, memcached, memcached_from, peer};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -178,6 +178,22 @@ async fn computing_has_a_limit() {
 }
 
 #[tokio::test]
+async fn a_slow_look_in_the_cache_takes_nothing_off_the_time_for_computing() {
+    let silent = peer(|socket| async move {
+        let _held = socket;
+        std::future::pending::<()>().await;
+    });
+    let cache = Client::builder().nodes([silent.await.to_string()]).request_timeout(Duration::from_millis(200));
+    let cache = cache.connect().await.unwrap();
+    let options = patient().wait(Duration::ZERO).compute_limit(Duration::from_millis(150));
+    let compute = || async {
+        tokio::task::yield_now().await;
+        Ok::<_, &'static str>("value")
+    };
+    assert_eq!(of(cache.fetch("k", options, compute).await), is("value", Origin::Unstored));
+}
+
+#[tokio::test]
 async fn flags_and_empty_values_are_kept() {
     let (_server, cache) = memcached().await;
     let options = FetchOptions::from(SetOptions::from(MINUTE).flags(7));
@@ -303,6 +319,37 @@ async fn what_was_computed_before_an_invalidation_is_not_stored() {
         assert_eq!(cache.get("k").await.unwrap().unwrap().value, "new");
         cache.delete("k").await.unwrap();
     }
+}
+
+/// Nothing tells of a value computed without a lease whether the item has changed meanwhile.
+#[tokio::test]
+async fn what_was_computed_without_a_lease_is_not_for_those_who_come_later() {
+    let Some((server, cache)) = memcached_from(Version::META).await else { return };
+    let other = another(&server).await;
+    let taken = other.meta_get("k", Get::new().value().vivify(MINUTE * 10)).await.unwrap().unwrap();
+    assert!(taken.won);
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let hasty = tokio::spawn({
+        let (cache, begun, go_on) = (cache.clone(), Arc::clone(&begun), Arc::clone(&go_on));
+        async move {
+            let compute = || async {
+                begun.notify_one();
+                go_on.notified().await;
+                Ok::<_, &'static str>("outdated")
+            };
+            cache.fetch("k", patient().wait(Duration::ZERO), compute).await
+        }
+    });
+    begun.notified().await;
+    other.invalidate("k", MINUTE).await.unwrap();
+    let next = tokio::spawn({
+        let cache = cache.clone();
+        async move { fetch(&cache, patient(), "new").await }
+    });
+    sleep(Duration::from_millis(50)).await;
+    go_on.notify_one();
+    assert_eq!(of(hasty.await.unwrap()), is("outdated", Origin::Unstored));
+    assert_eq!(of(next.await.unwrap()), is("new", Origin::Computed));
 }
 
 #[tokio::test]

@@ -12,4 +12,5 @@ mod inspect;
 mod keys;
 mod many;
 mod meta;
+mod recipes;
 mod support;

@@ -228,6 +228,14 @@ async fn flags_of_the_callers_own_are_checked() {
         // A flag the server does not know is refused; its data block is not run.
         let error = cache.meta_set("k", "flush_all", Set::new(MINUTE).flag('z', "")).await.unwrap_err();
         assert_eq!((error.kind(), error.delivery()), (ErrorKind::Server, Delivery::Answered));
+        // Nor is it where there are more flags than the server has room for.
+        for most in ["LPABDGHJKQRUV", "LPABDGHJKQRUVW", "LPABDGHJKQRUVWXYZ"] {
+            let flags = most.chars().filter(|flag| *flag != 'Q').fold(Set::new(MINUTE), |set, flag| set.flag(flag, ""));
+            let error = cache.meta_set("k", "flush_all", flags.opaque("mine")).await.unwrap_err();
+            let refused = (ErrorKind::Server, Delivery::Answered);
+            let unsent = (ErrorKind::InvalidFlag, Delivery::NotSent);
+            assert_eq!((error.kind(), error.delivery()), if most.len() > 15 { unsent } else { refused });
+        }
     }
     assert_eq!(cache.get("witness").await.unwrap().unwrap().value, "here");
 }

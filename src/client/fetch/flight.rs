@@ -3,7 +3,7 @@
 //! A leader that fails or goes away is followed by another who waits.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OnceCell};
@@ -19,8 +19,13 @@ pub(in crate::client) struct Flights(Mutex<HashMap<Box<[u8]>, Arc<Flight>>>);
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     pub(super) landed: OnceCell<Landing>,
+    /// How many have a seat. Changed under the list's lock only: the references to a flight are given up outside of it,
+    /// so that two who leave at once would each take the other for one who stays.
+    seats: AtomicUsize,
     /// Nobody may join any more.
     closed: AtomicBool,
+    /// The value is being computed without a lease: nothing tells whether it is outdated when it is done.
+    unguarded: AtomicBool,
     /// The right to fill the item, won by any of them.
     lease: Mutex<Option<Lease>>,
     lease_won: Notify,
@@ -35,17 +40,19 @@ pub(super) enum Landing {
 }
 
 impl Flights {
-    /// For a caller who has just seen that there is no value to be had.
-    pub(super) fn join(&self, key: &[u8]) -> Seat<'_> {
+    /// For a caller who has just seen that there is no value to be had, or, if not `has_seen`, that nothing can be seen.
+    /// One who has seen may have come after an invalidation, and gets nothing whose computing began before that.
+    pub(super) fn join(&self, key: &[u8], has_seen: bool) -> Seat<'_> {
         let mut flights = lock(&self.0);
         let flight = match flights.get(key) {
-            Some(flight) if !flight.closed.load(Ordering::Acquire) => Arc::clone(flight),
+            Some(flight) if flight.may_be_joined(has_seen) => Arc::clone(flight),
             _ => {
-                let flight = Arc::default();
+                let flight: Arc<Flight> = Arc::default();
                 flights.insert(key.into(), Arc::clone(&flight));
                 flight
             }
         };
+        flight.seats.fetch_add(1, Ordering::Relaxed);
         Seat { flights: self, key: key.into(), flight }
     }
 
@@ -60,6 +67,16 @@ impl Flight {
     /// been invalidated in between.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+
+    /// Before a value is computed without a lease.
+    pub(super) fn unguard(&self) {
+        self.unguarded.store(true, Ordering::Release);
+    }
+
+    fn may_be_joined(&self, has_seen: bool) -> bool {
+        let is_no_use = self.closed.load(Ordering::Acquire) || has_seen && self.unguarded.load(Ordering::Acquire);
+        !is_no_use
     }
 
     pub(super) fn deposit(&self, lease: Lease) {
@@ -94,8 +111,8 @@ impl Seat<'_> {
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut flights = lock(&self.flights.0);
-        // The list's, and this one.
-        let over = self.flight.closed.load(Ordering::Acquire) || Arc::strong_count(&self.flight) == 2;
+        let is_last = self.flight.seats.fetch_sub(1, Ordering::Relaxed) == 1;
+        let over = is_last || self.flight.closed.load(Ordering::Acquire);
         if over && flights.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.flight)) {
             flights.remove(&self.key);
         }
@@ -104,4 +121,28 @@ impl Drop for Seat<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn whoever_leaves_last_takes_the_flight_off_the_list() {
+        let (flights, barrier) = (Flights::default(), Barrier::new(2));
+        let come_and_go = || {
+            for round in 0..20_000_u32 {
+                let seat = flights.join(&round.to_be_bytes(), true);
+                // On the flight together, and off it at once.
+                barrier.wait();
+                drop(seat);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(come_and_go);
+            scope.spawn(come_and_go);
+        });
+        assert_eq!(lock(&flights.0).len(), 0);
+    }
 }

@@ -91,7 +91,8 @@ impl Lock {
     pub(super) async fn take(client: &Client, key: &[u8], lease: Duration) -> Result<Option<Self>, Error> {
         // Of one length, for keys of any; and on whatever node that falls to.
         let name = format!("memring:lock:{:032x}", xxhash_rust::xxh3::xxh3_128(key));
-        let until = Instant::now() + lease;
+        // A server's clock goes by seconds, and may be through with the last of them at once.
+        let until = Instant::now() + lease.saturating_sub(Duration::from_secs(1));
         let taken = client.add(&name, "", lease).await?;
         Ok(taken.then(|| Self { client: client.clone(), key: name, until }))
     }

@@ -15,6 +15,8 @@ use crate::ttl::{InvalidTtl, Ttl};
 const LONGEST_OPAQUE: usize = 31;
 /// Long enough for any token there is.
 const LONGEST_TOKEN: usize = 64;
+/// A server runs the data block of an `ms` with more than 16 flags as commands. Two may be the client's own.
+const MOST_SET_FLAGS: usize = 14;
 
 /// What all four have in common. A mistake is kept until the command is given, which it then fails.
 #[derive(Debug, Clone, Default)]
@@ -96,6 +98,9 @@ impl Options {
         for (letter, ttl) in self.ttls {
             self.flags.put(letter, Token::Number(ttl?.exptime(SystemTime::now)?.into()));
         }
+        if verb == MetaVerb::Set && self.flags.len() > MOST_SET_FLAGS {
+            return Err(Error::not_sent(ErrorKind::InvalidFlag).because(InvalidFlag::TooMany));
+        }
         let needs = self.needs.unwrap_or(ServerVersion::META);
         Ok(MetaRequest { verb, key, flags: self.flags, value, opaque: self.opaque, needs })
     }
@@ -115,6 +120,9 @@ pub enum InvalidFlag {
     /// others.
     #[error("a token is too long, or not visible ASCII without spaces")]
     Token,
+    /// A [`Set`] has more than 14 flags: no server takes them all.
+    #[error("more flags than a server takes")]
+    TooMany,
 }
 
 /// Accepts what [`Client::touch`](crate::Client::touch) does.

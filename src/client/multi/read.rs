@@ -179,7 +179,7 @@ impl Client {
         let mut doubtful = doubtful.into_iter();
         loop {
             // What is left of the one deadline.
-            let hasty = &self.with_request_timeout(deadline.saturating_duration_since(Instant::now()));
+            let hasty = &self.until(deadline);
             let look = |(question, (key, item)): (usize, (Key, Item))| async move {
                 (question, hasty.unless_lease(key.into(), item, cas).await)
             };

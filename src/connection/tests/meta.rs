@@ -115,6 +115,53 @@ async fn a_proxy_that_never_answers_version_costs_nobody_their_deadline() {
     rig.queue.assert_empty();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_once_said_what_it_is_is_asked_as_often_as_it_takes() {
+    let rig = Rig::new();
+    let mut asking = rig.ask(meta_get("m", "v")).await;
+    let (driver, mut peer) = rig.connect();
+    peer.expect("version\r\n").await;
+    peer.send("VERSION 1.6.18\r\n").await;
+    peer.expect("mg m v O0\r\n").await;
+    peer.send("EN O0\r\n").await;
+    assert_eq!(code_of(asking).await.unwrap(), MetaCode::Miss);
+    drop(peer);
+    driver.await.unwrap();
+    asking = rig.ask(meta_get("m", "v")).await;
+    for _ in 0..3 {
+        let (driver, mut peer) = rig.connect();
+        peer.expect("version\r\n").await;
+        drop(peer);
+        driver.await.unwrap();
+    }
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("version\r\n").await;
+    peer.send("VERSION 1.6.18\r\n").await;
+    peer.expect("mg m v O0\r\n").await;
+    peer.send("EN O0\r\n").await;
+    assert_eq!(code_of(asking).await.unwrap(), MetaCode::Miss);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_lost_together_over_the_question_count_as_one() {
+    let rig = Rig::new();
+    let asking = rig.ask(meta_get("m", "v")).await;
+    let (one, mut peer) = rig.connect();
+    peer.expect("version\r\n").await;
+    let (two, mut other_peer) = rig.connect();
+    other_peer.expect("version\r\n").await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    drop((peer, other_peer));
+    one.await.unwrap();
+    two.await.unwrap();
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("version\r\n").await;
+    peer.send("VERSION 1.6.18\r\n").await;
+    peer.expect("mg m v O0\r\n").await;
+    peer.send("EN O0\r\n").await;
+    assert_eq!(code_of(asking).await.unwrap(), MetaCode::Miss);
+}
+
 async fn on_a_known_server(
     requests: Vec<Request>,
     wire: &str,
