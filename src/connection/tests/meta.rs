@@ -306,3 +306,25 @@ async fn a_value_over_the_limit_fails_alone() {
     assert_eq!(code_of(tickets.pop().unwrap()).await.unwrap(), MetaCode::Miss);
     assert_failed(outcome(tickets.pop().unwrap()).await, ErrorKind::TooLarge, Delivery::Answered);
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_two_commands_of_a_connection_have_the_same_token() {
+    let wire = "mg a v O0 q\r\nmg b v O1 q\r\nmn\r\nmg c v O2 q\r\nmg d v O3 q\r\nmn\r\nmg e v O4\r\n";
+    let requests = vec![meta_run(&["a", "b"]), meta_run(&["c", "d"]), meta_get("e", "v")];
+    let (_rig, _tickets, _driver, _peer) = on_a_known_server(requests, wire).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_needs_what_the_most_demanding_of_it_needs() {
+    let rig = Rig::new();
+    let mut run = vec![meta(MetaVerb::Get, "a", "v", ""), meta(MetaVerb::Get, "b", "v", "")];
+    run[0].needs = ServerVersion::META_CONDITIONAL_GET;
+    let ticket = rig.ask(Request::MetaRun(run)).await;
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("version\r\n").await;
+    peer.send("VERSION 1.6.18\r\n").await;
+    for reply in run_of(ticket).await {
+        assert_failed(reply, ErrorKind::Unsupported, Delivery::NotSent);
+    }
+    peer.expect_nothing().await;
+}
