@@ -57,6 +57,10 @@ impl MetaFlags {
         self.0.iter().any(|(known, _)| *known == letter)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn encode(&self, out: &mut BytesMut) {
         for (letter, token) in &self.0 {
             out.extend_from_slice(&[b' ', *letter]);
