@@ -30,6 +30,8 @@
 //! ```
 
 mod answer;
+#[cfg(test)]
+mod fuzz;
 mod many;
 mod options;
 
