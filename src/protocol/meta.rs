@@ -104,6 +104,10 @@ impl MetaRequest {
         if self.key.is_base64() {
             out.extend_from_slice(b" b");
         }
+        if self.verb == MetaVerb::Debug && self.key.is_base64() {
+            // 1.6.45 does not see a `b` that is the last word, and says that nothing is there.
+            out.extend_from_slice(b" k");
+        }
         if self.verb != MetaVerb::Debug {
             self.flags.encode(out);
             out.extend_from_slice(b" O");

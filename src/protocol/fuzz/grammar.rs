@@ -76,8 +76,8 @@ fn check_line(command: &Command, line: &[u8]) -> Option<usize> {
             command.flags();
         }
         "me" => {
-            count(2..=3);
-            assert!(words.len() == 2 || words[2] == b"b");
+            count(2..=4);
+            assert!(words.len() == 2 || words[2..] == [&b"b"[..], b"k"]);
         }
         "mn" | "version" => count(1..=1),
         "flush_all" => count(1..=2),
@@ -132,7 +132,7 @@ impl Command {
     /// The item's key, as a server stores it.
     pub(crate) fn key(&self) -> Vec<u8> {
         let is_base64 = match self.verb() {
-            "me" => self.words.len() == 3,
+            "me" => self.words.len() == 4,
             verb => verb.len() == 2 && self.flags().contains_key(&b'b'),
         };
         if is_base64 { from_base64(&self.words[1]) } else { self.words[1].clone() }
