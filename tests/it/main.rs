@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
 mod auth;
+mod binary;
 mod classic;
 mod commands;
 mod faults;
@@ -11,4 +12,6 @@ mod inspect;
 mod keys;
 mod many;
 mod meta;
+mod old;
+mod recipes;
 mod support;
