@@ -6,6 +6,8 @@
 mod decode;
 mod dump;
 mod encode;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod meta;
 mod scan;
 mod version;

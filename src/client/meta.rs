@@ -32,6 +32,8 @@
 //! ```
 
 mod answer;
+#[cfg(test)]
+mod fuzz;
 mod many;
 mod options;
 

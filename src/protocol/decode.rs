@@ -214,7 +214,7 @@ fn simple_reply(line: &[u8], expect: Expect) -> Result<Reply, ProtocolError> {
             // Only where a number is due: elsewhere a line of digits is no reply at all.
             if expect == Expect::Number {
                 // Old servers pad a shrunken number to its former length.
-                let digits = line.trim_ascii_end();
+                let digits = line.iter().rposition(|&byte| byte != b' ').map_or(line, |last| &line[..=last]);
                 return scan::number(digits).map(Reply::Number).ok_or(ProtocolError::Malformed);
             }
             return Err(ProtocolError::Malformed);
@@ -333,6 +333,8 @@ mod tests {
             "value k 0 1",
             "ERRORS",
             "12x",
+            "12\r",
+            "12 \t",
             "-1",
             &long,
         ] {

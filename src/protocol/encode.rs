@@ -44,6 +44,11 @@ pub(crate) fn encode(request: &Request, serial: u64, out: &mut BytesMut) {
         Request::Delete { key } => {
             out.extend_from_slice(b"delete ");
             out.extend_from_slice(key.as_bytes());
+            if key.as_bytes() == b"noreply" {
+                // Where that is the last word, 1.6.45 takes it for more than a key, and does not answer. (The 0 was once
+                // a time, and does nothing.)
+                out.extend_from_slice(b" 0");
+            }
             out.extend_from_slice(CRLF);
         }
         Request::Touch { key, exptime } => {
@@ -148,6 +153,7 @@ mod tests {
             (store(StoreVerb::Prepend, "x"), "prepend k 4294967295 60 1\r\nx\r\n"),
             (store(StoreVerb::Cas(u64::MAX), "x"), "cas k 4294967295 60 1 18446744073709551615\r\nx\r\n"),
             (Request::Delete { key: key("k") }, "delete k\r\n"),
+            (Request::Delete { key: key("noreply") }, "delete noreply 0\r\n"),
             (Request::Touch { key: key("k"), exptime: 0 }, "touch k 0\r\n"),
             (
                 Request::Arithmetic { verb: ArithmeticVerb::Incr, key: key("k"), delta: u64::MAX },

@@ -184,7 +184,9 @@ async fn a_server_that_does_not_list_says_so() {
     let mut items = cache.metadump(&only(&cache)).await.unwrap();
     let error = items.next().await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Server);
-    assert!(error.to_string().contains("lru crawler disabled"), "{error}");
+    // One that has only just been told so may say that it does not know what is wrong.
+    let told = ["lru crawler disabled", "failed to start lru crawler", "an unknown error"];
+    assert!(told.iter().any(|words| error.to_string().contains(words)), "{error}");
     assert!(items.next().await.is_none());
 
     let service = Service::start(1).await.unwrap();

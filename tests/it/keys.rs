@@ -29,6 +29,30 @@ async fn every_command_of_a_namespace_is_about_the_prefixed_key() {
     assert_eq!(cache.get("k").await.unwrap().unwrap().value, "outside");
 }
 
+/// Servers look for `noreply` at the end of a line, and one of them takes a key for it: its answer would never come, and
+/// the next one would be taken for it.
+#[tokio::test]
+async fn words_of_the_protocol_are_keys_like_any_other() {
+    let (_server, cache) = memcached().await;
+    for word in ["noreply", "get", "0", "END", "STORED", "VALUE", "mn", "b", "q", "k", "NOREPLY"] {
+        let both =
+            async |key: &str| (cache.get(key).await.unwrap().map(|item| item.value), cache.delete(key).await.unwrap());
+        assert!(!cache.delete(word).await.unwrap(), "{word}");
+        cache.set(word, "5", MINUTE).await.unwrap();
+        assert_eq!(cache.incr(word, 1).await.unwrap(), Some(6));
+        assert!(cache.touch(word, MINUTE).await.unwrap() && cache.append(word, "0").await.unwrap());
+        assert_eq!(cache.get_and_touch(word, MINUTE).await.unwrap().unwrap().value, "60");
+        assert_eq!(cache.get_many(["absent", word]).await.hits.len(), 1);
+        let (deleted, other) = tokio::join!(cache.delete(word), cache.delete("other"));
+        assert!(deleted.unwrap() && !other.unwrap(), "{word}");
+        cache.set_many([(word, "7"), ("other", "8")], MINUTE).await;
+        assert_eq!(both(word).await, (Some("7".into()), true));
+        assert_eq!(both("other").await, (Some("8".into()), true));
+        let gone = cache.delete_many(["other", word, "absent"]).await;
+        assert!(gone.not_found.len() == 3, "{word}");
+    }
+}
+
 #[tokio::test]
 async fn namespaces_nest_and_keep_a_deadline_of_their_own() {
     let (_server, cache) = memcached().await;

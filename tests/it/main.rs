@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
 mod auth;
+mod binary;
 mod classic;
 mod commands;
+mod contention;
 mod faults;
 mod fetch;
 mod following;
@@ -12,5 +14,6 @@ mod inspect;
 mod keys;
 mod many;
 mod meta;
+mod old;
 mod recipes;
 mod support;

@@ -240,6 +240,53 @@ async fn flags_of_the_callers_own_are_checked() {
     assert_eq!(cache.get("witness").await.unwrap().unwrap().value, "here");
 }
 
+/// Servers refuse a line of more flags than they read, and then run its data block as commands.
+#[tokio::test]
+async fn no_number_of_flags_makes_a_command_of_a_value() {
+    let (server, cache) = memcached().await;
+    cache.set("witness", "here", MINUTE).await.unwrap();
+    let flags = "adeghijlmnoprtuvwxyzABDGHKLPQUVWXYZ";
+    for count in 0..flags.len() {
+        let own = |options: Set| flags[..count].chars().fold(options, |options, letter| options.flag(letter, ""));
+        let all = Set::new(MINUTE).flags(1).mode(Mode::Set).compare(Cas::new(1)).return_cas().return_size();
+        for options in [own(Set::new(MINUTE)), own(all.invalidate().key())] {
+            let outcome = cache.meta_set("k", "flush_all", options).await;
+            if let Err(error) = outcome {
+                let kinds = [ErrorKind::InvalidFlag, ErrorKind::Server, ErrorKind::Unsupported];
+                assert!(kinds.contains(&error.kind()), "{count}: {error}");
+            }
+        }
+    }
+    if version_of(server.addr()).await >= Version(1, 6, 18) {
+        let thirteen = "PLadeghijlmno".chars().fold(Set::new(MINUTE), |options, letter| options.flag(letter, ""));
+        assert_eq!(cache.meta_set("k", "v", thirteen.clone()).await.unwrap_err().kind(), ErrorKind::Server);
+    }
+    let fifteen = "PLadeghijlmnopr".chars().fold(Set::new(MINUTE), |options, letter| options.flag(letter, ""));
+    let error = cache.meta_set("k", "v", fifteen).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (ErrorKind::InvalidFlag, Delivery::NotSent));
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), InvalidFlag::TooMany.to_string());
+    assert_eq!(cache.get("witness").await.unwrap().unwrap().value, "here");
+}
+
+/// The client's own options all fit in one command, on a key in base64 and in a run too.
+#[tokio::test]
+async fn all_options_together_are_one_command() {
+    let Some((server, _)) = memcached_from(Version(1, 6, 27)).await else { return };
+    let builder = Client::builder().nodes([server.addr().to_string()]).binary_keys(true);
+    let cache = builder.request_timeout(crate::support::NO_HURRY).connect().await.unwrap();
+    let get = Get::new().value().flags().cas().ttl_left().size().hit_before().last_access().no_bump().key();
+    let get = get.touch(HOUR).vivify(HOUR).recache_within(MINUTE).new_cas(Cas::new(5));
+    let newest = version_of(server.addr()).await >= Version(1, 6, 40);
+    let get = if newest { get.unless(Cas::new(1)) } else { get };
+    for key in ["text", "two words"] {
+        assert!(cache.meta_get(key, get.clone()).await.unwrap().is_some());
+        assert!(cache.meta_get_many([key], get.clone()).await.remove(0).1.unwrap().is_some());
+        let set = Set::new(MINUTE).flags(1).mode(Mode::Set).compare(Cas::new(1)).invalidate().vivify(MINUTE);
+        let set = set.return_cas().return_size().key().opaque("o".repeat(31)).new_cas(Cas::new(7));
+        assert_eq!(cache.meta_set(key, "x", set).await.unwrap().opaque.unwrap().len(), 31);
+    }
+}
+
 #[tokio::test]
 async fn bad_keys_and_values_are_refused_before_anything_is_sent() {
     let (_server, cache) = memcached().await;

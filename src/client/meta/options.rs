@@ -15,8 +15,9 @@ use crate::ttl::{InvalidTtl, Ttl};
 const LONGEST_OPAQUE: usize = 31;
 /// Long enough for any token there is.
 const LONGEST_TOKEN: usize = 64;
-/// A server runs the data block of an `ms` with more than 16 flags as commands. Two may be the client's own.
-const MOST_SET_FLAGS: usize = 14;
+/// As many flags, the client's own with them, as servers up to 1.6.38 at least read in one line. They refuse a longer one
+/// without swallowing its data block, and run that as commands.
+const MOST_FLAGS: usize = 17;
 
 /// What all four have in common. A mistake is kept until the command is given, which it then fails.
 #[derive(Debug, Clone, Default)]
@@ -98,7 +99,12 @@ impl Options {
         for (letter, ttl) in self.ttls {
             self.flags.put(letter, Token::Number(ttl?.exptime(SystemTime::now)?.into()));
         }
-        if verb == MetaVerb::Set && self.flags.len() > MOST_SET_FLAGS {
+        // An `ms` has its length for another word, every line `O`, and a line of a run `q`.
+        let own = match verb {
+            MetaVerb::Get | MetaVerb::Set => 2,
+            MetaVerb::Delete | MetaVerb::Arithmetic | MetaVerb::Debug => 1,
+        };
+        if self.flags.len() + own + usize::from(key.is_base64()) > MOST_FLAGS {
             return Err(Error::not_sent(ErrorKind::InvalidFlag).because(InvalidFlag::TooMany));
         }
         let needs = self.needs.unwrap_or(ServerVersion::META);
@@ -120,8 +126,9 @@ pub enum InvalidFlag {
     /// others.
     #[error("a token is too long, or not visible ASCII without spaces")]
     Token,
-    /// A [`Set`] has more than 14 flags: no server takes them all.
-    #[error("more flags than a server takes")]
+    /// More flags than a server reads in one command. The options of this client all fit together; what is too much are
+    /// flags of the caller's own.
+    #[error("more flags than a server reads in one command")]
     TooMany,
 }
 

@@ -1,0 +1,65 @@
+//! Batches as they go over the wire, read again by a parser of the server's grammar: nothing is lost on the way, added
+//! or run together.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+
+use super::super::pipeline::Pipeline;
+use super::*;
+use crate::key::Key;
+use crate::protocol::fuzz::commands::{classic, key};
+use crate::protocol::fuzz::grammar::{Command, read_all};
+
+fn requests() -> impl Strategy<Value = Vec<(Request, Option<Command>)>> {
+    let many = (prop::collection::vec(key(), 1..150), any::<bool>(), prop::option::of(0u32..3));
+    let many = many.prop_map(|(keys, cas, touch)| (Request::Get { keys: Keys::Many(keys), cas, touch }, None));
+    let one = classic().prop_map(|(request, meant)| (request, Some(meant)));
+    prop::collection::vec(prop_oneof![6 => one, 1 => many], 1..20)
+}
+
+/// The keys of a retrieval, and the expiry time it gives them.
+fn keys_of(command: &Command) -> Option<(Option<u32>, &[Vec<u8>])> {
+    match command.verb() {
+        "get" | "gets" => Some((None, &command.words[1..])),
+        "gat" | "gats" => {
+            let exptime = std::str::from_utf8(&command.words[1]).unwrap().parse().unwrap();
+            Some((Some(exptime), &command.words[2..]))
+        }
+        _ => None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_batch_is_what_was_asked_and_nothing_else(requests in requests()) {
+        let deadline = Instant::now() + DEADLINE;
+        let (mut plain, mut touching, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut batch = VecDeque::new();
+        for (request, meant) in requests {
+            if let Request::Get { keys, cas, touch } = &request {
+                let kind = if touch.is_some() { &mut touching } else { &mut plain };
+                kind.extend(keys.as_slice().iter().map(|key: &Key| (*cas, *touch, key.as_bytes().to_vec())));
+            } else {
+                others.extend(meant);
+            }
+            batch.push_back(Arc::new(Call::new(request, deadline)));
+        }
+        let wants_cas = plain.iter().any(|(cas, ..)| *cas);
+        plain.iter_mut().for_each(|(cas, ..)| *cas = wants_cas);
+        let mut out = BytesMut::new();
+        Pipeline::new("mc-0".parse().unwrap(), 1 << 20).submit(&mut batch, &mut out);
+        let commands = read_all(&out);
+        let retrievals = commands.iter().take_while(|command| keys_of(command).is_some()).count();
+        prop_assert_eq!(&commands[retrievals..], &others[..]);
+        let read: Vec<_> = commands[..retrievals]
+            .iter()
+            .flat_map(|command| {
+                let (touch, keys) = keys_of(command).unwrap();
+                keys.iter().map(move |key| (command.verb().ends_with('s'), touch, key.clone()))
+            })
+            .collect();
+        prop_assert_eq!(read, [plain, touching].concat());
+    }
+}

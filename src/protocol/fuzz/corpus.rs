@@ -1,0 +1,166 @@
+//! What real servers said, and what can become of it on the way.
+
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use crate::protocol::Expect;
+
+pub(super) struct Transcript {
+    pub(super) expect: String,
+    pub(super) answer: Vec<u8>,
+}
+
+pub(super) static TRANSCRIPTS: LazyLock<Vec<Transcript>> = LazyLock::new(|| {
+    let lines = include_str!("../../../tests/data/transcripts.tsv").lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let [_version, expect, _request, answer] = line.split('\t').collect::<Vec<_>>()[..] else {
+                panic!("not a transcript: {line}");
+            };
+            Transcript { expect: expect.to_owned(), answer: unescaped(answer) }
+        })
+        .collect()
+});
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut pieces = text.split("\\x");
+    let mut bytes = pieces.next().unwrap().as_bytes().to_vec();
+    for piece in pieces {
+        bytes.push(u8::from_str_radix(&piece[..2], 16).unwrap());
+        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    bytes
+}
+
+pub(super) const EXPECTS: [Expect; 15] = [
+    Expect::Values,
+    Expect::End,
+    Expect::Stored,
+    Expect::Swapped,
+    Expect::Deleted,
+    Expect::Touched,
+    Expect::Number,
+    Expect::Meta,
+    Expect::MetaStored,
+    Expect::MetaDebug,
+    Expect::MetaRun,
+    Expect::MetaEnd,
+    Expect::Version,
+    Expect::Ok,
+    Expect::Memlimit,
+];
+
+/// Answers to what was expected.
+pub(super) fn recorded(wanted: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
+    TRANSCRIPTS.iter().filter(|known| wanted(&known.expect)).map(|known| known.answer.clone()).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Replace(Index, u8),
+    Remove(Index, usize),
+    Insert(Index, Vec<u8>),
+    Repeat(Index, usize),
+    /// The digits next after a place become others.
+    Number(Index, &'static str),
+    Truncate(Index),
+}
+
+/// Pieces of which answers are made.
+const WORDS: [&str; 36] = [
+    "\r\n",
+    "\r",
+    "\n",
+    " ",
+    "  ",
+    "VALUE ",
+    "VALUE a 0 1\r\nx\r\n",
+    "END\r\n",
+    "STORED\r\n",
+    "NOT_FOUND\r\n",
+    "EXISTS",
+    "OK\r\n",
+    "0",
+    "-1",
+    "4294967296",
+    "18446744073709551616",
+    "1073741825",
+    "VA ",
+    "VA 2 O1\r\nok\r\n",
+    "HD",
+    "HD O7\r\n",
+    "EN\r\n",
+    "NF\r\n",
+    "MN\r\n",
+    "ME a ",
+    " O1",
+    " f4294967296",
+    " c",
+    " t-1",
+    " W X Z",
+    "ERROR",
+    "SERVER_ERROR out of memory",
+    "CLIENT_ERROR ",
+    "VERSION 1.6.45\r\n",
+    "%ff",
+    "=",
+];
+const NUMBERS: [&str; 9] =
+    ["", "0", "1", "2", "00000000000000000002", "1000", "1073741824", "1073741825", "18446744073709551616"];
+
+fn change() -> impl Strategy<Value = Change> {
+    let any_bytes = prop::collection::vec(any::<u8>(), 1..8);
+    let word = prop_oneof![4 => select(&WORDS[..]).prop_map(|word| word.as_bytes().to_vec()), 1 => any_bytes];
+    prop_oneof![
+        2 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Replace(at, byte)),
+        2 => (any::<Index>(), 1usize..6).prop_map(|(at, len)| Change::Remove(at, len)),
+        4 => (any::<Index>(), word).prop_map(|(at, word)| Change::Insert(at, word)),
+        1 => (any::<Index>(), 1usize..60).prop_map(|(at, len)| Change::Repeat(at, len)),
+        3 => (any::<Index>(), select(&NUMBERS[..])).prop_map(|(at, number)| Change::Number(at, number)),
+        1 => any::<Index>().prop_map(Change::Truncate),
+    ]
+}
+
+fn changed(mut bytes: Vec<u8>, changes: Vec<Change>) -> Vec<u8> {
+    for change in changes {
+        let len = bytes.len();
+        match change {
+            Change::Replace(at, byte) if len > 0 => bytes[at.index(len)] = byte,
+            Change::Remove(at, count) if len > 0 => {
+                let at = at.index(len);
+                bytes.drain(at..(at + count).min(len));
+            }
+            Change::Insert(at, word) => {
+                let at = at.index(len + 1);
+                bytes.splice(at..at, word);
+            }
+            Change::Repeat(at, count) if len > 0 => {
+                let at = at.index(len);
+                let piece = bytes[at..(at + count).min(len)].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            Change::Number(at, number) if len > 0 => {
+                let at = at.index(len);
+                let Some(start) = (at..len).find(|&at| bytes[at].is_ascii_digit()) else { continue };
+                let end = (start..len).find(|&at| !bytes[at].is_ascii_digit()).unwrap_or(len);
+                bytes.splice(start..end, number.bytes());
+            }
+            Change::Truncate(at) if len > 0 => bytes.truncate(at.index(len)),
+            _ => {}
+        }
+    }
+    bytes
+}
+
+/// Some of these answers one after the other, changed here and there; or any bytes.
+pub(super) fn wire(answers: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let answers = prop::collection::vec(select(answers), 0..4).prop_map(|answers| answers.concat());
+    let changes = prop_oneof![1 => Just(Vec::new()), 5 => prop::collection::vec(change(), 1..5)];
+    prop_oneof![
+        12 => (answers, changes).prop_map(|(bytes, changes)| changed(bytes, changes)),
+        1 => prop::collection::vec(any::<u8>(), 0..400),
+        1 => prop::collection::vec(select(&WORDS[..]), 0..60).prop_map(|words| words.concat().into_bytes()),
+    ]
+}

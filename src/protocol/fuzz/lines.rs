@@ -1,0 +1,94 @@
+//! Lines of statistics and of lists of items.
+
+use proptest::prelude::*;
+
+use super::corpus::{recorded, wire};
+use crate::protocol::{DumpLine, Refusal, ServerVersion, StatLine, dump_line, stat_line, unrequested_error_line};
+
+fn lines(answers: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let lines = answers.iter().flat_map(|answer| answer.split(|&byte| byte == b'\n'));
+    lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec()).collect()
+}
+
+fn assert_is_shown_safely(refusal: &Refusal) {
+    assert!(refusal.line().len() <= 160 && refusal.line().bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+}
+
+/// What stands between a name and the next space.
+fn field<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut fields =
+        line.trim_ascii_end().split(|&byte| byte == b' ').filter_map(|word| word.strip_prefix(name.as_bytes()));
+    fields.next_back()
+}
+
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut pieces = text.split(|&byte| byte == b'%');
+    let mut bytes = pieces.next().unwrap().to_vec();
+    for piece in pieces {
+        bytes.push(u8::from_str_radix(std::str::from_utf8(&piece[..2]).unwrap(), 16).unwrap());
+        bytes.extend_from_slice(&piece[2..]);
+    }
+    bytes
+}
+
+fn check(line: &[u8]) {
+    match stat_line(line) {
+        StatLine::Stat { name, value } => {
+            let pair = line.strip_prefix(b"STAT ").unwrap();
+            assert!(!name.is_empty() && !name.contains(' '));
+            if let Ok(pair) = std::str::from_utf8(pair) {
+                assert!(pair == format!("{name} {value}") || (pair == &*name && value.is_empty()));
+            }
+        }
+        StatLine::End => assert_eq!(line, b"END"),
+        StatLine::Reset => assert_eq!(line, b"RESET"),
+        StatLine::Refused(refusal) => assert_is_shown_safely(&refusal),
+        StatLine::Other => {}
+    }
+    match dump_line(line) {
+        Ok(DumpLine::Entry(entry)) => {
+            assert_eq!(&entry.key[..], &percent_decoded(field(line, "key=").unwrap())[..]);
+            assert_eq!(entry.exp.is_none(), field(line, "exp=") == Some(b"-1"));
+            let cas = std::str::from_utf8(field(line, "cas=").unwrap()).unwrap();
+            assert_eq!(entry.cas, cas.parse::<u64>().unwrap());
+            assert_eq!(entry.fetched, field(line, "fetch=") == Some(b"yes"));
+            assert_eq!(entry.size.is_some(), field(line, "size=").is_some());
+        }
+        Ok(DumpLine::Ok) => assert_eq!(line.trim_ascii_end(), b"OK"),
+        Ok(DumpLine::End) => assert_eq!(line.trim_ascii_end(), b"END"),
+        Ok(DumpLine::Refused(refusal)) => assert_is_shown_safely(&refusal),
+        Err(_) => {}
+    }
+}
+
+#[test]
+fn every_recorded_line_is_understood() {
+    let (stats, items) = (recorded(|expect| expect == "Stats"), recorded(|expect| expect == "Dump"));
+    assert!(stats.len() > 20 && items.len() >= 4);
+    for line in lines(&stats).iter().filter(|line| !line.is_empty()) {
+        assert!(!matches!(stat_line(line), StatLine::Other | StatLine::Refused(_)), "{}", line.escape_ascii());
+        check(line);
+    }
+    for line in lines(&items).iter().filter(|line| !line.is_empty()) {
+        assert!(!matches!(dump_line(line), Err(_) | Ok(DumpLine::Refused(_))), "{}", line.escape_ascii());
+        check(line);
+    }
+}
+
+proptest! {
+    #[test]
+    fn statistics_and_items(
+        line in prop_oneof![
+            1 => wire(lines(&recorded(|expect| expect == "Stats"))),
+            3 => wire(lines(&recorded(|expect| expect == "Dump"))),
+        ],
+    ) {
+        check(&line);
+        if let Some(told) = unrequested_error_line(&line) {
+            prop_assert!(told.contains("ERROR") && !told.contains(['\r', '\n']));
+        }
+        if let Some(version) = ServerVersion::parse(&String::from_utf8_lossy(&line)) {
+            prop_assert!(version.to_string().split('.').count() == 3);
+        }
+    }
+}
