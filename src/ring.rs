@@ -10,7 +10,11 @@ use crate::node_id::NodeId;
 use crate::ring::circle::{Circle, POSITIONS, Point};
 
 mod circle;
+#[cfg(feature = "placements")]
+mod hash;
 mod native;
+#[cfg(feature = "placements")]
+pub(crate) mod placement;
 
 /// A consistent-hash ring: it gives every key an owner among the nodes, and moves few keys when the nodes change.
 ///
