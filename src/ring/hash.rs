@@ -9,7 +9,7 @@ use sha1::Sha1;
 
 /// How a key, and in some placements a node's points, are hashed: by a function of libmemcached or twemproxy.
 ///
-/// Names and values are theirs. The odd ones are odd on purpose: `Crc` keeps 15 bits, `Fnv1a64` computes with 32, and
+/// Names and values are theirs. The odd ones are odd on purpose: `Crc` keeps 15 bits, `Fnv64a` computes with 32, and
 /// most take bytes as signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -25,13 +25,13 @@ pub enum KeyHash {
     /// twemproxy's `crc16`: the table of CRC-16/XMODEM, with an accumulator of 32 bits.
     Crc16,
     /// FNV-1 of 32 bits, of signed bytes.
-    Fnv1_32,
+    Fnv32,
     /// FNV-1a of 32 bits, of signed bytes.
-    Fnv1a_32,
+    Fnv32a,
     /// The lower half of FNV-1 of 64 bits, of signed bytes.
-    Fnv1_64,
+    Fnv64,
     /// What libmemcached and twemproxy call FNV-1a of 64 bits: the lower half of it, of signed bytes. twemproxy's default.
-    Fnv1a_64,
+    Fnv64a,
     /// MurmurHash2, seeded by the length.
     Murmur,
     /// MurmurHash3 (x86, 32 bits), seeded by the length.
@@ -52,13 +52,13 @@ impl KeyHash {
             Self::Crc => (crc32(bytes) >> 16) & 0x7fff,
             Self::Crc32 => crc32(bytes),
             Self::Crc16 => crc16(bytes),
-            Self::Fnv1_32 => bytes.iter().fold(FNV_32, |hash, &byte| hash.wrapping_mul(FNV_PRIME_32) ^ signed(byte)),
-            Self::Fnv1a_32 => bytes.iter().fold(FNV_32, |hash, &byte| (hash ^ signed(byte)).wrapping_mul(FNV_PRIME_32)),
+            Self::Fnv32 => bytes.iter().fold(FNV_32, |hash, &byte| hash.wrapping_mul(FNV_PRIME_32) ^ signed(byte)),
+            Self::Fnv32a => bytes.iter().fold(FNV_32, |hash, &byte| (hash ^ signed(byte)).wrapping_mul(FNV_PRIME_32)),
             // Of a product and of an exclusive or the lower half depends on the lower halves alone.
-            Self::Fnv1_64 => {
+            Self::Fnv64 => {
                 bytes.iter().fold(FNV_64_LOW, |hash, &byte| hash.wrapping_mul(FNV_PRIME_64_LOW) ^ signed(byte))
             }
-            Self::Fnv1a_64 => {
+            Self::Fnv64a => {
                 bytes.iter().fold(FNV_64_LOW, |hash, &byte| (hash ^ signed(byte)).wrapping_mul(FNV_PRIME_64_LOW))
             }
             Self::Murmur => murmur2(bytes),
@@ -294,10 +294,10 @@ mod tests {
             (Crc, 31_653, 24_653),
             (Crc32, 2_074_460_802, 1_615_717_244),
             (Crc16, 3_580_783_130, 659_134_217),
-            (Fnv1_32, 13_403_571, 1_792_811_611),
-            (Fnv1a_32, 1_830_439_627, 1_140_258_887),
-            (Fnv1_64, 3_376_212_627, 164_478_907),
-            (Fnv1a_64, 1_963_465_963, 125_077_287),
+            (Fnv32, 13_403_571, 1_792_811_611),
+            (Fnv32a, 1_830_439_627, 1_140_258_887),
+            (Fnv64, 3_376_212_627, 164_478_907),
+            (Fnv64a, 1_963_465_963, 125_077_287),
             (Murmur, 3_587_224_931, 2_397_996_884),
             (Murmur3, 3_313_101_634, 3_693_630_361),
             (Jenkins, 936_206_289, 3_911_876_536),

@@ -3,16 +3,16 @@
 //! A placement is data: how a node's name is spelled, how its points are made, how a key is hashed, how the two meet. The
 //! functions are in `hash`, the spellings in `spelling`, the ways to meet in `table`.
 
+mod names;
 mod points;
 mod spelling;
 mod table;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 
-pub(crate) use self::table::Table;
+pub(super) use self::table::Table;
 
+pub use self::names::UnknownPlacement;
 use self::spelling::{Order, Spelling};
 pub use super::hash::KeyHash;
 
@@ -24,22 +24,24 @@ pub struct Placement {
 
 /// A server as a placement sees it.
 #[derive(Debug, Clone)]
-pub(crate) struct Server {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) weight: u32,
+pub(super) struct Server {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) weight: u32,
     /// A name of its own, where a client knows such.
-    pub(crate) name: Option<String>,
+    pub(super) name: Option<String>,
     /// The address its name was resolved to, where a client looks at that.
-    pub(crate) ip: Option<String>,
+    pub(super) ip: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scheme {
+    /// memring's own.
+    Native,
     /// Points on a circle of 2^32 positions.
     Circle(CircleScheme),
     /// hash mod number of slots.
-    Modulo { key: SlotHash, order: Order, by_weight: bool },
+    Modulo { key: SlotHash, order: Order, by_weight: bool, hash_tag: Option<(u8, u8)> },
     /// The highest score wins.
     Rendezvous { keys: PythonKeys },
     /// Lamping and Veach's jump hash.
@@ -83,14 +85,14 @@ enum Points {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CircleHash {
+pub(super) enum CircleHash {
     Key(KeyHash),
     /// Murmur3 without a seed, as a signed number.
     Folsom,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SlotHash {
+pub(super) enum SlotHash {
     Key(KeyHash),
     Java,
     /// pecl-memcache's: 15 bits of CRC-32, and never 0.
@@ -137,12 +139,24 @@ pub enum SpyFormat {
 }
 
 impl Placement {
+    /// memring's own placement: see [`Ring`](crate::Ring).
+    #[must_use]
+    pub fn native() -> Self {
+        Scheme::Native.into()
+    }
+
+    pub(super) fn is_native(&self) -> bool {
+        self.scheme == Scheme::Native
+    }
+
     /// libmemcached, php-memcached, pylibmc. `hash` is the key hash in effect there.
+    #[must_use]
     pub fn libmemcached(distribution: Libmemcached, hash: KeyHash) -> Self {
         Self::libmemcached_in(Order::Listed, distribution, hash)
     }
 
     /// As [`libmemcached`](Self::libmemcached), with `SORT_HOSTS`.
+    #[must_use]
     pub fn libmemcached_sorted(distribution: Libmemcached, hash: KeyHash) -> Self {
         Self::libmemcached_in(Order::ByHost, distribution, hash)
     }
@@ -154,7 +168,7 @@ impl Placement {
         };
         let points = match distribution {
             Libmemcached::Modula => {
-                return Scheme::Modulo { key: SlotHash::Key(hash), order, by_weight: false }.into();
+                return Scheme::Modulo { key: SlotHash::Key(hash), order, by_weight: false, hash_tag: None }.into();
             }
             Libmemcached::Ketama | Libmemcached::Spy => Points::Hashed { count: 100, hash, weighted_if_any: true },
             Libmemcached::KetamaUnweighted => Points::Hashed { count: 100, hash, weighted_if_any: false },
@@ -164,12 +178,14 @@ impl Placement {
     }
 
     /// Dalli, 3 to 5.
+    #[must_use]
     pub fn dalli() -> Self {
         let scheme = CircleScheme::new(Spelling::Full, Points::Sha1, CircleHash::Key(KeyHash::Crc32));
         CircleScheme { predecessor: true, last_wins: true, ..scheme }.into()
     }
 
     /// spymemcached's ketama (`KetamaNodeLocator`, `KETAMA_HASH`).
+    #[must_use]
     pub fn spymemcached(format: SpyFormat, weighted: bool) -> Self {
         let spelling = match format {
             SpyFormat::Libmemcached => Spelling::JavaShort,
@@ -180,64 +196,89 @@ impl Placement {
     }
 
     /// spymemcached's default (`ArrayModNodeLocator`, `NATIVE_HASH`).
+    #[must_use]
     pub fn spymemcached_array_mod() -> Self {
-        Scheme::Modulo { key: SlotHash::Java, order: Order::Listed, by_weight: false }.into()
+        Scheme::Modulo { key: SlotHash::Java, order: Order::Listed, by_weight: false, hash_tag: None }.into()
     }
 
-    /// twemproxy's ketama. Keys may be hashed by what stands between two bytes.
-    pub fn twemproxy_ketama(hash: KeyHash, hash_tag: Option<(u8, u8)>) -> Self {
+    /// twemproxy's ketama.
+    #[must_use]
+    pub fn twemproxy_ketama(hash: KeyHash) -> Self {
         let points = Points::Weighted { zero_is_one: false };
         let scheme = CircleScheme::new(Spelling::NamedShort, points, CircleHash::Key(hash));
-        CircleScheme { order: Order::ByNameLength, hash_tag, ..scheme }.into()
+        CircleScheme { order: Order::ByNameLength, ..scheme }.into()
     }
 
     /// twemproxy's modula.
+    #[must_use]
     pub fn twemproxy_modula(hash: KeyHash) -> Self {
-        Scheme::Modulo { key: SlotHash::Key(hash), order: Order::ByNameLength, by_weight: true }.into()
+        Scheme::Modulo { key: SlotHash::Key(hash), order: Order::ByNameLength, by_weight: true, hash_tag: None }.into()
+    }
+
+    /// Hashes of a key only what stands between two bytes, if something does (`hash_tag`). Without effect on placements
+    /// of others than twemproxy.
+    #[must_use]
+    pub fn with_hash_tag(mut self, tag: Option<(u8, u8)>) -> Self {
+        match &mut self.scheme {
+            Scheme::Circle(CircleScheme { order: Order::ByNameLength, hash_tag, .. })
+            | Scheme::Modulo { order: Order::ByNameLength, hash_tag, .. } => *hash_tag = tag,
+            _ => {}
+        }
+        self
     }
 
     /// pymemcache's `HashClient`: rendezvous hashing.
+    #[must_use]
     pub fn pymemcache(keys: PythonKeys) -> Self {
         Scheme::Rendezvous { keys }.into()
     }
 
     /// gomemcache: CRC-32 mod number of servers.
+    #[must_use]
     pub fn gomemcache() -> Self {
-        Scheme::Modulo { key: SlotHash::Key(KeyHash::Crc32), order: Order::Listed, by_weight: false }.into()
+        Scheme::Modulo { key: SlotHash::Key(KeyHash::Crc32), order: Order::Listed, by_weight: false, hash_tag: None }
+            .into()
     }
 
     /// dskit and Thanos: jump hash over servers in natural order.
+    #[must_use]
     pub fn dskit() -> Self {
         Scheme::Jump.into()
     }
 
     /// nginx: `hash … consistent`.
+    #[must_use]
     pub fn nginx() -> Self {
         CircleScheme::new(Spelling::Full, Points::Chain, CircleHash::Key(KeyHash::Crc32)).into()
     }
 
     /// folsom's ketama.
+    #[must_use]
     pub fn folsom() -> Self {
         CircleScheme { last_wins: true, ..CircleScheme::new(Spelling::Bracketed, Points::Folsom, CircleHash::Folsom) }
             .into()
     }
 
     /// uhashring, which meta-memcache-py uses.
+    #[must_use]
     pub fn uhashring() -> Self {
         Scheme::Uhashring.into()
     }
 
     /// mcrouter's Ch3.
+    #[must_use]
     pub fn mcrouter_ch3() -> Self {
         Scheme::Ch3.into()
     }
 
     /// pecl-memcache's `standard` strategy.
+    #[must_use]
     pub fn pecl_standard() -> Self {
-        Scheme::Modulo { key: SlotHash::Pecl, order: Order::Listed, by_weight: true }.into()
+        Scheme::Modulo { key: SlotHash::Pecl, order: Order::Listed, by_weight: true, hash_tag: None }.into()
     }
 
     /// pecl-memcache's `consistent` strategy.
+    #[must_use]
     pub fn pecl_consistent() -> Self {
         Scheme::PeclConsistent.into()
     }

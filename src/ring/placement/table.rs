@@ -8,11 +8,12 @@ use super::points::as_unsigned_order;
 use super::spelling::{Order, Spelling};
 use super::{CircleHash, CircleScheme, Placement, PythonKeys, Scheme, Server, SlotHash};
 use crate::ring::circle::{Circle, Point};
+use crate::ring::circle_shares;
 use crate::ring::hash::{crc32, java_string, md5_number, murmur3, murmur64a};
 
 /// Who owns which key.
 #[derive(Clone)]
-pub(crate) enum Table {
+pub(in crate::ring) enum Table {
     Empty,
     /// The only server owns all.
     Single,
@@ -25,6 +26,7 @@ pub(crate) enum Table {
     Slots {
         slots: Vec<u16>,
         hash: SlotHash,
+        hash_tag: Option<(u8, u8)>,
     },
     /// The beginnings of what is hashed, and the servers, greater names first.
     Rendezvous {
@@ -47,7 +49,7 @@ pub(crate) enum Table {
 }
 
 impl Table {
-    pub(crate) fn new(placement: &Placement, servers: &[Server]) -> Self {
+    pub(in crate::ring) fn new(placement: &Placement, servers: &[Server]) -> Self {
         match servers.len() {
             0 => return Self::Empty,
             1 => return Self::Single,
@@ -55,10 +57,10 @@ impl Table {
         }
         match &placement.scheme {
             Scheme::Circle(scheme) => circle(scheme, servers),
-            Scheme::Modulo { key, order, by_weight } => {
+            Scheme::Modulo { key, order, by_weight, hash_tag } => {
                 let times = |index: &u16| if *by_weight { servers[usize::from(*index)].weight as usize } else { 1 };
                 let slots = order.of(servers).into_iter().flat_map(|index| std::iter::repeat_n(index, times(&index)));
-                Self::Slots { slots: slots.collect(), hash: *key }
+                Self::Slots { slots: slots.collect(), hash: *key, hash_tag: *hash_tag }
             }
             Scheme::Rendezvous { keys } => {
                 let mut nodes: Vec<_> = (0_u16..)
@@ -71,6 +73,8 @@ impl Table {
                 nodes.sort_by(|(a, _), (b, _)| b[..b.len() - 1].cmp(&a[..a.len() - 1]));
                 Self::Rendezvous { nodes, keys: *keys }
             }
+            // A native ring has no table of this kind.
+            Scheme::Native => Self::Empty,
             Scheme::Jump => Self::Jump { order: Order::Natural.of(servers) },
             Scheme::Uhashring => {
                 let mut points: Vec<(u128, u16)> = Vec::new();
@@ -86,8 +90,30 @@ impl Table {
         }
     }
 
+    /// Which part of all keys each server owns; exact where keys meet points or slots, and what is meant elsewhere.
+    pub(in crate::ring) fn shares(&self, servers: usize) -> Vec<f64> {
+        let mut shares = vec![0.0; servers];
+        match self {
+            Self::Circle { circle, .. } => return circle_shares(circle, servers),
+            Self::Slots { slots, .. } | Self::Buckets { buckets: slots } => {
+                slots.iter().for_each(|&server| shares[usize::from(server)] += 1.0 / slots.len() as f64);
+            }
+            Self::Wide { points } => {
+                let before = points.last().map_or(0, |(at, _)| *at);
+                points.iter().fold(before, |before, &(at, server)| {
+                    shares[usize::from(server)] += at.wrapping_sub(before) as f64 / u128::MAX as f64;
+                    at
+                });
+            }
+            Self::Empty | Self::Single | Self::Rendezvous { .. } | Self::Jump { .. } | Self::Ch3 { .. } => {
+                shares.fill(1.0 / servers.max(1) as f64);
+            }
+        }
+        shares
+    }
+
     /// The owner of a key, as an index into the servers as they were given.
-    pub(crate) fn owner(&self, key: &[u8]) -> Option<usize> {
+    pub(in crate::ring) fn owner(&self, key: &[u8]) -> Option<usize> {
         let index = match self {
             Self::Empty => return None,
             Self::Single => 0,
@@ -95,7 +121,10 @@ impl Table {
                 let at = hash.of(hash_tag.and_then(|tag| tagged(key, tag)).unwrap_or(key));
                 return circle.owner(if *mirrored { !at } else { at });
             }
-            Self::Slots { slots, hash } => *slots.get(hash.of(key) as usize % slots.len().max(1))?,
+            Self::Slots { slots, hash, hash_tag } => {
+                let key = hash_tag.and_then(|tag| tagged(key, tag)).unwrap_or(key);
+                *slots.get(hash.of(key) as usize % slots.len().max(1))?
+            }
             Self::Rendezvous { nodes, keys } => {
                 let mut best: Option<(u32, u16)> = None;
                 for (prefix, index) in nodes {
@@ -110,7 +139,7 @@ impl Table {
             Self::Wide { points } => {
                 let at = md5_number(key);
                 let next = points.partition_point(|(point, _)| *point <= at);
-                points.get(next).or(points.first())?.1
+                points.get(next).or_else(|| points.first())?.1
             }
             Self::Ch3 { servers } => return Some(ch3(key, *servers) as usize),
             Self::Buckets { buckets } => *buckets.get(crc32(key) as usize % buckets.len().max(1))?,
