@@ -89,6 +89,29 @@ enum Table {
     Foreign(Arc<placement::Table>),
 }
 
+/// By which rule a client makes its rings.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rule {
+    /// Another client's, with nobody to list the servers in its order.
+    #[cfg(feature = "placements")]
+    placement: Option<placement::Placement>,
+}
+
+impl Rule {
+    #[cfg(feature = "placements")]
+    pub(crate) fn new(placement: placement::Placement) -> Self {
+        Self { placement: (!placement.is_native()).then(|| placement.in_natural_order()) }
+    }
+
+    pub(crate) fn ring(&self, nodes: Vec<RingNode>) -> Result<Ring, InvalidRing> {
+        #[cfg(feature = "placements")]
+        if let Some(placement) = &self.placement {
+            return Ring::with_placement(placement, nodes);
+        }
+        Ring::new(nodes)
+    }
+}
+
 impl Default for Table {
     fn default() -> Self {
         Self::Native(Circle::default())

@@ -164,6 +164,19 @@ impl ClientBuilder {
         self
     }
 
+    /// Places keys as another client does, so that applications in other languages find them: see
+    /// [`Placement`](crate::Placement).
+    ///
+    /// What is hashed of a node is its label: its identity's text, `host:port`, unless its
+    /// [`Endpoint`](Endpoint::with_label) has one of its own, which must then be a `host:port` too. Where a client's
+    /// placement depends on the order in which servers are listed, they are taken in natural order of their labels
+    /// (`cache-2` before `cache-10`): list them so there.
+    #[cfg(feature = "placements")]
+    pub fn placement(mut self, placement: crate::Placement) -> Self {
+        self.settings.rule = crate::ring::Rule::new(placement);
+        self
+    }
+
     /// The delay before a node that could not be reached is dialled again: `min` (50 ms unless set), doubled each time
     /// up to `max` (5 s), and shortened at random by up to half. An answer of discovery that lists the node again, or elsewhere, ends it early.
     pub fn redial_backoff(mut self, min: Duration, max: Duration) -> Self {

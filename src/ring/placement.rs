@@ -149,6 +149,17 @@ impl Placement {
         self.scheme == Scheme::Native
     }
 
+    /// Takes servers in natural order where they would be taken as listed.
+    pub(super) fn in_natural_order(mut self) -> Self {
+        match &mut self.scheme {
+            Scheme::Circle(CircleScheme { order, .. }) | Scheme::Modulo { order, .. } if *order == Order::Listed => {
+                *order = Order::Natural;
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// libmemcached, php-memcached, pylibmc. `hash` is the key hash in effect there.
     #[must_use]
     pub fn libmemcached(distribution: Libmemcached, hash: KeyHash) -> Self {

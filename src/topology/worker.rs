@@ -51,7 +51,7 @@ impl Worker {
     async fn apply(&self, roster: &Roster, leaving: &mut JoinSet<()>) {
         let current = self.snapshot.load_full();
         let mut joining = Vec::new();
-        let next = current.rebuild(roster, |endpoint: &Endpoint| {
+        let next = current.rebuild(roster, &self.settings.rule, |endpoint: &Endpoint| {
             joining.push(endpoint.id().clone());
             let listed = endpoint.addresses().to_vec();
             Node::open(endpoint.id().clone(), listed, self.addresses.clone(), self.settings.clone())

@@ -11,4 +11,5 @@ mod inspect;
 mod keys;
 mod many;
 mod meta;
+mod placement;
 mod support;
