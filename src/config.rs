@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::credentials::Credentials;
 #[cfg(feature = "long-keys")]
 use crate::key::LongKeys;
-use crate::ring::Rule;
 
 /// Longer waits are cut to this, so that no sum of times overflows: "for ever" is a fair thing to ask for.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -30,8 +29,6 @@ pub(crate) struct Settings {
     /// Whether a set that is refused for its size deletes the old value. Off by default: a refused command that writes is
     /// a surprise.
     pub(crate) delete_when_too_large: bool,
-    /// Where keys go. By memring's own placement unless set.
-    pub(crate) rule: Rule,
     /// Keys that are no text go as base64, by meta commands.
     pub(crate) binary_keys: bool,
     /// What a key over 250 bytes becomes. Refused by default: a digest costs time, and it is better to hear of a key that is
@@ -64,7 +61,6 @@ impl Default for Settings {
             queue: QueueLimits { calls: 4096, bytes: 8 * 1024 * 1024 },
             max_value: 1024 * 1024,
             delete_when_too_large: false,
-            rule: Rule::default(),
             binary_keys: false,
             #[cfg(feature = "long-keys")]
             long_keys: LongKeys::Refuse,

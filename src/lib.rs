@@ -106,7 +106,7 @@ pub use crate::node::NodeState;
 pub use crate::node_id::{DEFAULT_PORT, InvalidNodeId, NodeId};
 #[cfg(feature = "placements")]
 pub use crate::ring::placement::{KeyHash, Libmemcached, Placement, PythonKeys, SpyFormat, UnknownPlacement};
-pub use crate::ring::{InvalidRing, Ring, RingNode};
+pub use crate::ring::{InvalidRing, MovedShare, Ring, RingDiff, RingNode};
 pub use crate::topology::{NodeInfo, Topology, TopologyChange, TopologyWatch};
 pub use crate::ttl::{InvalidTtl, Ttl};
 #[cfg(feature = "testing")]

@@ -1,6 +1,5 @@
 //! Which node a key belongs to: a consistent-hash ring, pure and fixed for ever.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,7 +8,10 @@ use thiserror::Error;
 use crate::node_id::NodeId;
 use crate::ring::circle::{Circle, POSITIONS, Point};
 
+pub use self::diff::{MovedShare, RingDiff};
+
 mod circle;
+mod diff;
 #[cfg(feature = "placements")]
 mod foreign;
 #[cfg(feature = "placements")]
@@ -87,29 +89,6 @@ enum Table {
     /// As another client would say.
     #[cfg(feature = "placements")]
     Foreign(Arc<placement::Table>),
-}
-
-/// By which rule a client makes its rings.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Rule {
-    /// Another client's, with nobody to list the servers in its order.
-    #[cfg(feature = "placements")]
-    placement: Option<placement::Placement>,
-}
-
-impl Rule {
-    #[cfg(feature = "placements")]
-    pub(crate) fn new(placement: placement::Placement) -> Self {
-        Self { placement: (!placement.is_native()).then(|| placement.in_natural_order()) }
-    }
-
-    pub(crate) fn ring(&self, nodes: Vec<RingNode>) -> Result<Ring, InvalidRing> {
-        #[cfg(feature = "placements")]
-        if let Some(placement) = &self.placement {
-            return Ring::with_placement(placement, nodes);
-        }
-        Ring::new(nodes)
-    }
 }
 
 impl Default for Table {
@@ -222,8 +201,9 @@ impl Ring {
         }
     }
 
-    /// Which part of all keys has another owner, by its label, in the `newer` ring, exactly: 0 if every key stays, 1 if
-    /// every key moves. From nothing to nothing no key moves; to or from the empty ring every key does.
+    /// Which part of all keys has another owner, by its label, in the `newer` ring: 0 if every key stays, 1 if every key
+    /// moves. From nothing to nothing no key moves; to or from the empty ring every key does. Exact, or an estimate:
+    /// see [`RingDiff::is_exact`].
     ///
     /// ```
     /// let three = memring::Ring::new(["a:11211", "b:11211", "c:11211"])?;
@@ -233,23 +213,20 @@ impl Ring {
     /// ```
     #[must_use]
     pub fn moved(&self, newer: &Self) -> f64 {
-        if self.nodes.is_empty() != newer.nodes.is_empty() {
-            return 1.0;
-        }
-        let theirs: HashMap<_, _> = newer.nodes.iter().enumerate().map(|(node, it)| (it.label(), node)).collect();
-        let heirs: Vec<_> = self.nodes.iter().map(|node| theirs.get(node.label()).copied()).collect();
-        let same = |ours: usize, theirs: usize| heirs[ours] == Some(theirs);
-        match (&self.table, &newer.table) {
-            (Table::Native(ours), Table::Native(theirs)) => part(ours.differing(theirs, same)),
-            #[cfg(feature = "placements")]
-            _ => self.sampled_moves(newer, same),
-        }
+        Self::diff(self, newer).moved()
     }
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring").field("nodes", &self.nodes.len()).finish_non_exhaustive()
+        let mut ring = f.debug_struct("Ring");
+        ring.field("nodes", &self.nodes.len());
+        match &self.table {
+            Table::Native(circle) => ring.field("points", &circle.len()),
+            #[cfg(feature = "placements")]
+            Table::Foreign(_) => ring.field("placement", &"another client's"),
+        };
+        ring.finish_non_exhaustive()
     }
 }
 

@@ -4,22 +4,22 @@
 //! without its nodes. Nodes survive by identity: one that is listed again, or elsewhere, is the same node.
 
 mod change;
+mod rule;
 mod worker;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tracing::warn;
-
 pub use self::change::{TopologyChange, TopologyWatch};
+pub(crate) use self::rule::Rule;
 pub(crate) use self::worker::Worker;
 
 use crate::discovery::{Endpoint, Roster};
 use crate::error::{Error, ErrorKind};
 use crate::node::{Node, NodeState};
 use crate::node_id::NodeId;
-use crate::ring::{Ring, RingNode, Rule};
+use crate::ring::Ring;
 
 /// The snapshot every command is routed by.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Snapshot {
     /// those that are new, and the ring is made anew only if it would differ.
     fn rebuild(&self, roster: &Roster, rule: &Rule, mut open: impl FnMut(&Endpoint) -> Node) -> Self {
         let same_ring = self.map.version == roster.version && self.map.version != 0;
-        let ring = if same_ring { self.map.ring.clone() } else { ring_of(&roster.endpoints, rule) };
+        let ring = if same_ring { self.map.ring.clone() } else { rule.ring_of(&roster.endpoints) };
         let known: HashMap<&NodeId, &Arc<Node>> = self.nodes.iter().map(|node| (node.id(), node)).collect();
         let nodes = roster.endpoints.iter().map(|endpoint| match known.get(endpoint.id()) {
             Some(node) => Arc::clone(node),
@@ -115,20 +115,6 @@ impl Snapshot {
                 .collect(),
         }
     }
-}
-
-/// The ring over the nodes' labels, in the order of the endpoints.
-fn ring_of(endpoints: &[Endpoint], rule: &Rule) -> Ring {
-    let by_label = |endpoint: &Endpoint| {
-        let label = endpoint.label().map_or_else(|| endpoint.id().to_string(), ToOwned::to_owned);
-        RingNode::new(label).with_weight(endpoint.weight().clamp(1, RingNode::MAX_WEIGHT))
-    };
-    rule.ring(endpoints.iter().map(by_label).collect()).unwrap_or_else(|error| {
-        // Two nodes with one label, say. Identities are unique, so that all nodes can be used, if not as meant. (More
-        // than a ring has room for cannot: then there are none.)
-        warn!(target: "memring", %error, "the nodes' labels make no ring; their identities are used instead");
-        rule.ring(endpoints.iter().map(|endpoint| RingNode::from(endpoint.id())).collect()).unwrap_or_default()
-    })
 }
 
 /// What the client knows of its nodes at one moment.
@@ -175,20 +161,20 @@ mod tests {
     fn labels_and_weights_are_the_sources() {
         let [a, b, c] = endpoints(3).try_into().unwrap();
         let ring =
-            ring_of(&[a.with_label("old").with_weight(3), b.with_weight(0), c.with_weight(u32::MAX)], &Rule::default());
+            Rule::default().ring_of(&[a.with_label("old").with_weight(3), b.with_weight(0), c.with_weight(u32::MAX)]);
         assert_eq!(labels(&ring), [("old", 3), ("n1:1", 1), ("n2:1", 100)]);
     }
 
     #[test]
     fn labels_and_weights_that_make_no_ring_cost_no_node_its_place() {
-        let by_identity = ring_of(&endpoints(200), &Rule::default());
+        let by_identity = Rule::default().ring_of(&endpoints(200));
         for spoil in [
             (|endpoint: Endpoint| endpoint.with_label("same")) as fn(Endpoint) -> Endpoint,
             |endpoint| endpoint.with_label(""),
             |endpoint| endpoint.with_weight(100),
         ] {
             let spoilt: Vec<_> = endpoints(200).into_iter().map(spoil).collect();
-            assert_eq!(labels(&ring_of(&spoilt, &Rule::default())), labels(&by_identity));
+            assert_eq!(labels(&Rule::default().ring_of(&spoilt)), labels(&by_identity));
         }
     }
 

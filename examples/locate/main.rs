@@ -113,7 +113,13 @@ async fn nodes_of(service: &str) -> Result<Vec<RingNode>, Box<dyn Error>> {
 fn locate(ring: &Ring, newer: Option<&Ring>) -> Result<(), Box<dyn Error>> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     if let Some(newer) = newer {
-        writeln!(out, "{:.2} % of the keys move", 100.0 * ring.moved(newer))?;
+        let diff = Ring::diff(ring, newer);
+        let about = if diff.is_exact { "" } else { "about " };
+        writeln!(out, "{about}{:.2} % of the keys move", 100.0 * diff.moved())?;
+        for pair in &diff.pairs {
+            let name = |node: &Option<String>| node.clone().unwrap_or_else(|| "nowhere".to_owned());
+            writeln!(out, "{:8.2} % from {} to {}", 100.0 * pair.share, name(&pair.from), name(&pair.to))?;
+        }
     }
     let label = |ring: &Ring, key: &[u8]| ring.node_for(key).map(|node| node.label().to_owned()).unwrap_or_default();
     for line in io::stdin().lock().split(b'\n') {

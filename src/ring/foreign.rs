@@ -2,13 +2,8 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use super::placement::{self, Placement, Server};
 use super::{InvalidRing, Ring, RingNode, Table};
-
-/// Keys drawn to estimate what cannot be counted.
-const SAMPLES: u32 = 1 << 16;
 
 /// More points, slots and the like than this no ring may have.
 const MAX_WEIGHT_OF_ALL: u64 = 100_000;
@@ -55,24 +50,6 @@ impl Ring {
         let table = placement::Table::new(placement, &servers);
         Ok(Self { table: Table::Foreign(Arc::new(table)), nodes: nodes.into() })
     }
-
-    /// Which part of many keys, drawn evenly, has another owner in the newer ring.
-    pub(super) fn sampled_moves(&self, newer: &Self, same: impl Fn(usize, usize) -> bool) -> f64 {
-        let moves = |sample: &u32| {
-            let key = sample_key(*sample);
-            match (self.index_for(&key), newer.index_for(&key)) {
-                (Some(ours), Some(theirs)) => !same(ours, theirs),
-                (ours, theirs) => ours != theirs,
-            }
-        };
-        (0..SAMPLES).filter(moves).count() as f64 / f64::from(SAMPLES)
-    }
-}
-
-/// Sixteen letters, no two samples alike.
-pub(super) fn sample_key(sample: u32) -> [u8; 16] {
-    let bits = xxh3_64(&sample.to_le_bytes());
-    std::array::from_fn(|at| b'a' + (bits >> (4 * at) & 0xf) as u8)
 }
 
 fn server(node: &RingNode) -> Result<Server, InvalidRing> {

@@ -145,12 +145,12 @@ impl Placement {
         Scheme::Native.into()
     }
 
-    pub(super) fn is_native(&self) -> bool {
+    pub(crate) fn is_native(&self) -> bool {
         self.scheme == Scheme::Native
     }
 
     /// Takes servers in natural order where they would be taken as listed.
-    pub(super) fn in_natural_order(mut self) -> Self {
+    pub(crate) fn in_natural_order(mut self) -> Self {
         match &mut self.scheme {
             Scheme::Circle(CircleScheme { order, .. }) | Scheme::Modulo { order, .. } if *order == Order::Listed => {
                 *order = Order::Natural;

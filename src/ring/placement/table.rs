@@ -112,6 +112,17 @@ impl Table {
         shares
     }
 
+    /// This circle and another, if a key lies at the same place on both.
+    pub(in crate::ring) fn circles<'a>(&'a self, other: &'a Self) -> Option<(&'a Circle, &'a Circle)> {
+        match (self, other) {
+            (
+                Self::Circle { circle: ours, key: our_key, mirrored: our_side, hash_tag: None },
+                Self::Circle { circle: theirs, key, mirrored, hash_tag: None },
+            ) if our_key == key && our_side == mirrored => Some((ours, theirs)),
+            _ => None,
+        }
+    }
+
     /// The owner of a key, as an index into the servers as they were given.
     pub(in crate::ring) fn owner(&self, key: &[u8]) -> Option<usize> {
         let index = match self {
