@@ -1,6 +1,5 @@
 //! Which node a key belongs to: a consistent-hash ring, pure and fixed for ever.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,8 +8,17 @@ use thiserror::Error;
 use crate::node_id::NodeId;
 use crate::ring::circle::{Circle, POSITIONS, Point};
 
+pub use self::diff::{MovedShare, RingDiff};
+
 mod circle;
+mod diff;
+#[cfg(feature = "placements")]
+mod foreign;
+#[cfg(feature = "placements")]
+mod hash;
 mod native;
+#[cfg(feature = "placements")]
+pub(crate) mod placement;
 
 /// A consistent-hash ring: it gives every key an owner among the nodes, and moves few keys when the nodes change.
 ///
@@ -71,7 +79,22 @@ mod native;
 #[derive(Clone, Default)]
 pub struct Ring {
     nodes: Arc<[RingNode]>,
-    circle: Circle,
+    table: Table,
+}
+
+/// Who owns which key.
+#[derive(Clone)]
+enum Table {
+    Native(Circle),
+    /// As another client would say.
+    #[cfg(feature = "placements")]
+    Foreign(Arc<placement::Table>),
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::Native(Circle::default())
+    }
 }
 
 impl Ring {
@@ -103,7 +126,7 @@ impl Ring {
         for (node, described) in by_label {
             points.extend(points_of(described).map(|at| Point { at, node }));
         }
-        Ok(Self { circle: Circle::new(&points), nodes: nodes.into() })
+        Ok(Self { table: Table::Native(Circle::new(&points)), nodes: nodes.into() })
     }
 
     /// The nodes, in the order they were given.
@@ -130,9 +153,18 @@ impl Ring {
     /// assert_eq!(without.node_for("user:42"), Some(second));
     /// # Ok::<(), memring::InvalidRing>(())
     /// ```
+    ///
+    /// On a ring [with another client's placement](Self::with_placement) it is the owner alone: those clients have no
+    /// second.
     #[must_use]
     pub fn nodes_for(&self, key: impl AsRef<[u8]>, n: usize) -> Vec<&RingNode> {
-        self.indices_for(key.as_ref()).take(n).map(|node| &self.nodes[node]).collect()
+        match &self.table {
+            Table::Native(circle) => {
+                self.indices_for(circle, key.as_ref()).take(n).map(|node| &self.nodes[node]).collect()
+            }
+            #[cfg(feature = "placements")]
+            Table::Foreign(_) => self.node_for(key).into_iter().take(n).collect(),
+        }
     }
 
     /// The owner of a key as an index into [`nodes`](Self::nodes).
@@ -142,13 +174,17 @@ impl Ring {
         if self.nodes.len() == 1 {
             return Some(0);
         }
-        self.circle.owner(native::position(key))
+        match &self.table {
+            Table::Native(circle) => circle.owner(native::position(key)),
+            #[cfg(feature = "placements")]
+            Table::Foreign(table) => table.owner(key),
+        }
     }
 
     /// All nodes as they are met from the key's place onwards, as indices into [`nodes`](Self::nodes).
-    pub(crate) fn indices_for(&self, key: &[u8]) -> impl Iterator<Item = usize> {
+    fn indices_for(&self, circle: &Circle, key: &[u8]) -> impl Iterator<Item = usize> {
         let mut met = vec![false; self.nodes.len()];
-        self.circle
+        circle
             .walk(native::position(key))
             .filter(move |&node| !std::mem::replace(&mut met[node], true))
             // Ends the walk at the last new node, instead of going round for more.
@@ -158,15 +194,16 @@ impl Ring {
     /// Which part of all keys each node owns, exactly; in the order of [`nodes`](Self::nodes). The parts add up to 1.
     #[must_use]
     pub fn shares(&self) -> Vec<f64> {
-        let mut positions = vec![0; self.nodes.len()];
-        for (node, len) in self.circle.arcs() {
-            positions[node] += len;
+        match &self.table {
+            Table::Native(circle) => circle_shares(circle, self.nodes.len()),
+            #[cfg(feature = "placements")]
+            Table::Foreign(table) => table.shares(self.nodes.len()),
         }
-        positions.into_iter().map(part).collect()
     }
 
-    /// Which part of all keys has another owner, by its label, in the `newer` ring, exactly: 0 if every key stays, 1 if
-    /// every key moves. From nothing to nothing no key moves; to or from the empty ring every key does.
+    /// Which part of all keys has another owner, by its label, in the `newer` ring: 0 if every key stays, 1 if every key
+    /// moves. From nothing to nothing no key moves; to or from the empty ring every key does. Exact, or an estimate:
+    /// see [`RingDiff::is_exact`].
     ///
     /// ```
     /// let three = memring::Ring::new(["a:11211", "b:11211", "c:11211"])?;
@@ -176,21 +213,20 @@ impl Ring {
     /// ```
     #[must_use]
     pub fn moved(&self, newer: &Self) -> f64 {
-        if self.nodes.is_empty() != newer.nodes.is_empty() {
-            return 1.0;
-        }
-        let theirs: HashMap<_, _> = newer.nodes.iter().enumerate().map(|(node, it)| (it.label(), node)).collect();
-        let heirs: Vec<_> = self.nodes.iter().map(|node| theirs.get(node.label()).copied()).collect();
-        part(self.circle.differing(&newer.circle, |ours, theirs| heirs[ours] == Some(theirs)))
+        Self::diff(self, newer).moved()
     }
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ring")
-            .field("nodes", &self.nodes.len())
-            .field("points", &self.circle.len())
-            .finish_non_exhaustive()
+        let mut ring = f.debug_struct("Ring");
+        ring.field("nodes", &self.nodes.len());
+        match &self.table {
+            Table::Native(circle) => ring.field("points", &circle.len()),
+            #[cfg(feature = "placements")]
+            Table::Foreign(_) => ring.field("placement", &"another client's"),
+        };
+        ring.finish_non_exhaustive()
     }
 }
 
@@ -211,6 +247,14 @@ fn check(nodes: &[RingNode]) -> Result<(), InvalidRing> {
     Ok(())
 }
 
+fn circle_shares(circle: &Circle, nodes: usize) -> Vec<f64> {
+    let mut positions = vec![0; nodes];
+    for (node, len) in circle.arcs() {
+        positions[node] += len;
+    }
+    positions.into_iter().map(part).collect()
+}
+
 /// Positions as a part of the circle; exact, for a number up to 2^32 fits in an `f64` and so does its quotient.
 fn part(positions: u64) -> f64 {
     positions as f64 / POSITIONS as f64
@@ -229,6 +273,10 @@ fn part(positions: u64) -> f64 {
 pub struct RingNode {
     label: Arc<str>,
     weight: u32,
+    #[cfg(feature = "placements")]
+    name: Option<Arc<str>>,
+    #[cfg(feature = "placements")]
+    ip: Option<Arc<str>>,
 }
 
 impl RingNode {
@@ -238,7 +286,14 @@ impl RingNode {
     /// A node of weight 1. The label is hashed as it is: no case is folded, no port added.
     #[must_use]
     pub fn new(label: impl Into<Arc<str>>) -> Self {
-        Self { label: label.into(), weight: 1 }
+        Self {
+            label: label.into(),
+            weight: 1,
+            #[cfg(feature = "placements")]
+            name: None,
+            #[cfg(feature = "placements")]
+            ip: None,
+        }
     }
 
     /// How many keys the node is to own relative to the others, from 1 to [`MAX_WEIGHT`](Self::MAX_WEIGHT). Checked
@@ -246,6 +301,22 @@ impl RingNode {
     #[must_use]
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// A name of the node's own, which [twemproxy](crate::Placement::twemproxy_ketama) hashes instead of `host:port`.
+    #[cfg(feature = "placements")]
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The address the host's name was resolved to, which [spymemcached](crate::Placement::spymemcached) hashes with it.
+    #[cfg(feature = "placements")]
+    #[must_use]
+    pub fn with_ip(mut self, ip: impl Into<Arc<str>>) -> Self {
+        self.ip = Some(ip.into());
         self
     }
 
@@ -292,6 +363,13 @@ pub enum InvalidRing {
     #[error("two nodes have the label {label:?}")]
     #[non_exhaustive]
     DuplicateLabel {
+        /// The label.
+        label: String,
+    },
+    /// A node's label is no `host:port`, as a placement of another client needs it.
+    #[error("the label {label:?} is no host:port")]
+    #[non_exhaustive]
+    Label {
         /// The label.
         label: String,
     },

@@ -4,22 +4,22 @@
 //! without its nodes. Nodes survive by identity: one that is listed again, or elsewhere, is the same node.
 
 mod change;
+mod rule;
 mod worker;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tracing::warn;
-
 pub use self::change::{TopologyChange, TopologyWatch};
+pub(crate) use self::rule::Rule;
 pub(crate) use self::worker::Worker;
 
 use crate::discovery::{Endpoint, Roster};
 use crate::error::{Error, ErrorKind};
 use crate::node::{Node, NodeState};
 use crate::node_id::NodeId;
-use crate::ring::{Ring, RingNode};
+use crate::ring::Ring;
 
 /// The snapshot every command is routed by.
 #[derive(Debug)]
@@ -84,9 +84,9 @@ impl Snapshot {
 
     /// The snapshot that follows this one when discovery says `roster`: nodes that stay are the same nodes, `open` makes
     /// those that are new, and the ring is made anew only if it would differ.
-    fn rebuild(&self, roster: &Roster, mut open: impl FnMut(&Endpoint) -> Node) -> Self {
+    fn rebuild(&self, roster: &Roster, rule: &Rule, mut open: impl FnMut(&Endpoint) -> Node) -> Self {
         let same_ring = self.map.version == roster.version && self.map.version != 0;
-        let ring = if same_ring { self.map.ring.clone() } else { ring_of(&roster.endpoints) };
+        let ring = if same_ring { self.map.ring.clone() } else { rule.ring_of(&roster.endpoints) };
         let known: HashMap<&NodeId, &Arc<Node>> = self.nodes.iter().map(|node| (node.id(), node)).collect();
         let nodes = roster.endpoints.iter().map(|endpoint| match known.get(endpoint.id()) {
             Some(node) => Arc::clone(node),
@@ -115,20 +115,6 @@ impl Snapshot {
                 .collect(),
         }
     }
-}
-
-/// The ring over the nodes' labels, in the order of the endpoints.
-fn ring_of(endpoints: &[Endpoint]) -> Ring {
-    let by_label = |endpoint: &Endpoint| {
-        let label = endpoint.label().map_or_else(|| endpoint.id().to_string(), ToOwned::to_owned);
-        RingNode::new(label).with_weight(endpoint.weight().clamp(1, RingNode::MAX_WEIGHT))
-    };
-    Ring::new(endpoints.iter().map(by_label)).unwrap_or_else(|error| {
-        // Two nodes with one label, say. Identities are unique, so that all nodes can be used, if not as meant. (More
-        // than a ring has room for cannot: then there are none.)
-        warn!(target: "memring", %error, "the nodes' labels make no ring; their identities are used instead");
-        Ring::new(endpoints.iter().map(|endpoint| RingNode::new(endpoint.id().to_string()))).unwrap_or_default()
-    })
 }
 
 /// What the client knows of its nodes at one moment.
@@ -174,20 +160,21 @@ mod tests {
     #[test]
     fn labels_and_weights_are_the_sources() {
         let [a, b, c] = endpoints(3).try_into().unwrap();
-        let ring = ring_of(&[a.with_label("old").with_weight(3), b.with_weight(0), c.with_weight(u32::MAX)]);
+        let ring =
+            Rule::default().ring_of(&[a.with_label("old").with_weight(3), b.with_weight(0), c.with_weight(u32::MAX)]);
         assert_eq!(labels(&ring), [("old", 3), ("n1:1", 1), ("n2:1", 100)]);
     }
 
     #[test]
     fn labels_and_weights_that_make_no_ring_cost_no_node_its_place() {
-        let by_identity = ring_of(&endpoints(200));
+        let by_identity = Rule::default().ring_of(&endpoints(200));
         for spoil in [
             (|endpoint: Endpoint| endpoint.with_label("same")) as fn(Endpoint) -> Endpoint,
             |endpoint| endpoint.with_label(""),
             |endpoint| endpoint.with_weight(100),
         ] {
             let spoilt: Vec<_> = endpoints(200).into_iter().map(spoil).collect();
-            assert_eq!(labels(&ring_of(&spoilt)), labels(&by_identity));
+            assert_eq!(labels(&Rule::default().ring_of(&spoilt)), labels(&by_identity));
         }
     }
 
@@ -203,9 +190,9 @@ mod tests {
             Node::open(endpoint.id().clone(), Vec::new(), follow.addresses.clone(), crate::config::Settings::default())
         };
         let roster = |version, addr_epoch, endpoints| Roster { version, addr_epoch, endpoints };
-        let first = Snapshot::empty().rebuild(&roster(1, 0, endpoints(2)), &mut open);
-        let moved = first.rebuild(&roster(1, 1, endpoints(2)), &mut open);
-        let grown = moved.rebuild(&roster(2, 1, endpoints(3)), &mut open);
+        let first = Snapshot::empty().rebuild(&roster(1, 0, endpoints(2)), &Rule::default(), &mut open);
+        let moved = first.rebuild(&roster(1, 1, endpoints(2)), &Rule::default(), &mut open);
+        let grown = moved.rebuild(&roster(2, 1, endpoints(3)), &Rule::default(), &mut open);
         assert_eq!(opened, ["n0:1", "n1:1", "n2:1"]);
         for (old, new) in first.nodes.iter().zip(&grown.nodes) {
             assert!(Arc::ptr_eq(old, new));

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 #[cfg(feature = "long-keys")]
 use crate::key::LongKeys;
 use crate::protocol::LARGEST_ITEM;
-use crate::topology::{Snapshot, Worker};
+use crate::topology::{Rule, Snapshot, Worker};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Starts following a source whose type is known only here.
@@ -32,12 +32,18 @@ type Start = Box<dyn FnOnce(DiscoveryOptions) -> (Follow, Task) + Send>;
 pub struct ClientBuilder {
     start: Result<Option<Start>, Error>,
     discovery: DiscoveryOptions,
+    rule: Rule,
     settings: Settings,
 }
 
 impl Default for ClientBuilder {
     fn default() -> Self {
-        Self { start: Ok(None), discovery: DiscoveryOptions::default(), settings: Settings::default() }
+        Self {
+            start: Ok(None),
+            discovery: DiscoveryOptions::default(),
+            rule: Rule::default(),
+            settings: Settings::default(),
+        }
     }
 }
 
@@ -164,6 +170,38 @@ impl ClientBuilder {
         self
     }
 
+    /// Places keys as another client does, so that applications in other languages find them: see
+    /// [`Placement`](crate::Placement).
+    ///
+    /// What is hashed of a node is its label: its identity's text, `host:port`, unless its
+    /// [`Endpoint`](Endpoint::with_label) has one of its own, which must then be a `host:port` too. Where a client's
+    /// placement depends on the order in which servers are listed, they are taken in natural order of their labels
+    /// (`cache-2` before `cache-10`): list them so there.
+    #[cfg(feature = "placements")]
+    pub fn placement(mut self, placement: crate::Placement) -> Self {
+        self.rule.place_by(placement);
+        self
+    }
+
+    /// What the ring hashes of each node whose [`Endpoint`] has no [label](Endpoint::with_label) of its own; its
+    /// identity's text, `host:port`, unless set. For applications that know the pods by other names.
+    ///
+    /// Asked anew whenever nodes come or go, and not when one merely moves to another address.
+    ///
+    /// ```no_run
+    /// # use memring::Client;
+    /// // The pod's name alone, as an application in the same namespace is configured with it.
+    /// let builder = Client::builder().service("memcached.default.svc.cluster.local").node_labels(|endpoint| {
+    ///     let pod = endpoint.id().host().split('.').next().unwrap_or_default();
+    ///     format!("{pod}:{}", endpoint.id().port())
+    /// });
+    /// # let _ = builder;
+    /// ```
+    pub fn node_labels(mut self, label: impl Fn(&Endpoint) -> String + Send + Sync + 'static) -> Self {
+        self.rule.label_by(label);
+        self
+    }
+
     /// The delay before a node that could not be reached is dialled again: `min` (50 ms unless set), doubled each time
     /// up to `max` (5 s), and shortened at random by up to half. An answer of discovery that lists the node again, or elsewhere, ends it early.
     pub fn redial_backoff(mut self, min: Duration, max: Duration) -> Self {
@@ -185,7 +223,7 @@ impl ClientBuilder {
     /// # Panics
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn connect(self) -> Result<Client, Error> {
-        let Self { start, discovery, settings } = self;
+        let Self { start, discovery, rule, settings } = self;
         validate(&settings, &discovery)?;
         let start = start?.ok_or_else(|| config("no source of nodes: call service, nodes or discovery"))?;
         let startup = discovery.startup.clone();
@@ -200,6 +238,7 @@ impl ClientBuilder {
             published: publish,
             roster: follow.roster.clone(),
             addresses: follow.addresses.clone(),
+            rule,
             settings: settings.clone(),
         };
         tasks.spawn(worker.run());

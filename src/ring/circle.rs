@@ -102,20 +102,17 @@ impl Circle {
         })
     }
 
-    /// How many positions have owners, here and in another circle, that are not the `same`.
-    pub(super) fn differing(&self, other: &Self, same: impl Fn(usize, usize) -> bool) -> u64 {
+    /// Goes around this circle and another at once: for every stretch, its owner here, its owner there, and how many
+    /// positions it holds.
+    pub(super) fn overlay(&self, other: &Self, mut stretch: impl FnMut(usize, usize, u64)) {
         let (mut ours, mut theirs) = (self.arcs(), other.arcs());
         let (mut our, mut their) = (ours.next(), theirs.next());
-        let mut differing = 0;
         while let (Some((us, our_len)), Some((them, their_len))) = (our, their) {
             let len = our_len.min(their_len);
-            if !same(us, them) {
-                differing += len;
-            }
+            stretch(us, them, len);
             our = if our_len == len { ours.next() } else { Some((us, our_len - len)) };
             their = if their_len == len { theirs.next() } else { Some((them, their_len - len)) };
         }
-        differing
     }
 }
 

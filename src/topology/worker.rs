@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::{Map, Snapshot};
+use super::{Map, Rule, Snapshot};
 use crate::config::Settings;
 use crate::discovery::{Addresses, Endpoint, Roster};
 use crate::node::Node;
@@ -25,6 +25,7 @@ pub(crate) struct Worker {
     pub(crate) published: watch::Sender<Arc<Map>>,
     pub(crate) roster: watch::Receiver<Arc<Roster>>,
     pub(crate) addresses: Addresses,
+    pub(crate) rule: Rule,
     pub(crate) settings: Settings,
 }
 
@@ -51,7 +52,7 @@ impl Worker {
     async fn apply(&self, roster: &Roster, leaving: &mut JoinSet<()>) {
         let current = self.snapshot.load_full();
         let mut joining = Vec::new();
-        let next = current.rebuild(roster, |endpoint: &Endpoint| {
+        let next = current.rebuild(roster, &self.rule, |endpoint: &Endpoint| {
             joining.push(endpoint.id().clone());
             let listed = endpoint.addresses().to_vec();
             Node::open(endpoint.id().clone(), listed, self.addresses.clone(), self.settings.clone())
@@ -101,6 +102,7 @@ mod tests {
             published: watch::Sender::new(snapshot.load().map()),
             roster: follow.roster,
             addresses: follow.addresses,
+            rule: Rule::default(),
             settings: Settings::default(),
         };
         let roster = Roster { version: 1, addr_epoch: 0, endpoints: vec![Endpoint::new(id)] };

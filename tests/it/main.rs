@@ -15,5 +15,6 @@ mod keys;
 mod many;
 mod meta;
 mod old;
+mod placement;
 mod recipes;
 mod support;

@@ -1,0 +1,131 @@
+//! What a change of nodes costs: which keys move, and where to.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::circle::Circle;
+use super::{Ring, Table, part};
+
+/// What moves from one ring to another: see [`Ring::diff`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RingDiff {
+    /// Between which nodes keys move, the greatest shares first.
+    pub pairs: Vec<MovedShare>,
+    /// Whether the shares are exact, as for the placements whose keys meet points on a circle of 2^32 positions. For the
+    /// others they are estimates, good to about half a percentage point.
+    pub is_exact: bool,
+    moved: f64,
+}
+
+/// The share of all keys that moves from one node to another.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MovedShare {
+    /// The label of the node that owned them; none if the old ring was empty.
+    pub from: Option<String>,
+    /// The label of the node that owns them now; none if the new ring is empty.
+    pub to: Option<String>,
+    /// The share of all keys, from 0 to 1.
+    pub share: f64,
+}
+
+impl RingDiff {
+    /// The share of all keys that moves, from 0 to 1.
+    #[must_use]
+    pub fn moved(&self) -> f64 {
+        self.moved
+    }
+}
+
+/// How much moves between nodes, by their indices in the old ring and in the new.
+type Pairs<T> = BTreeMap<(Option<usize>, Option<usize>), T>;
+
+impl Ring {
+    /// Which share of all keys has another owner in the newer ring, for each pair of nodes. Nodes are the same if their
+    /// labels are.
+    ///
+    /// ```
+    /// use memring::Ring;
+    ///
+    /// let three = Ring::new(["a:11211", "b:11211", "c:11211"])?;
+    /// let four = Ring::new(["a:11211", "b:11211", "c:11211", "d:11211"])?;
+    /// let diff = Ring::diff(&three, &four);
+    /// // Everything that moves, moves to the new node.
+    /// assert!(diff.pairs.iter().all(|pair| pair.to.as_deref() == Some("d:11211")));
+    /// assert_eq!(diff.moved(), four.shares()[3]);
+    /// # Ok::<(), memring::InvalidRing>(())
+    /// ```
+    #[must_use]
+    pub fn diff(old: &Self, newer: &Self) -> RingDiff {
+        let theirs: HashMap<_, _> = newer.nodes.iter().enumerate().map(|(node, it)| (it.label(), node)).collect();
+        let heirs: Vec<_> = old.nodes.iter().map(|node| theirs.get(node.label()).copied()).collect();
+        let stays = |us: usize, them: usize| heirs[us] == Some(them);
+        let (pairs, is_exact, moved) = match circles(old, newer) {
+            _ if old.nodes.is_empty() && newer.nodes.is_empty() => (Pairs::new(), true, 0.0),
+            _ if old.nodes.is_empty() || newer.nodes.is_empty() => (all_at_once(old, newer), true, 1.0),
+            Some((ours, theirs)) => {
+                let mut positions: Pairs<u64> = Pairs::new();
+                ours.overlay(theirs, |us, them, len| {
+                    if !stays(us, them) {
+                        *positions.entry((Some(us), Some(them))).or_default() += len;
+                    }
+                });
+                let moved = part(positions.values().sum());
+                (positions.into_iter().map(|(pair, positions)| (pair, part(positions))).collect(), true, moved)
+            }
+            None => {
+                let pairs = old.sample(newer, stays);
+                let moved = pairs.values().sum();
+                (pairs, false, moved)
+            }
+        };
+        let label = |ring: &Self, node: Option<usize>| node.map(|node| ring.nodes[node].label().to_owned());
+        let mut pairs: Vec<_> = pairs
+            .into_iter()
+            .filter(|(_, share)| *share > 0.0)
+            .map(|((from, to), share)| MovedShare { from: label(old, from), to: label(newer, to), share })
+            .collect();
+        pairs.sort_by(|a, b| b.share.total_cmp(&a.share));
+        RingDiff { pairs, is_exact, moved }
+    }
+
+    fn sample(&self, newer: &Self, stays: impl Fn(usize, usize) -> bool) -> Pairs<f64> {
+        let mut pairs = Pairs::new();
+        for sample in 0..SAMPLES {
+            let key = sample_key(sample);
+            if let (Some(us), Some(them)) = (self.index_for(&key), newer.index_for(&key))
+                && !stays(us, them)
+            {
+                *pairs.entry((Some(us), Some(them))).or_insert(0.0) += 1.0 / f64::from(SAMPLES);
+            }
+        }
+        pairs
+    }
+}
+
+/// From nothing everything comes, in each node's share; and to nothing it goes.
+fn all_at_once(old: &Ring, newer: &Ring) -> Pairs<f64> {
+    let lost = old.shares().into_iter().enumerate().map(|(node, share)| ((Some(node), None), share));
+    let won = newer.shares().into_iter().enumerate().map(|(node, share)| ((None, Some(node)), share));
+    lost.chain(won).collect()
+}
+
+/// The circles of two rings, if keys lie at the same places on both.
+fn circles<'a>(old: &'a Ring, newer: &'a Ring) -> Option<(&'a Circle, &'a Circle)> {
+    match (&old.table, &newer.table) {
+        (Table::Native(ours), Table::Native(theirs)) => Some((ours, theirs)),
+        #[cfg(feature = "placements")]
+        (Table::Foreign(ours), Table::Foreign(theirs)) => ours.circles(theirs),
+        #[cfg(feature = "placements")]
+        _ => None,
+    }
+}
+
+/// Keys drawn to estimate what cannot be counted.
+const SAMPLES: u32 = 1 << 16;
+
+/// Sixteen letters, no two samples alike.
+fn sample_key(sample: u32) -> [u8; 16] {
+    let bits = xxhash_rust::xxh3::xxh3_64(&sample.to_le_bytes());
+    std::array::from_fn(|at| b'a' + (bits >> (4 * at) & 0xf) as u8)
+}

@@ -1,0 +1,121 @@
+//! Placements by name, for configuration files and command lines.
+
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::{KeyHash, Libmemcached, Placement, PythonKeys, SpyFormat};
+
+/// A name that no placement has.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("no placement is called {name:?}")]
+#[non_exhaustive]
+pub struct UnknownPlacement {
+    /// The name.
+    pub name: String,
+}
+
+impl KeyHash {
+    /// By the name libmemcached gives it; `crc32` is the whole of it.
+    fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "default" | "one_at_a_time" => Self::OneAtATime,
+            "md5" => Self::Md5,
+            "crc" => Self::Crc,
+            "crc32" | "crc32a" => Self::Crc32,
+            "crc16" => Self::Crc16,
+            "fnv1_32" => Self::Fnv32,
+            "fnv1a_32" => Self::Fnv32a,
+            "fnv1_64" => Self::Fnv64,
+            "fnv1a_64" => Self::Fnv64a,
+            "murmur" => Self::Murmur,
+            "murmur3" => Self::Murmur3,
+            "jenkins" => Self::Jenkins,
+            "hsieh" => Self::Hsieh,
+            _ => return None,
+        })
+    }
+}
+
+impl FromStr for Placement {
+    type Err = UnknownPlacement;
+
+    /// Reads a name, with what can be chosen behind colons: `native`, `libmemcached:modula:md5`, `libmemcached:ketama`,
+    /// `libmemcached:ketama_weighted`, `libmemcached:spy`, `libmemcached:spy_weighted` (each with `:HASH`, and then
+    /// `:sort_hosts`), `php` and `pylibmc` for `libmemcached`, `dalli`, `spymemcached`, `spymemcached:weighted`,
+    /// `spymemcached:libmemcached`, `spymemcached:libmemcached:weighted`, `spymemcached:array_mod`, `twemproxy:ketama:HASH`,
+    /// `twemproxy:modula:HASH` (a hash tag such as `{}` behind the hash), `pymemcache`, `pymemcache:bytes`, `gomemcache`,
+    /// `dskit`, `nginx`, `folsom`, `uhashring`, `mcrouter:ch3`, `pecl`, `pecl:consistent`.
+    ///
+    /// ```
+    /// use memring::{KeyHash, Libmemcached, Placement};
+    ///
+    /// let placement: Placement = "php:ketama_weighted".parse()?;
+    /// assert_eq!(placement, Placement::libmemcached(Libmemcached::KetamaWeighted, KeyHash::Md5));
+    /// # Ok::<(), memring::UnknownPlacement>(())
+    /// ```
+    fn from_str(name: &str) -> Result<Self, UnknownPlacement> {
+        by_name(&name.split(':').collect::<Vec<_>>()).ok_or_else(|| UnknownPlacement { name: name.to_owned() })
+    }
+}
+
+fn by_name(words: &[&str]) -> Option<Placement> {
+    Some(match words {
+        ["native"] => Placement::native(),
+        ["libmemcached" | "php" | "pylibmc", rest @ ..] => return libmemcached(rest),
+        ["dalli"] => Placement::dalli(),
+        ["spymemcached"] => Placement::spymemcached(SpyFormat::Spymemcached, false),
+        ["spymemcached", "weighted"] => Placement::spymemcached(SpyFormat::Spymemcached, true),
+        ["spymemcached", "libmemcached"] => Placement::spymemcached(SpyFormat::Libmemcached, false),
+        ["spymemcached", "libmemcached", "weighted"] => Placement::spymemcached(SpyFormat::Libmemcached, true),
+        ["spymemcached", "array_mod"] => Placement::spymemcached_array_mod(),
+        ["twemproxy", "ketama"] => Placement::twemproxy_ketama(KeyHash::Fnv64a),
+        ["twemproxy", "ketama", hash] => Placement::twemproxy_ketama(twemproxy_hash(hash)?),
+        ["twemproxy", "modula"] => Placement::twemproxy_modula(KeyHash::Fnv64a),
+        ["twemproxy", "modula", hash] => Placement::twemproxy_modula(twemproxy_hash(hash)?),
+        [twemproxy @ .., tag] if words.len() == 4 => {
+            let &[open, close] = tag.as_bytes() else { return None };
+            by_name(twemproxy).filter(|_| words[0] == "twemproxy")?.with_hash_tag(Some((open, close)))
+        }
+        ["pymemcache"] => Placement::pymemcache(PythonKeys::Str),
+        ["pymemcache", "bytes"] => Placement::pymemcache(PythonKeys::Bytes),
+        ["gomemcache"] => Placement::gomemcache(),
+        ["dskit"] => Placement::dskit(),
+        ["nginx"] => Placement::nginx(),
+        ["folsom"] => Placement::folsom(),
+        ["uhashring"] => Placement::uhashring(),
+        ["mcrouter", "ch3"] => Placement::mcrouter_ch3(),
+        ["pecl"] => Placement::pecl_standard(),
+        ["pecl", "consistent"] => Placement::pecl_consistent(),
+        _ => return None,
+    })
+}
+
+fn libmemcached(words: &[&str]) -> Option<Placement> {
+    let (words, sorted) = match words {
+        [rest @ .., "sort_hosts"] => (rest, true),
+        words => (words, false),
+    };
+    let (distribution, hash) = match words {
+        ["modula", rest @ ..] => (Libmemcached::Modula, rest),
+        ["ketama" | "consistent" | "consistent_ketama", rest @ ..] => (Libmemcached::Ketama, rest),
+        ["ketama_unweighted", rest @ ..] => (Libmemcached::KetamaUnweighted, rest),
+        ["ketama_weighted", rest @ ..] => (Libmemcached::KetamaWeighted, rest),
+        ["spy", rest @ ..] => (Libmemcached::Spy, rest),
+        ["spy_weighted", rest @ ..] => (Libmemcached::SpyWeighted, rest),
+        _ => return None,
+    };
+    let hash = match (hash, distribution) {
+        ([], Libmemcached::KetamaWeighted | Libmemcached::SpyWeighted) => KeyHash::Md5,
+        ([], _) => KeyHash::OneAtATime,
+        ([hash], _) => KeyHash::by_name(hash)?,
+        _ => return None,
+    };
+    let make = if sorted { Placement::libmemcached_sorted } else { Placement::libmemcached };
+    Some(make(distribution, hash))
+}
+
+/// twemproxy means something else by `crc32`.
+fn twemproxy_hash(name: &str) -> Option<KeyHash> {
+    if name == "crc32" { Some(KeyHash::Crc) } else { KeyHash::by_name(name) }
+}
