@@ -116,3 +116,8 @@ pub mod testing;
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Keeps the names and constructors of docs/sharing.md true.
+#[cfg(all(doctest, feature = "placements"))]
+#[doc = include_str!("../docs/sharing.md")]
+struct Sharing;
