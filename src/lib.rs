@@ -72,6 +72,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `dns` | yes | `SrvDiscovery` and `ClientBuilder::service`, on hickory-resolver |
+//! | `placements` | no | `Placement`, `Ring::with_placement` and `ClientBuilder::placement`: keys where clients of other languages look for them |
 //! | `long-keys` | no | `LongKeys` and `ClientBuilder::long_keys`: keys over 250 bytes, shortened by a digest |
 //! | `testing` | no | the `testing` module: in-process pods and DNS to test an application against |
 //!
@@ -130,3 +131,8 @@ pub mod testing;
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Keeps the names and constructors of docs/sharing.md true.
+#[cfg(all(doctest, feature = "placements"))]
+#[doc = include_str!("../docs/sharing.md")]
+struct Sharing;

@@ -49,7 +49,7 @@ enum Scheme {
     /// 128-bit MD5 numbers.
     Uhashring,
     /// mcrouter's Ch3.
-    Ch3,
+    Ch3 { order: Order },
     /// pecl-memcache's 1024 buckets of a ring.
     PeclConsistent,
 }
@@ -152,7 +152,9 @@ impl Placement {
     /// Takes servers in natural order where they would be taken as listed.
     pub(crate) fn in_natural_order(mut self) -> Self {
         match &mut self.scheme {
-            Scheme::Circle(CircleScheme { order, .. }) | Scheme::Modulo { order, .. } if *order == Order::Listed => {
+            Scheme::Circle(CircleScheme { order, .. }) | Scheme::Modulo { order, .. } | Scheme::Ch3 { order }
+                if *order == Order::Listed =>
+            {
                 *order = Order::Natural;
             }
             _ => {}
@@ -279,7 +281,7 @@ impl Placement {
     /// mcrouter's Ch3.
     #[must_use]
     pub fn mcrouter_ch3() -> Self {
-        Scheme::Ch3.into()
+        Scheme::Ch3 { order: Order::Listed }.into()
     }
 
     /// pecl-memcache's `standard` strategy.

@@ -47,3 +47,20 @@ async fn keys_are_where_the_other_client_looks_for_them() {
         }
     }
 }
+
+#[tokio::test]
+async fn servers_whose_order_matters_are_taken_in_natural_order() {
+    // Nobody listens there, nor has to. In the alphabet 10 to 12 come before 2.
+    let nodes: Vec<_> = (1..=12).map(|n| format!("127.0.0.{n}:1")).collect();
+    for placement in
+        [Placement::mcrouter_ch3(), Placement::gomemcache(), Placement::dskit(), Placement::pecl_standard()]
+    {
+        let cache = Client::builder().nodes(nodes.iter().rev()).placement(placement.clone()).connect().await.unwrap();
+        let ring = Ring::with_placement(&placement, nodes.iter().map(String::as_str)).unwrap();
+        for n in 0..100 {
+            let key = format!("key-{n}");
+            let owner = ring.node_for(&key).unwrap().label();
+            assert_eq!(cache.node_for(&key).unwrap().to_string(), owner, "{placement:?}");
+        }
+    }
+}

@@ -41,7 +41,7 @@ pub(in crate::ring) enum Table {
         points: Vec<(u128, u16)>,
     },
     Ch3 {
-        servers: u32,
+        order: Vec<u16>,
     },
     Buckets {
         buckets: Vec<u16>,
@@ -85,7 +85,7 @@ impl Table {
                 points.sort_by_key(|(at, _)| *at);
                 Self::Wide { points }
             }
-            Scheme::Ch3 => Self::Ch3 { servers: servers.len() as u32 },
+            Scheme::Ch3 { order } => Self::Ch3 { order: order.of(servers) },
             Scheme::PeclConsistent => pecl_buckets(servers),
         }
     }
@@ -152,7 +152,7 @@ impl Table {
                 let next = points.partition_point(|(point, _)| *point <= at);
                 points.get(next).or_else(|| points.first())?.1
             }
-            Self::Ch3 { servers } => return Some(ch3(key, *servers) as usize),
+            Self::Ch3 { order } => *order.get(ch3(key, order.len() as u32) as usize)?,
             Self::Buckets { buckets } => *buckets.get(crc32(key) as usize % buckets.len().max(1))?,
         };
         Some(usize::from(index))
