@@ -154,7 +154,7 @@ impl Ring {
     /// # Ok::<(), memring::InvalidRing>(())
     /// ```
     ///
-    /// On a ring [with another client's placement](Self::with_placement) it is the owner alone: those clients have no
+    /// On a ring with another client's placement it is the owner alone: those clients have no
     /// second.
     #[must_use]
     pub fn nodes_for(&self, key: impl AsRef<[u8]>, n: usize) -> Vec<&RingNode> {
