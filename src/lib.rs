@@ -122,7 +122,7 @@ pub use crate::node_id::{DEFAULT_PORT, InvalidNodeId, NodeId};
 pub use crate::ring::placement::{KeyHash, Libmemcached, Placement, PythonKeys, SpyFormat, UnknownPlacement};
 pub use crate::ring::{InvalidRing, MovedShare, Ring, RingDiff, RingNode};
 pub use crate::topology::{NodeInfo, Topology, TopologyChange, TopologyWatch};
-pub use crate::ttl::{InvalidTtl, Ttl};
+pub use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
 pub mod guide;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -72,6 +72,26 @@ impl TryFrom<Duration> for Ttl {
     }
 }
 
+/// What a command takes for a time to live: a [`Ttl`], a [`Duration`], or anything that makes a `Ttl`.
+pub trait IntoTtl {
+    /// The time to live.
+    ///
+    /// # Errors
+    /// [`InvalidTtl`] if it makes none. A command it is given to then fails with
+    /// [`ErrorKind::InvalidTtl`](crate::ErrorKind::InvalidTtl), unsent.
+    fn into_ttl(self) -> Result<Ttl, InvalidTtl>;
+}
+
+impl<T> IntoTtl for T
+where
+    T: TryInto<Ttl>,
+    InvalidTtl: From<T::Error>,
+{
+    fn into_ttl(self) -> Result<Ttl, InvalidTtl> {
+        self.try_into().map_err(InvalidTtl::from)
+    }
+}
+
 /// Why a duration is not a time to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]

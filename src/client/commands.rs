@@ -10,7 +10,7 @@ use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::MetaKey;
 use crate::protocol::{ArithmeticVerb, Reply, StoreVerb};
-use crate::ttl::{InvalidTtl, Ttl};
+use crate::ttl::{IntoTtl, InvalidTtl};
 
 impl Client {
     /// Reads an item: `None` if it is not there.
@@ -29,20 +29,12 @@ impl Client {
     /// # Errors
     /// If the [delivery](crate::Error::delivery) is not [`NotSent`](Delivery::NotSent), the item may have its new time to
     /// live all the same.
-    pub async fn get_and_touch<T>(&self, key: impl AsRef<[u8]>, ttl: T) -> Result<Option<Item>, Error>
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
+    pub async fn get_and_touch(&self, key: impl AsRef<[u8]>, ttl: impl IntoTtl) -> Result<Option<Item>, Error> {
         self.find(key.as_ref(), false, Some(exptime(ttl)?)).await
     }
 
     /// As [`get_and_touch`](Self::get_and_touch), with the item's version ([`Item::cas`]), which touching does not change.
-    pub async fn gets_and_touch<T>(&self, key: impl AsRef<[u8]>, ttl: T) -> Result<Option<Item>, Error>
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
+    pub async fn gets_and_touch(&self, key: impl AsRef<[u8]>, ttl: impl IntoTtl) -> Result<Option<Item>, Error> {
         self.find(key.as_ref(), true, Some(exptime(ttl)?)).await
     }
 
@@ -138,11 +130,7 @@ impl Client {
     }
 
     /// Gives an item a new time to live; says whether it was there. Needs memcached 1.4.8.
-    pub async fn touch<T>(&self, key: impl AsRef<[u8]>, ttl: T) -> Result<bool, Error>
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: impl IntoTtl) -> Result<bool, Error> {
         let key = self.any_key(key)?;
         let exptime = exptime(ttl)?;
         Ok(self.run(key, Command::Touch { exptime }).await? == Reply::Touched)
@@ -234,12 +222,8 @@ impl Client {
 }
 
 /// A time to live as it goes over the wire of a command made now.
-pub(super) fn exptime<T>(ttl: T) -> Result<u32, InvalidTtl>
-where
-    T: TryInto<Ttl>,
-    InvalidTtl: From<T::Error>,
-{
-    ttl.try_into().map_err(InvalidTtl::from)?.exptime(SystemTime::now)
+pub(super) fn exptime(ttl: impl IntoTtl) -> Result<u32, InvalidTtl> {
+    ttl.into_ttl()?.exptime(SystemTime::now)
 }
 
 /// No memcached says `NOT_STORED` to a set, but a proxy may.

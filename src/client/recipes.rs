@@ -11,7 +11,7 @@ use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::MetaKey;
 use crate::protocol::{ArithmeticVerb, MetaVerb, StoreVerb};
-use crate::ttl::{InvalidTtl, Ttl};
+use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
 
 /// How often [`Client::update`] and [`Client::take`] try against others who change the same item.
 const ATTEMPTS: u32 = 16;
@@ -26,12 +26,8 @@ pub struct Counter {
 
 impl Counter {
     /// A counter that begins with a number, and lives so long from then on: counting does not prolong it.
-    pub fn new<T>(initial: u64, ttl: T) -> Self
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
-        Self { initial, ttl: ttl.try_into().map_err(InvalidTtl::from) }
+    pub fn new(initial: u64, ttl: impl IntoTtl) -> Self {
+        Self { initial, ttl: ttl.into_ttl() }
     }
 }
 
@@ -52,13 +48,9 @@ impl Client {
     /// A value being computed by any process when this is called is not stored. A plain [`get`](Self::get) goes on to give
     /// the old value until it is renewed or the grace is over: the classic protocol has no word for stale. Below memcached
     /// 1.6.10 the item is deleted.
-    pub async fn invalidate<T>(&self, key: impl AsRef<[u8]>, grace: T) -> Result<bool, Error>
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
+    pub async fn invalidate(&self, key: impl AsRef<[u8]>, grace: impl IntoTtl) -> Result<bool, Error> {
         let key = self.any_key(key)?;
-        let options = stale_for(grace.try_into().map_err(InvalidTtl::from)?);
+        let options = stale_for(grace.into_ttl()?);
         self.inner.flights.forget(key.as_bytes());
         let outcome = match self.meta(MetaVerb::Delete, key.clone(), options.into(), Bytes::new()).await {
             Ok(reply) => Ok(Outcome::of(reply.code) == Outcome::Done),

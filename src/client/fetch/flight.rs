@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, OnceCell};
 
 use super::Fetched;
 use super::lease::Lease;
+use crate::connection::lock;
 
 /// The flights under way, by key.
 #[derive(Debug, Default)]
@@ -117,10 +118,6 @@ impl Drop for Seat<'_> {
             flights.remove(&self.key);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::item::{Cas, SetOptions};
 use crate::key::MetaKey;
 use crate::protocol::{MetaFlags, MetaRequest, MetaVerb, ServerVersion, Token};
-use crate::ttl::{InvalidTtl, Ttl};
+use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
 
 /// Servers say 32, and take 31.
 const LONGEST_OPAQUE: usize = 31;
@@ -132,15 +132,6 @@ pub enum InvalidFlag {
     TooMany,
 }
 
-/// Accepts what [`Client::touch`](crate::Client::touch) does.
-fn ttl_of<T>(ttl: T) -> Result<Ttl, InvalidTtl>
-where
-    T: TryInto<Ttl>,
-    InvalidTtl: From<T::Error>,
-{
-    ttl.try_into().map_err(InvalidTtl::from)
-}
-
 /// The methods that every command has.
 macro_rules! shared_options {
     ($name:ident) => {
@@ -243,12 +234,8 @@ impl Get {
     }
 
     /// Gives the item a new time to live (`T`).
-    pub fn touch<T>(mut self, ttl: T) -> Self
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
-        self.0.ttl(b'T', ttl_of(ttl));
+    pub fn touch(mut self, ttl: impl IntoTtl) -> Self {
+        self.0.ttl(b'T', ttl.into_ttl());
         self
     }
 
@@ -256,12 +243,8 @@ impl Get {
     /// [`Client::fetch`](crate::Client::fetch) does all that follows from it.
     ///
     /// [`Item::won`]: super::Item::won
-    pub fn vivify<T>(mut self, ttl: T) -> Self
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
-        self.0.ttl(b'N', ttl_of(ttl));
+    pub fn vivify(mut self, ttl: impl IntoTtl) -> Self {
+        self.0.ttl(b'N', ttl.into_ttl());
         self
     }
 
@@ -305,13 +288,9 @@ shared_options!(Set);
 
 impl Set {
     /// Stores an item that lives so long (`T`). There is no default: an item for ever must be asked for.
-    pub fn new<T>(ttl: T) -> Self
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
+    pub fn new(ttl: impl IntoTtl) -> Self {
         let mut options = Options::default();
-        options.ttl(b'T', ttl_of(ttl));
+        options.ttl(b'T', ttl.into_ttl());
         Self(options)
     }
 
@@ -353,12 +332,8 @@ impl Set {
     }
 
     /// In the modes that append and prepend: creates a missing item, which lives so long (`N`). Needs memcached 1.6.20.
-    pub fn vivify<T>(mut self, ttl: T) -> Self
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
-        self.0.ttl(b'N', ttl_of(ttl));
+    pub fn vivify(mut self, ttl: impl IntoTtl) -> Self {
+        self.0.ttl(b'N', ttl.into_ttl());
         self.0.needs(ServerVersion::META_APPEND_VIVIFY);
         self
     }
@@ -402,12 +377,8 @@ impl Delete {
     }
 
     /// With [`mark_stale`](Self::mark_stale): how long the stale item lives (`T`).
-    pub fn ttl<T>(mut self, ttl: T) -> Self
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
-        self.0.ttl(b'T', ttl_of(ttl));
+    pub fn ttl(mut self, ttl: impl IntoTtl) -> Self {
+        self.0.ttl(b'T', ttl.into_ttl());
         self
     }
 
@@ -446,23 +417,15 @@ impl Arithmetic {
     }
 
     /// On a miss, creates the number with this value, to which nothing is added then, and this time to live (`N`, `J`).
-    pub fn create<T>(mut self, initial: u64, ttl: T) -> Self
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
-        self.0.ttl(b'N', ttl_of(ttl));
+    pub fn create(mut self, initial: u64, ttl: impl IntoTtl) -> Self {
+        self.0.ttl(b'N', ttl.into_ttl());
         self.0.number(b'J', initial);
         self
     }
 
     /// Gives the number a new time to live (`T`).
-    pub fn touch<T>(mut self, ttl: T) -> Self
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
-        self.0.ttl(b'T', ttl_of(ttl));
+    pub fn touch(mut self, ttl: impl IntoTtl) -> Self {
+        self.0.ttl(b'T', ttl.into_ttl());
         self
     }
 

@@ -18,7 +18,7 @@ use crate::item::Item;
 use crate::key::Key;
 use crate::node::Node;
 use crate::protocol::{Keys, LARGEST_LINE_KEYS, Request};
-use crate::ttl::{InvalidTtl, Ttl};
+use crate::ttl::{IntoTtl, InvalidTtl};
 
 /// How many lines of one batch a node has at a time: some thousand keys, which it answers in some milliseconds. A small part
 /// of its queue, and measured to be as fast as all at once.
@@ -86,22 +86,20 @@ impl Client {
 
     /// As [`get_many`](Self::get_many), and gives each item found a new time to live. Needs memcached 1.5.3, as
     /// [`get_and_touch`](Self::get_and_touch) does. With a time to live that is none, all keys fail for it, unsent.
-    pub async fn get_and_touch_many<K, T>(&self, keys: impl IntoIterator<Item = K>, ttl: T) -> GetMany<K>
-    where
-        K: AsRef<[u8]>,
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
+    pub async fn get_and_touch_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        ttl: impl IntoTtl,
+    ) -> GetMany<K> {
         self.get_and_touch_all(keys.into_iter().collect(), false, exptime(ttl)).await
     }
 
     /// As [`get_and_touch_many`](Self::get_and_touch_many), with each item's version ([`Item::cas`]).
-    pub async fn gets_and_touch_many<K, T>(&self, keys: impl IntoIterator<Item = K>, ttl: T) -> GetMany<K>
-    where
-        K: AsRef<[u8]>,
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
+    pub async fn gets_and_touch_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        ttl: impl IntoTtl,
+    ) -> GetMany<K> {
         self.get_and_touch_all(keys.into_iter().collect(), true, exptime(ttl)).await
     }
 

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::turns::{Turn, take_turns};
 use super::{Failures, KeysFailed};
-use crate::client::commands::not_stored;
+use crate::client::commands::{exptime, not_stored};
 use crate::client::store::{TooLarge, Write};
 use crate::client::{Client, misfit};
 use crate::connection::Answer;
@@ -18,7 +17,7 @@ use crate::item::SetOptions;
 use crate::key::Key;
 use crate::node::Node;
 use crate::protocol::{Reply, Request};
-use crate::ttl::{InvalidTtl, Ttl};
+use crate::ttl::IntoTtl;
 
 /// How many writes of one batch a node has at a time: a small part of its queue, and measured to be as fast as all at once.
 const WINDOW: usize = 256;
@@ -89,13 +88,12 @@ impl Client {
 
     /// Gives many items a new time to live, as [`set_many`](Self::set_many) stores them. Those that were not there are
     /// told apart. Needs memcached 1.4.8.
-    pub async fn touch_many<K: AsRef<[u8]>, T>(&self, keys: impl IntoIterator<Item = K>, ttl: T) -> WriteMany<K>
-    where
-        T: TryInto<Ttl>,
-        InvalidTtl: From<T::Error>,
-    {
-        let exptime = ttl.try_into().map_err(InvalidTtl::from).and_then(|ttl| ttl.exptime(SystemTime::now));
-        let exptime = exptime.map_err(Error::from);
+    pub async fn touch_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        ttl: impl IntoTtl,
+    ) -> WriteMany<K> {
+        let exptime = exptime(ttl).map_err(Error::from);
         let request = |key: Result<Key, Error>| Ok(Request::Touch { key: key?, exptime: exptime.clone()? }.into());
         self.write_many(keys.into_iter().collect(), request).await
     }
