@@ -84,7 +84,7 @@ impl Client {
     {
         let task = Task::new(self, self.any_key(key).map_err(FetchError::Cache)?, options.into())?;
         // Large, and not the hot path: a caller's future stays small.
-        Box::pin(task.run(compute)).await
+        Box::pin(task.run(async { compute().await.map(Into::into) })).await
     }
 }
 
@@ -108,6 +108,11 @@ enum Look {
     /// Nothing can be said.
     Failed(Error),
 }
+
+/// The caller's computing, which begins when it is first polled, if ever.
+trait Computing<E>: Future<Output = Result<Bytes, E>> {}
+
+impl<E, T: Future<Output = Result<Bytes, E>>> Computing<E> for T {}
 
 /// Why a leader has nothing for those who follow it.
 enum Alone<E> {
@@ -138,14 +143,9 @@ impl<'a> Task<'a> {
         Ok(Self { client, key, options, look })
     }
 
-    async fn run<V, E, F, Fut>(self, compute: F) -> Result<Fetched, FetchError<E>>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<V, E>>,
-        V: Into<Bytes>,
-    {
+    async fn run<E>(self, computing: impl Computing<E>) -> Result<Fetched, FetchError<E>> {
         let limit = Instant::now() + self.options.wait.saturating_add(self.options.compute_limit).min(LONGEST_WAIT);
-        let mut compute = Some(compute);
+        let mut computing = Some(computing);
         loop {
             let look = self.look().await;
             // Nothing is waited for in between: what is joined here was not closed when the look was over.
@@ -167,7 +167,7 @@ impl<'a> Task<'a> {
             let leads = AtomicBool::new(false);
             let landing = flight.landed.get_or_try_init(|| {
                 leads.store(true, Ordering::Relaxed);
-                self.lead(flight, cache_fails, &mut compute)
+                self.lead(flight, cache_fails, &mut computing)
             });
             let failed = match follow(limit, &leads, landing).await {
                 Some(Ok(Landing::Value(fetched))) => return Ok(fetched.clone()),
@@ -181,28 +181,23 @@ impl<'a> Task<'a> {
     }
 
     /// Computes, or waits for another process to.
-    async fn lead<V, E, F, Fut>(
+    async fn lead<E>(
         &self,
         flight: &Flight,
         cache_fails: bool,
-        compute: &mut Option<F>,
-    ) -> Result<Landing, Alone<E>>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<V, E>>,
-        V: Into<Bytes>,
-    {
+        computing: &mut Option<impl Computing<E>>,
+    ) -> Result<Landing, Alone<E>> {
         let over = Instant::now() + self.options.wait.min(LONGEST_WAIT);
         let mut pause = FIRST_LOOK_AFTER;
         let mut wait_is_over = cache_fails;
         loop {
             if let Some(lease) = flight.take_lease() {
-                return self.fill(flight, lease, compute).await;
+                return self.fill(flight, lease, computing).await;
             }
             if wait_is_over {
                 return match self.options.when_wait_ends {
                     WaitOver::Fail if !cache_fails => Err(Alone::Failed(FetchError::WaitOver)),
-                    _ => self.compute_unguarded(flight, compute).await,
+                    _ => self.compute_unguarded(flight, computing).await,
                 };
             }
             match self.look().await {
@@ -212,19 +207,19 @@ impl<'a> Task<'a> {
                     return Ok(Landing::LookAgain);
                 }
                 Look::Won(lease, old) => {
-                    let filled = self.fill(flight, lease, compute).await;
+                    let filled = self.fill(flight, lease, computing).await;
                     return match (filled, old) {
                         (Err(Alone::Failed(_)), Some(old)) => Err(Alone::Private(old)),
                         (filled, _) => filled,
                     };
                 }
                 Look::Absent => match Lock::take(self.client, self.key.as_bytes(), self.options.lease).await {
-                    Ok(Some(lock)) => return self.fill_under(flight, lock, compute).await,
+                    Ok(Some(lock)) => return self.fill_under(flight, lock, computing).await,
                     Ok(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
-                    Err(_) => return self.compute_unguarded(flight, compute).await,
+                    Err(_) => return self.compute_unguarded(flight, computing).await,
                 },
                 Look::Taken(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
-                Look::Failed(_) => return self.compute_unguarded(flight, compute).await,
+                Look::Failed(_) => return self.compute_unguarded(flight, computing).await,
             }
         }
     }
@@ -237,18 +232,13 @@ impl<'a> Task<'a> {
         Instant::now() >= over
     }
 
-    async fn fill<V, E, F, Fut>(
+    async fn fill<E>(
         &self,
         flight: &Flight,
         lease: Lease,
-        compute: &mut Option<F>,
-    ) -> Result<Landing, Alone<E>>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<V, E>>,
-        V: Into<Bytes>,
-    {
-        let mut fetched = self.compute(flight, compute).await?;
+        computing: &mut Option<impl Computing<E>>,
+    ) -> Result<Landing, Alone<E>> {
+        let mut fetched = self.compute(flight, computing).await?;
         match lease.fill(fetched.value.clone(), &self.options.store).await {
             Ok(Outcome::Done) => fetched.origin = Origin::Computed,
             // Good for anybody, but not for the cache.
@@ -259,23 +249,18 @@ impl<'a> Task<'a> {
         Ok(Landing::Value(fetched))
     }
 
-    async fn fill_under<V, E, F, Fut>(
+    async fn fill_under<E>(
         &self,
         flight: &Flight,
         lock: Lock,
-        compute: &mut Option<F>,
-    ) -> Result<Landing, Alone<E>>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<V, E>>,
-        V: Into<Bytes>,
-    {
+        computing: &mut Option<impl Computing<E>>,
+    ) -> Result<Landing, Alone<E>> {
         // Who had the lock before may have stored the value since it was looked for.
         if let Look::Found(_) = self.look().await {
             flight.close();
             return Ok(Landing::LookAgain);
         }
-        let mut fetched = self.compute(flight, compute).await?;
+        let mut fetched = self.compute(flight, computing).await?;
         if self.client.set_at(self.key.clone(), fetched.value.clone(), self.options.store).await.is_ok() {
             fetched.origin = Origin::Computed;
         }
@@ -284,34 +269,27 @@ impl<'a> Task<'a> {
     }
 
     /// Computes without a lease: nothing will tell whether the item has changed meanwhile.
-    async fn compute_unguarded<V, E, F, Fut>(
+    async fn compute_unguarded<E>(
         &self,
         flight: &Flight,
-        compute: &mut Option<F>,
-    ) -> Result<Landing, Alone<E>>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<V, E>>,
-        V: Into<Bytes>,
-    {
+        computing: &mut Option<impl Computing<E>>,
+    ) -> Result<Landing, Alone<E>> {
         flight.unguard();
-        self.compute(flight, compute).await.map(Landing::Value)
+        self.compute(flight, computing).await.map(Landing::Value)
     }
 
-    async fn compute<V, E, F, Fut>(&self, flight: &Flight, compute: &mut Option<F>) -> Result<Fetched, Alone<E>>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<V, E>>,
-        V: Into<Bytes>,
-    {
+    async fn compute<E>(
+        &self,
+        flight: &Flight,
+        computing: &mut Option<impl Computing<E>>,
+    ) -> Result<Fetched, Alone<E>> {
         // One who has computed leaves: with the value, or with an error.
-        let Some(compute) = compute.take() else { return Err(Alone::Failed(FetchError::WaitOver)) };
-        let computed = timeout(self.options.compute_limit, compute()).await;
-        match computed {
+        let Some(computing) = computing.take() else { return Err(Alone::Failed(FetchError::WaitOver)) };
+        match timeout(self.options.compute_limit, computing).await {
             Ok(Ok(value)) => {
                 flight.close();
                 let flags = self.options.store.wire_flags();
-                Ok(Fetched { value: value.into(), flags, origin: Origin::Unstored })
+                Ok(Fetched { value, flags, origin: Origin::Unstored })
             }
             Ok(Err(error)) => Err(Alone::Failed(FetchError::Compute(error))),
             Err(_) => Err(Alone::Failed(FetchError::ComputeTimeout)),

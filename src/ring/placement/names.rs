@@ -6,19 +6,23 @@ use thiserror::Error;
 
 use super::{KeyHash, Libmemcached, Placement, PythonKeys, SpyFormat};
 
-/// A name that no placement has.
+/// A name that no placement, or no hash, has.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("no placement is called {name:?}")]
+#[error("no placement or hash is called {name:?}")]
 #[non_exhaustive]
 pub struct UnknownPlacement {
     /// The name.
     pub name: String,
 }
 
-impl KeyHash {
-    /// By the name libmemcached gives it; `crc32` is the whole of it.
-    fn by_name(name: &str) -> Option<Self> {
-        Some(match name {
+impl FromStr for KeyHash {
+    type Err = UnknownPlacement;
+
+    /// Reads the name libmemcached has for it, or twemproxy: `default`, `one_at_a_time`, `md5`, `crc`, `crc32a`, `crc16`,
+    /// `fnv1_32`, `fnv1a_32`, `fnv1_64`, `fnv1a_64`, `murmur`, `murmur3`, `jenkins`, `hsieh`. `crc32` is the whole of it, as
+    /// everywhere but in twemproxy, where `crc` is called so.
+    fn from_str(name: &str) -> Result<Self, UnknownPlacement> {
+        Ok(match name {
             "default" | "one_at_a_time" => Self::OneAtATime,
             "md5" => Self::Md5,
             "crc" => Self::Crc,
@@ -32,7 +36,7 @@ impl KeyHash {
             "murmur3" => Self::Murmur3,
             "jenkins" => Self::Jenkins,
             "hsieh" => Self::Hsieh,
-            _ => return None,
+            _ => return Err(UnknownPlacement { name: name.to_owned() }),
         })
     }
 }
@@ -108,7 +112,7 @@ fn libmemcached(words: &[&str]) -> Option<Placement> {
     let hash = match (hash, distribution) {
         ([], Libmemcached::KetamaWeighted | Libmemcached::SpyWeighted) => KeyHash::Md5,
         ([], _) => KeyHash::OneAtATime,
-        ([hash], _) => KeyHash::by_name(hash)?,
+        ([hash], _) => hash.parse().ok()?,
         _ => return None,
     };
     let make = if sorted { Placement::libmemcached_sorted } else { Placement::libmemcached };
@@ -117,5 +121,5 @@ fn libmemcached(words: &[&str]) -> Option<Placement> {
 
 /// twemproxy means something else by `crc32`.
 fn twemproxy_hash(name: &str) -> Option<KeyHash> {
-    if name == "crc32" { Some(KeyHash::Crc) } else { KeyHash::by_name(name) }
+    if name == "crc32" { Some(KeyHash::Crc) } else { name.parse().ok() }
 }
