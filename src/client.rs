@@ -218,16 +218,19 @@ impl Client {
         made
     }
 
-    async fn reply_to(&self, request: Request) -> Result<Reply, Error> {
-        match self.dispatch(request).await? {
-            Answer::Reply(reply) => reply,
-            _ => Err(misfit()),
+    /// Becomes a call at once: the future holds that, and not the request beside it.
+    fn reply_to(&self, request: Request) -> impl Future<Output = Result<Reply, Error>> {
+        let call = Arc::new(Call::new(request, self.deadline()));
+        async move {
+            match self.dispatch(call).await? {
+                Answer::Reply(reply) => reply,
+                _ => Err(misfit()),
+            }
         }
     }
 
     /// The only way down for a command with one key.
-    async fn dispatch(&self, request: Request) -> Result<Answer, Error> {
-        let call = Arc::new(Call::new(request, self.deadline()));
+    async fn dispatch(&self, call: Arc<Call>) -> Result<Answer, Error> {
         Ok(self.enter(&call).await?.await)
     }
 

@@ -1,6 +1,7 @@
 //! The classic commands on any key: as they are where the key is text, as meta commands where it is not.
 
 use bytes::Bytes;
+use futures_util::future::Either;
 
 use super::meta::{Number, Options};
 use super::{Client, misfit};
@@ -20,11 +21,11 @@ pub(super) enum Command {
 
 impl Client {
     /// Gives the command to the key's owner. The reply is the classic one, whichever way it went.
-    pub(super) async fn run(&self, key: MetaKey, command: Command) -> Result<Reply, Error> {
+    pub(super) fn run(&self, key: MetaKey, command: Command) -> impl Future<Output = Result<Reply, Error>> {
         match key {
-            MetaKey::Text(key) => self.reply_to(command.on(key)).await,
+            MetaKey::Text(key) => Either::Left(self.reply_to(command.on(key))),
             // The rarer way must not make every command's future larger.
-            key @ MetaKey::Binary(_) => Box::pin(self.run_on_binary(key, command)).await,
+            key @ MetaKey::Binary(_) => Either::Right(Box::pin(self.run_on_binary(key, command))),
         }
     }
 

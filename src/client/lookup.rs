@@ -83,17 +83,20 @@ impl Client {
         Ok(found.into_item(cas))
     }
 
-    async fn get_plainly(
+    /// Becomes a call at once: the future holds that, and not the key beside it.
+    fn get_plainly(
         &self,
         key: Key,
         cas: bool,
         touch: Option<u32>,
         deadline: Instant,
-    ) -> Result<Option<Item>, Error> {
+    ) -> impl Future<Output = Result<Option<Item>, Error>> {
         let call = Arc::new(Call::new(Request::Get { keys: Keys::One(key), cas, touch }, deadline));
-        match self.enter(&call).await?.await {
-            Answer::One(lookup) => lookup,
-            _ => Err(misfit()),
+        async move {
+            match self.dispatch(call).await? {
+                Answer::One(lookup) => lookup,
+                _ => Err(misfit()),
+            }
         }
     }
 }
