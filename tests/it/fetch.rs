@@ -8,6 +8,7 @@ use memring::meta::Get;
 use memring::testing::Memcached;
 use memring::{Client, ErrorKind, FetchError, FetchOptions, Fetched, Origin, SetOptions, Stale, WaitOver};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::support::{NO_HURRY, SOON, Version, eventually, memcached, memcached_from, peer};
@@ -28,6 +29,39 @@ type Outcome = Result<Fetched, FetchError<&'static str>>;
 
 async fn fetch(cache: &Client, options: FetchOptions, value: &'static str) -> Outcome {
     cache.fetch("k", options, || async move { Ok::<_, &'static str>(value) }).await
+}
+
+/// A fetch that has begun to compute, and does not end before it is told to.
+struct Held {
+    task: JoinHandle<Outcome>,
+    go_on: Arc<Notify>,
+}
+
+async fn hold(cache: &Client, options: FetchOptions, value: &'static str) -> Held {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let task = tokio::spawn({
+        let (cache, begun, go_on) = (cache.clone(), Arc::clone(&begun), Arc::clone(&go_on));
+        async move {
+            let compute = || async {
+                begun.notify_one();
+                go_on.notified().await;
+                Ok(value)
+            };
+            cache.fetch("k", options, compute).await
+        }
+    });
+    begun.notified().await;
+    Held { task, go_on }
+}
+
+impl Held {
+    fn go_on(&self) {
+        self.go_on.notify_one();
+    }
+
+    async fn outcome(self) -> Outcome {
+        self.task.await.unwrap()
+    }
 }
 
 fn of(outcome: Outcome) -> (String, Origin) {
@@ -67,19 +101,7 @@ async fn a_thousand_callers_and_one_computing() {
 async fn two_processes_and_one_computing() {
     let (server, ours) = memcached().await;
     let theirs = another(&server).await;
-    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let leader = tokio::spawn({
-        let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
-        async move {
-            let compute = || async {
-                begun.notify_one();
-                go_on.notified().await;
-                Ok::<_, &'static str>("ours")
-            };
-            ours.fetch("k", patient(), compute).await
-        }
-    });
-    begun.notified().await;
+    let leader = hold(&ours, patient(), "ours").await;
     let losers: Vec<_> = (0..10)
         .map(|_| {
             let theirs = theirs.clone();
@@ -92,8 +114,8 @@ async fn two_processes_and_one_computing() {
     assert_eq!(of(fetch(&third, hasty, "hasty").await), is("hasty", Origin::Unstored));
     let outcome = fetch(&third, hasty.when_wait_ends(WaitOver::Fail), "hasty").await;
     assert!(matches!(outcome, Err(FetchError::WaitOver)), "{outcome:?}");
-    go_on.notify_one();
-    assert_eq!(of(leader.await.unwrap()), is("ours", Origin::Computed));
+    leader.go_on();
+    assert_eq!(of(leader.outcome().await), is("ours", Origin::Computed));
     for loser in losers {
         assert_eq!(of(loser.await.unwrap()), is("ours", Origin::Cached));
     }
@@ -212,19 +234,7 @@ async fn flags_and_empty_values_are_kept() {
 #[tokio::test]
 async fn a_lease_is_no_value_to_anybody() {
     let Some((server, cache)) = memcached_from(Version::META).await else { return };
-    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let leader = tokio::spawn({
-        let (cache, begun, go_on) = (cache.clone(), Arc::clone(&begun), Arc::clone(&go_on));
-        async move {
-            let compute = || async {
-                begun.notify_one();
-                go_on.notified().await;
-                Ok::<_, &'static str>("value")
-            };
-            cache.fetch("k", patient(), compute).await
-        }
-    });
-    begun.notified().await;
+    let leader = hold(&cache, patient(), "value").await;
     let raw = cache.meta_get("k", Get::new().value().no_bump()).await.unwrap().unwrap();
     assert!(raw.is_lease(), "the lease is there");
     cache.set("other", "", MINUTE).await.unwrap();
@@ -238,8 +248,8 @@ async fn a_lease_is_no_value_to_anybody() {
         }
         assert_eq!(reader.take("k").await.unwrap(), None);
     }
-    go_on.notify_one();
-    assert_eq!(of(leader.await.unwrap()), is("value", Origin::Computed));
+    leader.go_on();
+    assert_eq!(of(leader.outcome().await), is("value", Origin::Computed));
     assert_eq!(cache.get("k").await.unwrap().unwrap().value, "value");
 }
 
@@ -253,19 +263,7 @@ async fn a_stale_item_is_renewed_by_one_while_others_take_it_or_wait() {
     assert_eq!(cache.get("k").await.unwrap().unwrap().value, "old");
     assert_eq!(cache.get_many(["k"]).await.hits[0].1.value, "old");
 
-    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let renewer = tokio::spawn({
-        let (cache, begun, go_on) = (cache.clone(), Arc::clone(&begun), Arc::clone(&go_on));
-        async move {
-            let compute = || async {
-                begun.notify_one();
-                go_on.notified().await;
-                Ok::<_, &'static str>("new")
-            };
-            cache.fetch("k", patient(), compute).await
-        }
-    });
-    begun.notified().await;
+    let renewer = hold(&cache, patient(), "new").await;
     for reader in [&cache, &other] {
         assert_eq!(of(fetch(reader, patient(), "not needed").await), is("old", Origin::Stale));
     }
@@ -274,8 +272,8 @@ async fn a_stale_item_is_renewed_by_one_while_others_take_it_or_wait() {
         .map(|reader| tokio::spawn(async move { fetch(&reader, patient().stale(Stale::Wait), "not needed").await }))
         .collect();
     sleep(Duration::from_millis(50)).await;
-    go_on.notify_one();
-    assert_eq!(of(renewer.await.unwrap()), is("new", Origin::Computed));
+    renewer.go_on();
+    assert_eq!(of(renewer.outcome().await), is("new", Origin::Computed));
     for reader in waiting {
         assert_eq!(of(reader.await.unwrap()).0, "new");
     }
@@ -287,19 +285,7 @@ async fn what_was_computed_before_an_invalidation_is_not_stored() {
     let Some((server, cache)) = memcached_from(Version::META).await else { return };
     let other = another(&server).await;
     for by_other in [false, true] {
-        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let late = tokio::spawn({
-            let (cache, begun, go_on) = (cache.clone(), Arc::clone(&begun), Arc::clone(&go_on));
-            async move {
-                let compute = || async {
-                    begun.notify_one();
-                    go_on.notified().await;
-                    Ok::<_, &'static str>("outdated")
-                };
-                cache.fetch("k", patient(), compute).await
-            }
-        });
-        begun.notified().await;
+        let late = hold(&cache, patient(), "outdated").await;
         let invalidator = if by_other { &other } else { &cache };
         invalidator.invalidate("k", MINUTE).await.unwrap();
         // Whoever comes after that gets a new value, though the computing goes on.
@@ -309,13 +295,13 @@ async fn what_was_computed_before_an_invalidation_is_not_stored() {
         });
         if !by_other {
             assert_eq!(of(next.await.unwrap()), is("new", Origin::Computed));
-            go_on.notify_one();
+            late.go_on();
         } else {
             sleep(Duration::from_millis(50)).await;
-            go_on.notify_one();
+            late.go_on();
             assert_eq!(of(next.await.unwrap()).0, "new");
         }
-        assert_eq!(of(late.await.unwrap()), is("outdated", Origin::Unstored));
+        assert_eq!(of(late.outcome().await), is("outdated", Origin::Unstored));
         assert_eq!(cache.get("k").await.unwrap().unwrap().value, "new");
         cache.delete("k").await.unwrap();
     }
@@ -328,27 +314,15 @@ async fn what_was_computed_without_a_lease_is_not_for_those_who_come_later() {
     let other = another(&server).await;
     let taken = other.meta_get("k", Get::new().value().vivify(MINUTE * 10)).await.unwrap().unwrap();
     assert!(taken.won);
-    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let hasty = tokio::spawn({
-        let (cache, begun, go_on) = (cache.clone(), Arc::clone(&begun), Arc::clone(&go_on));
-        async move {
-            let compute = || async {
-                begun.notify_one();
-                go_on.notified().await;
-                Ok::<_, &'static str>("outdated")
-            };
-            cache.fetch("k", patient().wait(Duration::ZERO), compute).await
-        }
-    });
-    begun.notified().await;
+    let hasty = hold(&cache, patient().wait(Duration::ZERO), "outdated").await;
     other.invalidate("k", MINUTE).await.unwrap();
     let next = tokio::spawn({
         let cache = cache.clone();
         async move { fetch(&cache, patient(), "new").await }
     });
     sleep(Duration::from_millis(50)).await;
-    go_on.notify_one();
-    assert_eq!(of(hasty.await.unwrap()), is("outdated", Origin::Unstored));
+    hasty.go_on();
+    assert_eq!(of(hasty.outcome().await), is("outdated", Origin::Unstored));
     assert_eq!(of(next.await.unwrap()), is("new", Origin::Computed));
 }
 
@@ -373,24 +347,12 @@ async fn an_item_that_soon_expires_is_renewed_by_one() {
     let other = another(&server).await;
     fetch(&cache, patient(), "old").await.unwrap();
     let early = patient().recache_within(MINUTE * 2);
-    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let renewer = tokio::spawn({
-        let (cache, begun, go_on) = (cache.clone(), Arc::clone(&begun), Arc::clone(&go_on));
-        async move {
-            let compute = || async {
-                begun.notify_one();
-                go_on.notified().await;
-                Ok::<_, &'static str>("new")
-            };
-            cache.fetch("k", early, compute).await
-        }
-    });
-    begun.notified().await;
+    let renewer = hold(&cache, early, "new").await;
     for reader in [&cache, &other] {
         assert_eq!(of(fetch(reader, early, "not needed").await), is("old", Origin::Cached));
     }
-    go_on.notify_one();
-    assert_eq!(of(renewer.await.unwrap()), is("new", Origin::Computed));
+    renewer.go_on();
+    assert_eq!(of(renewer.outcome().await), is("new", Origin::Computed));
     assert_eq!(of(fetch(&other, patient(), "not needed").await), is("new", Origin::Cached));
 }
 
