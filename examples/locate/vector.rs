@@ -89,6 +89,19 @@ fn placement(client: &str, config: &Value) -> Result<Placement, String> {
             only("hash", &["crc32"])?;
             Ok(Placement::nginx())
         }
+        "pecl-memcache" => {
+            only("hash", &["crc32"])?;
+            match text("distribution") {
+                "standard" => Ok(Placement::pecl_standard()),
+                "consistent" => Ok(Placement::pecl_consistent()),
+                _ => Err(unknown()),
+            }
+        }
+        "uhashring" => {
+            only("distribution", &["ring"])?;
+            only("hash", &["md5"])?;
+            Ok(Placement::uhashring())
+        }
         "pymemcache" => {
             only("distribution", &["rendezvous"])?;
             only("hash", &["murmur3_32"])?;

@@ -1,5 +1,5 @@
 <?php
-// pecl-memcache's side of scripts/interop: CONFIG write|read FILE SERVER..., or version.
+// pecl-memcache's side of scripts/interop: CONFIG write|read|owners FILE SERVER..., or version.
 
 if (!class_exists('Memcache')) {
     exit(77);
@@ -18,7 +18,9 @@ foreach (array_slice($argv, 4) as $server) {
 }
 foreach (file($file, FILE_IGNORE_NEW_LINES) as $line) {
     [$key, $value] = explode("\t", $line);
-    if ($action === 'write' ? !$client->set($key, $value) : $client->get($key) !== $value) {
+    if ($action === 'owners') {
+        echo $client->findServer($key), "\n";
+    } elseif ($action === 'write' ? !$client->set($key, $value) : $client->get($key) !== $value) {
         fwrite(STDERR, "$key\n");
         exit(1);
     }

@@ -1,4 +1,4 @@
-"""pymemcache's side of scripts/interop: CONFIG write|read FILE SERVER..., or version."""
+"""pymemcache's side of scripts/interop: CONFIG write|read|owners FILE SERVER..., or version."""
 
 import sys
 
@@ -27,7 +27,9 @@ for line in open(file, encoding="utf-8"):
         key = key.encode()
     # Without a serde values are bytes, whatever they were.
     expected = value if config == "pickle_serde" else value.encode()
-    if action == "write":
+    if action == "owners":
+        print("%s:%d" % client._get_client(key).server)
+    elif action == "write":
         assert client.set(key, value, noreply=False), key
     else:
         assert client.get(key) == expected, key

@@ -1,5 +1,5 @@
-"""uhashring's side of scripts/interop, which is no client, but what meta-memcache-py places keys by: CONFIG write|read
-FILE SERVER..., or version."""
+"""uhashring's side of scripts/interop, which is no client, but what meta-memcache-py places keys by: CONFIG
+write|read|owners FILE SERVER..., or version."""
 
 import socket
 import sys
@@ -17,6 +17,10 @@ if sys.argv[1] == "version":
 
 _, action, file, *servers = sys.argv[1:]
 ring = HashRing(nodes=servers)
+if action == "owners":
+    for line in open(file, encoding="utf-8"):
+        print(ring.get_node(line.rstrip("\n").split("\t")[0]))
+    sys.exit()
 sockets = {}
 for server in servers:
     host, port = server.rsplit(":", 1)
