@@ -119,7 +119,9 @@ pub use crate::key::{InvalidKey, Key};
 pub use crate::node::NodeState;
 pub use crate::node_id::{DEFAULT_PORT, InvalidNodeId, NodeId};
 #[cfg(feature = "placements")]
-pub use crate::ring::placement::{KeyHash, Libmemcached, Placement, PythonKeys, SpyFormat, UnknownPlacement};
+pub use crate::ring::placement::{
+    CustomPlacement, EnvoyHash, KeyHash, Libmemcached, OwnerOf, Placement, PythonKeys, SpyFormat, UnknownPlacement,
+};
 pub use crate::ring::{InvalidRing, MovedShare, Ring, RingDiff, RingNode};
 pub use crate::topology::{NodeInfo, Topology, TopologyChange, TopologyWatch};
 pub use crate::ttl::{IntoTtl, InvalidTtl, Ttl};

@@ -154,8 +154,7 @@ impl Ring {
     /// # Ok::<(), memring::InvalidRing>(())
     /// ```
     ///
-    /// On a ring with another client's placement it is the owner alone: those clients have no
-    /// second.
+    /// On a ring with another client's placement, or one of your own, it is the owner alone: those have no second.
     #[must_use]
     pub fn nodes_for(&self, key: impl AsRef<[u8]>, n: usize) -> Vec<&RingNode> {
         match &self.table {
@@ -192,6 +191,9 @@ impl Ring {
     }
 
     /// Which part of all keys each node owns, exactly; in the order of [`nodes`](Self::nodes). The parts add up to 1.
+    ///
+    /// Of another client's placement that has neither points nor slots it is what that means to give each, and of one of
+    /// your own an estimate.
     #[must_use]
     pub fn shares(&self) -> Vec<f64> {
         match &self.table {
@@ -224,7 +226,7 @@ impl fmt::Debug for Ring {
         match &self.table {
             Table::Native(circle) => ring.field("points", &circle.len()),
             #[cfg(feature = "placements")]
-            Table::Foreign(_) => ring.field("placement", &"another client's"),
+            Table::Foreign(_) => ring.field("placement", &"not native"),
         };
         ring.finish_non_exhaustive()
     }
@@ -304,7 +306,9 @@ impl RingNode {
         self
     }
 
-    /// A name of the node's own, which [twemproxy](crate::Placement::twemproxy_ketama) hashes instead of `host:port`.
+    /// A name of the node's own, which [twemproxy](crate::Placement::twemproxy_ketama),
+    /// [Envoy](crate::Placement::envoy_ring) and [mcrouter's rendezvous hash](crate::Placement::mcrouter_rendezvous) hash
+    /// instead of `host:port`.
     #[cfg(feature = "placements")]
     #[must_use]
     pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use memring::testing::Memcached;
-use memring::{Client, Ttl};
+use memring::{Client, Placement, Ring, RingNode, Ttl};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -129,4 +129,26 @@ async fn a_get_hit_makes_two_a_miss_one() {
     assert!(miss <= 1.01, "{miss} allocations per miss");
     assert!(many <= 140.0, "{many} allocations per get_many of 100");
     assert!(tokio::time::timeout(Duration::from_secs(1), cache.shutdown()).await.is_ok());
+}
+
+#[tokio::test]
+async fn finding_a_keys_node_makes_none() {
+    let _alone = ALONE.lock().await;
+    let keys =
+        ["user:42", "", "ключ-ab", "it's \"quoted\" \\ and\ttabbed {tag}", &"x".repeat(250), &"long".repeat(250)];
+    let names = "native libmemcached:modula libmemcached:ketama libmemcached:ketama_weighted libmemcached:spy_weighted \
+        libmemcached:modula:crc libmemcached:modula:murmur libmemcached:modula:murmur3 libmemcached:modula:jenkins \
+        libmemcached:modula:hsieh dalli pymemcache pymemcache:bytes spymemcached spymemcached:array_mod gomemcache dskit \
+        twemproxy:ketama:md5:{} twemproxy:modula:crc16 nginx pecl pecl:consistent uhashring folsom mcrouter:ch3 \
+        mcrouter:ch3:weighted mcrouter:crc32 mcrouter:rendezvous envoy envoy:murmur2 envoy:maglev";
+    for name in names.split_whitespace() {
+        let placement: Placement = name.parse().unwrap();
+        let nodes = (0..20).map(|n| RingNode::new(format!("cache-{n}:11211")).with_weight(n + 1));
+        let ring = Ring::with_placement(&placement, nodes).unwrap();
+        let before = allocations();
+        for key in keys {
+            assert!(ring.node_for(key).is_some());
+        }
+        assert_eq!(allocations() - before, 0, "{name}");
+    }
 }

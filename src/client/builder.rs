@@ -170,13 +170,13 @@ impl ClientBuilder {
         self
     }
 
-    /// Places keys as another client does, so that applications in other languages find them: see
-    /// [`Placement`](crate::Placement).
+    /// Places keys as another client does, so that applications in other languages find them, or as
+    /// [you say](crate::Placement::custom): see [`Placement`](crate::Placement).
     ///
     /// What is hashed of a node is its label: its identity's text, `host:port`, unless its
-    /// [`Endpoint`](Endpoint::with_label) has one of its own, which must then be a `host:port` too. Where a client's
-    /// placement depends on the order in which servers are listed, they are taken in natural order of their labels
-    /// (`cache-2` before `cache-10`): list them so there.
+    /// [`Endpoint`](Endpoint::with_label) has one of its own, which must then be a `host:port` too, except for a placement
+    /// of your own. Where a client's placement depends on the order in which servers are listed, they are taken in natural
+    /// order of their labels (`cache-2` before `cache-10`): list them so there.
     #[cfg(feature = "placements")]
     pub fn placement(mut self, placement: crate::Placement) -> Self {
         self.rule.place_by(placement);

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::circle::Circle;
-use super::{Ring, Table, part};
+use super::circle::{Circle, POSITIONS};
+use super::{Ring, Table};
 
 /// What moves from one ring to another: see [`Ring::diff`].
 #[derive(Debug, Clone, PartialEq)]
@@ -11,8 +11,9 @@ use super::{Ring, Table, part};
 pub struct RingDiff {
     /// Between which nodes keys move, the greatest shares first.
     pub pairs: Vec<MovedShare>,
-    /// Whether the shares are exact, as for the placements whose keys meet points on a circle of 2^32 positions. For the
-    /// others they are estimates, good to about half a percentage point.
+    /// Whether the shares are exact: counted over all values that the hash of a key can have, each as likely as any other.
+    /// That is possible where keys meet points on a circle of 2^32 positions, and where the owner is the remainder of a
+    /// division, unless a hash tag is set. For other placements they are estimates, good to about half a percentage point.
     pub is_exact: bool,
     moved: f64,
 }
@@ -60,18 +61,13 @@ impl Ring {
         let theirs: HashMap<_, _> = newer.nodes.iter().enumerate().map(|(node, it)| (it.label(), node)).collect();
         let heirs: Vec<_> = old.nodes.iter().map(|node| theirs.get(node.label()).copied()).collect();
         let stays = |us: usize, them: usize| heirs[us] == Some(them);
-        let (pairs, is_exact, moved) = match circles(old, newer) {
+        let (pairs, is_exact, moved) = match counted(old, newer, stays) {
             _ if old.nodes.is_empty() && newer.nodes.is_empty() => (Pairs::new(), true, 0.0),
             _ if old.nodes.is_empty() || newer.nodes.is_empty() => (all_at_once(old, newer), true, 1.0),
-            Some((ours, theirs)) => {
-                let mut positions: Pairs<u64> = Pairs::new();
-                ours.overlay(theirs, |us, them, len| {
-                    if !stays(us, them) {
-                        *positions.entry((Some(us), Some(them))).or_default() += len;
-                    }
-                });
-                let moved = part(positions.values().sum());
-                (positions.into_iter().map(|(pair, positions)| (pair, part(positions))).collect(), true, moved)
+            Some((counts, all)) => {
+                let part = |count: u128| count as f64 / all as f64;
+                let moved = part(counts.values().sum());
+                (counts.into_iter().map(|(pair, count)| (pair, part(count))).collect(), true, moved)
             }
             None => {
                 let pairs = old.sample(newer, stays);
@@ -91,8 +87,7 @@ impl Ring {
 
     fn sample(&self, newer: &Self, stays: impl Fn(usize, usize) -> bool) -> Pairs<f64> {
         let mut pairs = Pairs::new();
-        for sample in 0..SAMPLES {
-            let key = sample_key(sample);
+        for key in sample_keys() {
             if let (Some(us), Some(them)) = (self.index_for(&key), newer.index_for(&key))
                 && !stays(us, them)
             {
@@ -110,6 +105,27 @@ fn all_at_once(old: &Ring, newer: &Ring) -> Pairs<f64> {
     lost.chain(won).collect()
 }
 
+/// How many values of a key's hash mean another owner, for each pair of nodes, and how many there are; if keys have the
+/// same hash on both rings, and it can be counted.
+fn counted(old: &Ring, newer: &Ring, stays: impl Fn(usize, usize) -> bool) -> Option<(Pairs<u128>, u128)> {
+    let mut counts: Pairs<u128> = Pairs::new();
+    let mut count = |us: usize, them: usize, values: u128| {
+        if !stays(us, them) {
+            *counts.entry((Some(us), Some(them))).or_default() += values;
+        }
+    };
+    #[cfg(feature = "placements")]
+    if let (Table::Foreign(ours), Table::Foreign(theirs)) = (&old.table, &newer.table)
+        && let Some((ours, theirs)) = ours.slots(theirs)
+    {
+        let all = ours.overlay(theirs, count)?;
+        return Some((counts, all));
+    }
+    let (ours, theirs) = circles(old, newer)?;
+    ours.overlay(theirs, |us, them, positions| count(us, them, positions.into()));
+    Some((counts, POSITIONS.into()))
+}
+
 /// The circles of two rings, if keys lie at the same places on both.
 fn circles<'a>(old: &'a Ring, newer: &'a Ring) -> Option<(&'a Circle, &'a Circle)> {
     match (&old.table, &newer.table) {
@@ -122,7 +138,11 @@ fn circles<'a>(old: &'a Ring, newer: &'a Ring) -> Option<(&'a Circle, &'a Circle
 }
 
 /// Keys drawn to estimate what cannot be counted.
-const SAMPLES: u32 = 1 << 16;
+pub(super) const SAMPLES: u32 = 1 << 16;
+
+pub(super) fn sample_keys() -> impl Iterator<Item = [u8; 16]> {
+    (0..SAMPLES).map(sample_key)
+}
 
 /// Sixteen letters, no two samples alike.
 fn sample_key(sample: u32) -> [u8; 16] {

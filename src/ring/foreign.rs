@@ -27,7 +27,8 @@ impl Ring {
     /// ```
     ///
     /// # Errors
-    /// As [`new`](Self::new); and [`InvalidRing::Label`] if a label is no `host:port`. Weights may be from 0 (which
+    /// As [`new`](Self::new); and [`InvalidRing::Label`] if a label is no `host:port`, unless the placement is a
+    /// [custom](Placement::custom) one. Weights may be from 0 (which
     /// clients read differently) to 65,535, and 100,000 together.
     pub fn with_placement(
         placement: &Placement,
@@ -37,9 +38,14 @@ impl Ring {
         if placement.is_native() {
             return Self::new(nodes);
         }
-        let servers = nodes.iter().map(server).collect::<Result<Vec<_>, _>>()?;
-        let total = servers.iter().map(|server| u64::from(server.weight)).sum();
-        if total > MAX_WEIGHT_OF_ALL || servers.len() > usize::from(u16::MAX) {
+        if nodes.iter().any(|node| node.label.is_empty()) {
+            return Err(InvalidRing::EmptyLabel);
+        }
+        if let Some(node) = nodes.iter().find(|node| node.weight > u32::from(u16::MAX)) {
+            return Err(InvalidRing::Weight { label: node.label.to_string(), weight: node.weight });
+        }
+        let total = nodes.iter().map(|node| u64::from(node.weight)).sum();
+        if total > MAX_WEIGHT_OF_ALL || nodes.len() > usize::from(u16::MAX) {
             return Err(InvalidRing::TotalWeight { total });
         }
         let mut labels: Vec<&str> = nodes.iter().map(RingNode::label).collect();
@@ -47,16 +53,16 @@ impl Ring {
         if let Some(pair) = labels.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(InvalidRing::DuplicateLabel { label: pair[0].to_owned() });
         }
-        let table = placement::Table::new(placement, &servers);
+        let table = match placement.custom_table(&nodes) {
+            Some(table) => table,
+            None => placement::Table::new(placement, &nodes.iter().map(server).collect::<Result<Vec<_>, _>>()?),
+        };
         Ok(Self { table: Table::Foreign(Arc::new(table)), nodes: nodes.into() })
     }
 }
 
 fn server(node: &RingNode) -> Result<Server, InvalidRing> {
     let invalid = || InvalidRing::Label { label: node.label.to_string() };
-    if node.weight > u32::from(u16::MAX) {
-        return Err(InvalidRing::Weight { label: node.label.to_string(), weight: node.weight });
-    }
     let (host, port) = match node.label.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, rest)) => {
             (host, rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("11211")).ok_or_else(invalid)?)

@@ -3,9 +3,13 @@
 //! Where a function reads "signed" bytes, that is what its C original does where `char` is signed: a byte from 0x80 up
 //! enters the arithmetic as a negative number.
 
+mod spooky;
+
 use crc32fast::Hasher as Crc32;
 use md5::{Digest, Md5};
 use sha1::Sha1;
+
+pub(super) use self::spooky::spooky;
 
 /// How a key, and in some placements a node's points, are hashed: by a function of libmemcached or twemproxy.
 ///
@@ -261,20 +265,48 @@ pub(super) fn java_string(bytes: &[u8]) -> u32 {
     })
 }
 
+/// Bytes, and more bytes behind them, hashed as if they were in one piece.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Joined<'a>(pub(super) &'a [u8], pub(super) &'a [u8]);
+
+impl Joined<'_> {
+    fn len(self) -> usize {
+        self.0.len() + self.1.len()
+    }
+
+    /// Eight bytes as a number, little-endian; zeros for those that are not there.
+    fn word(self, at: usize) -> u64 {
+        match self.0.get(at..).and_then(|rest| rest.first_chunk()) {
+            Some(&bytes) => u64::from_le_bytes(bytes),
+            None => (at..at + 8).rev().fold(0, |word, at| word << 8 | u64::from(self.byte(at))),
+        }
+    }
+
+    fn byte(self, at: usize) -> u8 {
+        let behind = || self.1.get(at.checked_sub(self.0.len())?);
+        self.0.get(at).or_else(behind).copied().unwrap_or_default()
+    }
+}
+
+impl<'a> From<&'a [u8]> for Joined<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self(bytes, &[])
+    }
+}
+
 /// MurmurHash64A.
-pub(super) fn murmur64a(bytes: &[u8], seed: u64) -> u64 {
+pub(super) fn murmur64a(bytes: Joined<'_>, seed: u64) -> u64 {
     const M: u64 = 0xc6a4_a793_5bd1_e995;
-    let mut hash = seed ^ (bytes.len() as u64).wrapping_mul(M);
-    let blocks = bytes.chunks_exact(8);
-    let tail = blocks.remainder();
-    let number = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
-    for block in blocks {
-        let mut k = number(block).wrapping_mul(M);
+    let len = bytes.len();
+    let mut hash = seed ^ (len as u64).wrapping_mul(M);
+    let whole = len / 8 * 8;
+    for at in (0..whole).step_by(8) {
+        let mut k = bytes.word(at).wrapping_mul(M);
         k ^= k >> 47;
         hash = (hash ^ k.wrapping_mul(M)).wrapping_mul(M);
     }
-    if !tail.is_empty() {
-        hash = (hash ^ number(tail)).wrapping_mul(M);
+    if whole < len {
+        hash = (hash ^ bytes.word(whole)).wrapping_mul(M);
     }
     hash = (hash ^ hash >> 47).wrapping_mul(M);
     hash ^ hash >> 47

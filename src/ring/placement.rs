@@ -1,19 +1,29 @@
 //! Placements that agree with other clients: the same key on the same pod, whatever language asks.
 //!
 //! A placement is data: how a node's name is spelled, how its points are made, how a key is hashed, how the two meet. The
-//! functions are in `hash`, the spellings in `spelling`, the ways to meet in `table`.
+//! functions are in `hash`, the spellings in `spelling`, the ways to meet in `table`, and in `choose` those that need no
+//! table.
 
+mod choose;
+mod custom;
+mod envoy;
+#[cfg(test)]
+mod golden;
 mod names;
 mod points;
 mod spelling;
 mod table;
 
 use std::fmt;
+use std::sync::Arc;
 
+use self::custom::{Custom, CustomTable};
 pub(super) use self::table::Table;
 
+pub use self::custom::{CustomPlacement, OwnerOf};
 pub use self::names::UnknownPlacement;
 use self::spelling::{Order, Spelling};
+use super::RingNode;
 pub use super::hash::KeyHash;
 
 /// How keys find their node: memring's own way, or bit for bit that of another client.
@@ -50,8 +60,18 @@ enum Scheme {
     Uhashring,
     /// mcrouter's Ch3.
     Ch3 { order: Order },
+    /// mcrouter's Ch3, and the weight that is its 1.0.
+    WeightedCh3 { order: Order, one: u32 },
+    /// mcrouter's rendezvous hash.
+    McrouterRendezvous { order: Order },
     /// pecl-memcache's 1024 buckets of a ring.
     PeclConsistent,
+    /// Envoy's ring of 64 bits.
+    EnvoyRing { order: Order, hash: EnvoyHash, minimum_size: u32 },
+    /// Envoy's Maglev.
+    EnvoyMaglev,
+    /// A user's own.
+    Custom { order: Order, custom: Custom },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +117,10 @@ pub(super) enum SlotHash {
     Java,
     /// pecl-memcache's: 15 bits of CRC-32, and never 0.
     Pecl,
+    /// mcrouter's: CRC-32 without its highest bit.
+    Mcrouter,
+    /// XXH64.
+    Xxh64,
 }
 
 /// What pymemcache is given for keys, which makes a difference to where they go.
@@ -138,6 +162,16 @@ pub enum SpyFormat {
     Spymemcached,
 }
 
+/// How Envoy's ring hashes hosts (`hash_function`). Keys it hashes by XXH64 with either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EnvoyHash {
+    /// `XX_HASH`, the default there.
+    XxHash,
+    /// `MURMUR_HASH_2`.
+    Murmur2,
+}
+
 impl Placement {
     /// memring's own placement: see [`Ring`](crate::Ring).
     #[must_use]
@@ -152,7 +186,13 @@ impl Placement {
     /// Takes servers in natural order where they would be taken as listed.
     pub(crate) fn in_natural_order(mut self) -> Self {
         match &mut self.scheme {
-            Scheme::Circle(CircleScheme { order, .. }) | Scheme::Modulo { order, .. } | Scheme::Ch3 { order }
+            Scheme::Circle(CircleScheme { order, .. })
+            | Scheme::Modulo { order, .. }
+            | Scheme::Ch3 { order }
+            | Scheme::WeightedCh3 { order, .. }
+            | Scheme::McrouterRendezvous { order }
+            | Scheme::EnvoyRing { order, .. }
+            | Scheme::Custom { order, .. }
                 if *order == Order::Listed =>
             {
                 *order = Order::Natural;
@@ -278,10 +318,76 @@ impl Placement {
         Scheme::Uhashring.into()
     }
 
-    /// mcrouter's Ch3.
+    /// mcrouter's `Ch3`, without weights.
     #[must_use]
     pub fn mcrouter_ch3() -> Self {
         Scheme::Ch3 { order: Order::Listed }.into()
+    }
+
+    /// mcrouter's `WeightedCh3`. Its weights are fractions, from 0.0 to 1.0; here they are divided by `one`: with 100,
+    /// nodes of the weights 100 and 70 are 1.0 and 0.7 there. Weights over `one` count as 1.0.
+    ///
+    /// A node that was given no weight has 1, which is little of 100: give every node one.
+    #[must_use]
+    pub fn mcrouter_weighted_ch3(one: u32) -> Self {
+        Scheme::WeightedCh3 { order: Order::Listed, one }.into()
+    }
+
+    /// mcrouter's `Crc32`.
+    #[must_use]
+    pub fn mcrouter_crc32() -> Self {
+        Scheme::Modulo { key: SlotHash::Mcrouter, order: Order::Listed, by_weight: false, hash_tag: None }.into()
+    }
+
+    /// mcrouter's `Rendezvous`. A server's tag there is its [name](crate::RingNode::with_name) here, or else `host:port`.
+    #[must_use]
+    pub fn mcrouter_rendezvous() -> Self {
+        Scheme::McrouterRendezvous { order: Order::Listed }.into()
+    }
+
+    /// Envoy's ring hash, where what is hashed of a request is the key (a header, say).
+    ///
+    /// A host is hashed as `ip:port`, which is then what a node's label has to be; or by a
+    /// [name](crate::RingNode::with_name), where Envoy is told to hash its host name or a hash key of its metadata.
+    #[must_use]
+    pub fn envoy_ring(hash: EnvoyHash) -> Self {
+        Scheme::EnvoyRing { order: Order::Listed, hash, minimum_size: envoy::MINIMUM_RING_SIZE }.into()
+    }
+
+    /// The fewest points Envoy's ring is to have (`minimum_ring_size`), from 1 to 8,388,608; 1024 unless set. Without
+    /// effect on other placements. A point takes 32 bytes here.
+    #[must_use]
+    pub fn with_minimum_ring_size(mut self, points: u32) -> Self {
+        if let Scheme::EnvoyRing { minimum_size, .. } = &mut self.scheme {
+            *minimum_size = points.clamp(1, envoy::MAXIMUM_RING_SIZE);
+        }
+        self
+    }
+
+    /// Envoy's Maglev, with its default of 65,537 slots. Hosts are hashed as for [`envoy_ring`](Self::envoy_ring).
+    #[must_use]
+    pub fn envoy_maglev() -> Self {
+        Scheme::EnvoyMaglev.into()
+    }
+
+    /// A placement of your own: see [`CustomPlacement`]. It is equal to its clones only.
+    ///
+    /// Its nodes' labels need not be a `host:port`. [`Ring::shares`](crate::Ring::shares) and
+    /// [`Ring::diff`](crate::Ring::diff) ask it for the owners of 65,536 random keys of sixteen letters, which says little
+    /// of a placement that looks for something else in keys.
+    #[must_use]
+    pub fn custom(placement: impl CustomPlacement) -> Self {
+        Scheme::Custom { order: Order::Listed, custom: Custom(Arc::new(placement)) }.into()
+    }
+
+    /// What a user's placement makes of these nodes, if it is one.
+    pub(super) fn custom_table(&self, nodes: &[RingNode]) -> Option<Table> {
+        let Scheme::Custom { order, custom } = &self.scheme else { return None };
+        Some(match nodes.len() {
+            0 => Table::Empty,
+            1 => Table::Single,
+            _ => Table::Custom(CustomTable::new(custom, nodes, *order == Order::Natural)),
+        })
     }
 
     /// pecl-memcache's `standard` strategy.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use memring::testing::Memcached;
-use memring::{Client, KeyHash, Libmemcached, Placement, Ring};
+use memring::{Client, CustomPlacement, KeyHash, Libmemcached, OwnerOf, Placement, Ring, RingNode};
 
 use crate::support::{NO_HURRY, stat};
 
@@ -52,9 +52,15 @@ async fn keys_are_where_the_other_client_looks_for_them() {
 async fn servers_whose_order_matters_are_taken_in_natural_order() {
     // Nobody listens there, nor has to. In the alphabet 10 to 12 come before 2.
     let nodes: Vec<_> = (1..=12).map(|n| format!("127.0.0.{n}:1")).collect();
-    for placement in
-        [Placement::mcrouter_ch3(), Placement::gomemcache(), Placement::dskit(), Placement::pecl_standard()]
-    {
+    for placement in [
+        Placement::mcrouter_ch3(),
+        Placement::mcrouter_weighted_ch3(1),
+        Placement::mcrouter_crc32(),
+        Placement::gomemcache(),
+        Placement::dskit(),
+        Placement::pecl_standard(),
+        Placement::custom(ByNumber),
+    ] {
         let cache = Client::builder().nodes(nodes.iter().rev()).placement(placement.clone()).connect().await.unwrap();
         let ring = Ring::with_placement(&placement, nodes.iter().map(String::as_str)).unwrap();
         for n in 0..100 {
@@ -62,5 +68,87 @@ async fn servers_whose_order_matters_are_taken_in_natural_order() {
             let owner = ring.node_for(&key).unwrap().label();
             assert_eq!(cache.node_for(&key).unwrap().to_string(), owner, "{placement:?}");
         }
+    }
+}
+
+/// The number a key begins with says where it lives.
+#[derive(Debug)]
+struct ByNumber;
+
+impl CustomPlacement for ByNumber {
+    fn owners(&self, nodes: &[RingNode]) -> OwnerOf {
+        // Weights count, to see that they come through.
+        let slots: Vec<usize> =
+            nodes.iter().enumerate().flat_map(|(at, node)| vec![at; node.weight() as usize]).collect();
+        Box::new(move |key| {
+            let digits = key.iter().filter(|byte| byte.is_ascii_digit());
+            let number = digits.fold(0, |number: usize, digit| number.wrapping_mul(10) + usize::from(digit - b'0'));
+            slots[number % slots.len()]
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_placement_of_ones_own_routes_every_command() {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(Memcached::start().await.unwrap());
+    }
+    let mut nodes: Vec<_> = servers.iter().map(|server| server.addr()).collect();
+    let cache = Client::builder().nodes(nodes.iter().rev().map(ToString::to_string));
+    let cache = cache.placement(Placement::custom(ByNumber)).request_timeout(NO_HURRY).connect().await.unwrap();
+    nodes.sort();
+    let keys: Vec<String> = (0..30).map(|n| format!("key-{n}")).collect();
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(cache.node_for(key).unwrap().to_string(), nodes[n % 3].to_string());
+        cache.set(key, key.as_bytes().to_vec(), Duration::from_secs(60)).await.unwrap();
+    }
+    for node in &nodes {
+        assert_eq!(stat(*node, "curr_items").await, 10);
+    }
+    assert_eq!(cache.get_many(&keys).await.hits.len(), 30);
+    // Keys without a number, as the samples are, are the first node's.
+    for node in cache.topology().nodes {
+        assert_eq!(node.share, if node.id.to_string() == nodes[0].to_string() { 1.0 } else { 0.0 });
+    }
+}
+
+/// Answers numbers far beyond its nodes.
+#[derive(Debug)]
+struct Astray(usize);
+
+impl CustomPlacement for Astray {
+    fn owners(&self, nodes: &[RingNode]) -> OwnerOf {
+        assert!(nodes.len() > 1, "it is not asked about fewer");
+        let answer = self.0;
+        Box::new(move |_| answer)
+    }
+}
+
+#[test]
+fn a_placement_of_ones_own_cannot_name_a_node_that_is_not_there() {
+    for (answer, owner) in [(0, "a"), (3, "a"), (4, "b"), (usize::MAX, "a")] {
+        let placement = Placement::custom(Astray(answer));
+        let ring = Ring::with_placement(&placement, ["a", "b", "c"]).unwrap();
+        assert_eq!(ring.node_for("k").map(RingNode::label), Some(owner), "{answer}");
+        assert_eq!(ring.shares(), ["a", "b", "c"].map(|label| f64::from(u8::from(label == owner))));
+        let one = Ring::with_placement(&placement, ["a"]).unwrap();
+        assert_eq!(one.node_for("k").map(RingNode::label), Some("a"));
+        let none = Ring::with_placement(&placement, Vec::<RingNode>::new()).unwrap();
+        assert_eq!(none.node_for("k"), None);
+        let diff = Ring::diff(&ring, &one);
+        assert_eq!((diff.moved(), diff.is_exact), (if owner == "a" { 0.0 } else { 1.0 }, false));
+    }
+}
+
+#[test]
+fn a_placement_of_ones_own_is_equal_to_its_clones_and_told_by_its_debug() {
+    let placement = Placement::custom(ByNumber);
+    assert_eq!(placement, placement.clone());
+    assert_ne!(placement, Placement::custom(ByNumber));
+    assert_ne!(placement, Placement::native());
+    assert!(format!("{placement:?}").contains("ByNumber"), "{placement:?}");
+    for unsound in [["", "b"], ["b", "b"]] {
+        Ring::with_placement(&placement, unsound).unwrap_err();
     }
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::{KeyHash, Libmemcached, Placement, PythonKeys, SpyFormat};
+use super::{EnvoyHash, KeyHash, Libmemcached, Placement, PythonKeys, SpyFormat};
 
 /// A name that no placement, or no hash, has.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -49,7 +49,9 @@ impl FromStr for Placement {
     /// `:sort_hosts`), `php` and `pylibmc` for `libmemcached`, `dalli`, `spymemcached`, `spymemcached:weighted`,
     /// `spymemcached:libmemcached`, `spymemcached:libmemcached:weighted`, `spymemcached:array_mod`, `twemproxy:ketama:HASH`,
     /// `twemproxy:modula:HASH` (a hash tag such as `{}` behind the hash), `pymemcache`, `pymemcache:bytes`, `gomemcache`,
-    /// `dskit`, `nginx`, `folsom`, `uhashring`, `mcrouter:ch3`, `pecl`, `pecl:consistent`.
+    /// `dskit`, `nginx`, `folsom`, `uhashring`, `mcrouter:ch3`, `mcrouter:ch3:weighted` (a weight of 100 is 1.0 there; another
+    /// number behind a colon if not), `mcrouter:crc32`, `mcrouter:rendezvous`, `pecl`, `pecl:consistent`, `envoy`,
+    /// `envoy:murmur2`, `envoy:maglev`.
     ///
     /// ```
     /// use memring::{KeyHash, Libmemcached, Placement};
@@ -77,9 +79,9 @@ fn by_name(words: &[&str]) -> Option<Placement> {
         ["twemproxy", "ketama", hash] => Placement::twemproxy_ketama(twemproxy_hash(hash)?),
         ["twemproxy", "modula"] => Placement::twemproxy_modula(KeyHash::Fnv64a),
         ["twemproxy", "modula", hash] => Placement::twemproxy_modula(twemproxy_hash(hash)?),
-        [twemproxy @ .., tag] if words.len() == 4 => {
+        ["twemproxy", rest @ .., tag] if rest.len() == 2 => {
             let &[open, close] = tag.as_bytes() else { return None };
-            by_name(twemproxy).filter(|_| words[0] == "twemproxy")?.with_hash_tag(Some((open, close)))
+            by_name(&words[..3])?.with_hash_tag(Some((open, close)))
         }
         ["pymemcache"] => Placement::pymemcache(PythonKeys::Str),
         ["pymemcache", "bytes"] => Placement::pymemcache(PythonKeys::Bytes),
@@ -89,6 +91,15 @@ fn by_name(words: &[&str]) -> Option<Placement> {
         ["folsom"] => Placement::folsom(),
         ["uhashring"] => Placement::uhashring(),
         ["mcrouter", "ch3"] => Placement::mcrouter_ch3(),
+        ["mcrouter", "ch3", "weighted"] => Placement::mcrouter_weighted_ch3(100),
+        ["mcrouter", "ch3", "weighted", one] => {
+            Placement::mcrouter_weighted_ch3(one.parse().ok().filter(|&one| one > 0)?)
+        }
+        ["mcrouter", "crc32"] => Placement::mcrouter_crc32(),
+        ["mcrouter", "rendezvous"] => Placement::mcrouter_rendezvous(),
+        ["envoy"] => Placement::envoy_ring(EnvoyHash::XxHash),
+        ["envoy", "murmur2"] => Placement::envoy_ring(EnvoyHash::Murmur2),
+        ["envoy", "maglev"] => Placement::envoy_maglev(),
         ["pecl"] => Placement::pecl_standard(),
         ["pecl", "consistent"] => Placement::pecl_consistent(),
         _ => return None,

@@ -17,6 +17,8 @@ pub(super) enum Spelling {
     Full,
     /// `host:port`, an IPv6 address in brackets.
     Bracketed,
+    /// The server's own name if it has one, or else as [`Bracketed`](Self::Bracketed).
+    Named,
     /// `/host:port`.
     Slashed,
     /// As [`Short`](Self::Short), an IPv6 address as Java spells it.
@@ -36,6 +38,7 @@ impl Spelling {
                 Ok(_) => format!("[{host}]:{port}"),
                 Err(_) => format!("{host}:{port}"),
             },
+            Self::Named => name.clone().unwrap_or_else(|| Self::Bracketed.of(server)),
             Self::Slashed => format!("/{host}:{port}"),
             Self::JavaShort => short(&java_host(host).unwrap_or_else(|| host.clone()), *port),
             Self::Java => match (java_host(host), ip) {
@@ -91,7 +94,8 @@ impl Order {
     }
 }
 
-fn natural(a: &str, b: &str) -> Ordering {
+/// Runs of digits as numbers, other runs as bytes.
+pub(super) fn natural(a: &str, b: &str) -> Ordering {
     let (mut ours, mut theirs) = (runs(a), runs(b));
     loop {
         match (ours.next(), theirs.next()) {

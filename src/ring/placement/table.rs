@@ -1,18 +1,17 @@
 //! A placement worked out for certain servers: what a look-up reads.
 
-use std::fmt::Write as _;
-
 use xxhash_rust::xxh64::xxh64;
 
+use super::choose::{TRIES, ch3, jump, rendezvous, rendezvous_server, tagged, weighted_ch3};
+use super::custom::CustomTable;
 use super::points::as_unsigned_order;
 use super::spelling::{Order, Spelling};
-use super::{CircleHash, CircleScheme, Placement, PythonKeys, Scheme, Server, SlotHash};
+use super::{CircleHash, CircleScheme, KeyHash, Placement, PythonKeys, Scheme, Server, SlotHash, envoy};
 use crate::ring::circle::{Circle, Point};
 use crate::ring::circle_shares;
-use crate::ring::hash::{crc32, java_string, md5_number, murmur3, murmur64a};
+use crate::ring::hash::{Joined, crc32, java_string, md5_number, murmur3};
 
 /// Who owns which key.
-#[derive(Clone)]
 pub(in crate::ring) enum Table {
     Empty,
     /// The only server owns all.
@@ -23,11 +22,7 @@ pub(in crate::ring) enum Table {
         mirrored: bool,
         hash_tag: Option<(u8, u8)>,
     },
-    Slots {
-        slots: Vec<u16>,
-        hash: SlotHash,
-        hash_tag: Option<(u8, u8)>,
-    },
+    Slots(Slots),
     /// The beginnings of what is hashed, and the servers, greater names first.
     Rendezvous {
         nodes: Vec<(Box<[u8]>, u16)>,
@@ -36,16 +31,41 @@ pub(in crate::ring) enum Table {
     Jump {
         order: Vec<u16>,
     },
-    /// Points of 128 bits, in order.
+    /// Points of up to 128 bits, in order.
     Wide {
         points: Vec<(u128, u16)>,
+        key: WideHash,
     },
     Ch3 {
         order: Vec<u16>,
     },
-    Buckets {
-        buckets: Vec<u16>,
+    /// For each server how many of the 2^32 values of a key's second hash it accepts.
+    WeightedCh3 {
+        order: Vec<u16>,
+        limits: Vec<u64>,
     },
+    /// The hashes of the servers' tags.
+    McrouterRendezvous {
+        order: Vec<u16>,
+        tags: Vec<u64>,
+    },
+    Custom(CustomTable),
+}
+
+/// Slots, to which keys come by the remainder of their hash.
+pub(in crate::ring) struct Slots {
+    pub(super) slots: Vec<u16>,
+    hash: SlotHash,
+    hash_tag: Option<(u8, u8)>,
+}
+
+/// Where a key lies among wide points; its owner is the first point there or beyond.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ring) enum WideHash {
+    /// Behind its MD5: a point at it is not its.
+    BehindMd5,
+    /// At its XXH64, of which the numbers are the upper half.
+    Xxh64,
 }
 
 impl Table {
@@ -60,7 +80,7 @@ impl Table {
             Scheme::Modulo { key, order, by_weight, hash_tag } => {
                 let times = |index: &u16| if *by_weight { servers[usize::from(*index)].weight as usize } else { 1 };
                 let slots = order.of(servers).into_iter().flat_map(|index| std::iter::repeat_n(index, times(&index)));
-                Self::Slots { slots: slots.collect(), hash: *key, hash_tag: *hash_tag }
+                Self::Slots(Slots { slots: slots.collect(), hash: *key, hash_tag: *hash_tag })
             }
             Scheme::Rendezvous { keys } => {
                 let mut nodes: Vec<_> = (0_u16..)
@@ -73,21 +93,47 @@ impl Table {
                 nodes.sort_by(|(a, _), (b, _)| b[..b.len() - 1].cmp(&a[..a.len() - 1]));
                 Self::Rendezvous { nodes, keys: *keys }
             }
-            // A native ring has no table of this kind.
-            Scheme::Native => Self::Empty,
+            // Made elsewhere: they have no tables of this kind, or none of servers.
+            Scheme::Native | Scheme::Custom { .. } => Self::Empty,
             Scheme::Jump => Self::Jump { order: Order::Natural.of(servers) },
             Scheme::Uhashring => {
-                let mut points: Vec<(u128, u16)> = Vec::new();
-                for (index, server) in (0_u16..).zip(servers) {
-                    let name = Spelling::Bracketed.of(server);
-                    points.extend((0..160).map(|point| (md5_number(format!("{name}-{point}").as_bytes()), index)));
-                }
-                points.sort_by_key(|(at, _)| *at);
-                Self::Wide { points }
+                let named = (0_u16..).zip(servers).map(|(index, server)| (Spelling::Bracketed.of(server), index));
+                let points = named.flat_map(|(name, index)| {
+                    (0..160).map(move |point| (md5_number(format!("{name}-{point}").as_bytes()), index))
+                });
+                Self::wide(points, WideHash::BehindMd5)
             }
             Scheme::Ch3 { order } => Self::Ch3 { order: order.of(servers) },
+            Scheme::WeightedCh3 { order, one } => {
+                let order = order.of(servers);
+                let weight = |index: &u16| f64::from(servers[usize::from(*index)].weight) / f64::from(*one);
+                let limits = order.iter().map(|index| (weight(index).min(1.0) * f64::from(u32::MAX)) as u64).collect();
+                Self::WeightedCh3 { order, limits }
+            }
+            Scheme::McrouterRendezvous { order } => {
+                let order = order.of(servers);
+                let tag = |index: &u16| Spelling::Named.of(&servers[usize::from(*index)]);
+                let tags = order.iter().map(|index| rendezvous_server(tag(index).as_bytes())).collect();
+                Self::McrouterRendezvous { order, tags }
+            }
             Scheme::PeclConsistent => pecl_buckets(servers),
+            Scheme::EnvoyRing { order, hash, minimum_size } => {
+                let sizes = (*minimum_size, envoy::MAXIMUM_RING_SIZE);
+                let points = envoy::ring(&order.of(servers), servers, *hash, sizes);
+                Self::wide(points.into_iter().map(|(at, server)| (u128::from(at) << 64, server)), WideHash::Xxh64)
+            }
+            Scheme::EnvoyMaglev => {
+                let slots = envoy::maglev(servers, envoy::MAGLEV_TABLE_SIZE);
+                Self::Slots(Slots { slots, hash: SlotHash::Xxh64, hash_tag: None })
+            }
         }
+    }
+
+    /// Of points at one place the first counts.
+    fn wide(points: impl Iterator<Item = (u128, u16)>, key: WideHash) -> Self {
+        let mut points: Vec<_> = points.collect();
+        points.sort_by_key(|(at, _)| *at);
+        Self::Wide { points, key }
     }
 
     /// Which part of all keys each server owns; exact where keys meet points or slots, and what is meant elsewhere.
@@ -95,19 +141,37 @@ impl Table {
         let mut shares = vec![0.0; servers];
         match self {
             Self::Circle { circle, .. } => return circle_shares(circle, servers),
-            Self::Slots { slots, .. } | Self::Buckets { buckets: slots } => {
-                slots.iter().for_each(|&server| shares[usize::from(server)] += 1.0 / slots.len() as f64);
+            Self::Custom(table) => return table.shares(),
+            Self::Slots(slots) => {
+                for (slot, &server) in slots.slots.iter().enumerate() {
+                    shares[usize::from(server)] += slots.hash.values(slot as u64, slots.slots.len() as u64) as f64;
+                }
+                shares.iter_mut().for_each(|share| *share /= slots.hash.range() as f64);
             }
-            Self::Wide { points } => {
+            Self::Wide { points, .. } => {
                 let before = points.last().map_or(0, |(at, _)| *at);
                 points.iter().fold(before, |before, &(at, server)| {
                     shares[usize::from(server)] += at.wrapping_sub(before) as f64 / u128::MAX as f64;
                     at
                 });
             }
-            Self::Empty | Self::Single | Self::Rendezvous { .. } | Self::Jump { .. } | Self::Ch3 { .. } => {
-                shares.fill(1.0 / servers.max(1) as f64);
+            Self::WeightedCh3 { order, limits } => {
+                let part = |limit: u64| limit as f64 / (u64::from(u32::MAX) + 1) as f64;
+                let taken = limits.iter().map(|&limit| part(limit)).sum::<f64>() / servers as f64;
+                // What nobody took in all tries but the last stays where that one went.
+                let left = (1.0 - taken).powi(i32::from(TRIES) - 1);
+                // So many come to a server in all tries together.
+                let come = if taken > 0.0 { (1.0 - left * (1.0 - taken)) / taken } else { 0.0 };
+                for (&server, &limit) in order.iter().zip(limits) {
+                    shares[usize::from(server)] = (part(limit) * come + (1.0 - part(limit)) * left) / servers as f64;
+                }
             }
+            Self::Empty
+            | Self::Single
+            | Self::Rendezvous { .. }
+            | Self::Jump { .. }
+            | Self::Ch3 { .. }
+            | Self::McrouterRendezvous { .. } => shares.fill(1.0 / servers.max(1) as f64),
         }
         shares
     }
@@ -123,6 +187,16 @@ impl Table {
         }
     }
 
+    /// These slots and others, if a key has the same hash for both.
+    pub(in crate::ring) fn slots<'a>(&'a self, other: &'a Self) -> Option<(&'a Slots, &'a Slots)> {
+        match (self, other) {
+            (Self::Slots(ours), Self::Slots(theirs)) if ours.hash == theirs.hash => {
+                (ours.hash_tag.is_none() && theirs.hash_tag.is_none()).then_some((ours, theirs))
+            }
+            _ => None,
+        }
+    }
+
     /// The owner of a key, as an index into the servers as they were given.
     pub(in crate::ring) fn owner(&self, key: &[u8]) -> Option<usize> {
         let index = match self {
@@ -132,9 +206,9 @@ impl Table {
                 let at = hash.of(hash_tag.and_then(|tag| tagged(key, tag)).unwrap_or(key));
                 return circle.owner(if *mirrored { !at } else { at });
             }
-            Self::Slots { slots, hash, hash_tag } => {
+            Self::Slots(Slots { slots, hash, hash_tag }) => {
                 let key = hash_tag.and_then(|tag| tagged(key, tag)).unwrap_or(key);
-                *slots.get(hash.of(key) as usize % slots.len().max(1))?
+                *slots.get(hash.of(key).checked_rem(slots.len() as u64)? as usize)?
             }
             Self::Rendezvous { nodes, keys } => {
                 let mut best: Option<(u32, u16)> = None;
@@ -147,16 +221,42 @@ impl Table {
                 best?.1
             }
             Self::Jump { order } => *order.get(jump(xxh64(key, 0), order.len()))?,
-            Self::Wide { points } => {
-                let at = md5_number(key);
-                let next = points.partition_point(|(point, _)| *point <= at);
+            Self::Wide { points, key: hash } => {
+                let at = hash.of(key);
+                let next = points.partition_point(|(point, _)| *point < at);
                 points.get(next).or_else(|| points.first())?.1
             }
-            Self::Ch3 { order } => *order.get(ch3(key, order.len() as u32) as usize)?,
-            Self::Buckets { buckets } => *buckets.get(crc32(key) as usize % buckets.len().max(1))?,
+            Self::Ch3 { order } => *order.get(ch3(Joined::from(key), order.len() as u32) as usize)?,
+            Self::WeightedCh3 { order, limits } => *order.get(weighted_ch3(key, limits))?,
+            Self::McrouterRendezvous { order, tags } => *order.get(rendezvous(key, tags)?)?,
+            Self::Custom(table) => table.owner(key)?,
         };
         Some(usize::from(index))
     }
+}
+
+impl Slots {
+    /// The most remainders that are gone through to compare two tables.
+    const REMAINDERS: u64 = 1 << 22;
+
+    /// Goes through these slots and others at once: for every remainder of a hash, its owner here, its owner there, and how
+    /// many values of the hash have it. Says how many values there are in all; or none, if the remainders are too many.
+    pub(in crate::ring) fn overlay(&self, other: &Self, mut each: impl FnMut(usize, usize, u128)) -> Option<u128> {
+        let (ours, theirs) = (self.slots.len() as u64, other.slots.len() as u64);
+        let remainders = ours.checked_mul(theirs)?.checked_div(common_divisor(ours, theirs))?;
+        if remainders > Self::REMAINDERS {
+            return None;
+        }
+        for remainder in 0..remainders {
+            let owner = |slots: &[u16]| usize::from(slots[remainder as usize % slots.len()]);
+            each(owner(&self.slots), owner(&other.slots), self.hash.values(remainder, remainders));
+        }
+        Some(self.hash.range())
+    }
+}
+
+fn common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 fn circle(scheme: &CircleScheme, servers: &[Server]) -> Table {
@@ -180,13 +280,6 @@ fn circle(scheme: &CircleScheme, servers: &[Server]) -> Table {
     }
 }
 
-/// What stands between the first `open` and the first `close` after it, if anything does.
-fn tagged(key: &[u8], (open, close): (u8, u8)) -> Option<&[u8]> {
-    let start = memchr::memchr(open, key)? + 1;
-    let len = memchr::memchr(close, &key[start..])?;
-    (len > 0).then(|| &key[start..start + len])
-}
-
 impl CircleHash {
     fn of(self, key: &[u8]) -> u32 {
         match self {
@@ -197,106 +290,50 @@ impl CircleHash {
 }
 
 impl SlotHash {
-    fn of(self, key: &[u8]) -> u32 {
+    fn of(self, key: &[u8]) -> u64 {
         match self {
-            Self::Key(hash) => hash.hash(key),
-            Self::Java => java_string(key),
+            Self::Key(hash) => hash.hash(key).into(),
+            Self::Java => java_string(key).into(),
             Self::Pecl => match (crc32(key) >> 16) & 0x7fff {
                 0 => 1,
-                hash => hash,
+                hash => hash.into(),
             },
+            Self::Mcrouter => (crc32(key) & 0x7fff_ffff).into(),
+            Self::Xxh64 => xxh64(key, 0),
         }
     }
-}
 
-impl PythonKeys {
-    /// Python hashes characters: of each the low eight bits.
-    fn score(self, prefix: &[u8], key: &[u8]) -> u32 {
-        let prefix = prefix.iter().copied();
+    /// How many values there are.
+    fn range(self) -> u128 {
         match self {
-            Self::Str => murmur3(prefix.chain(low_bytes(key)), 0),
-            Self::Bytes => murmur3(prefix.chain(printed(key).into_bytes()), 0),
+            Self::Key(KeyHash::Crc) | Self::Pecl => 1 << 15,
+            Self::Mcrouter => 1 << 31,
+            Self::Key(_) | Self::Java => 1 << 32,
+            Self::Xxh64 => 1 << 64,
+        }
+    }
+
+    /// How many of them have this remainder.
+    fn values(self, remainder: u64, modulus: u64) -> u128 {
+        let modulus = u128::from(modulus);
+        let values = self.range() / modulus + u128::from(u128::from(remainder) < self.range() % modulus);
+        match (self, remainder) {
+            // Its 0 is one more 1.
+            (Self::Pecl, 0) if modulus > 1 => values - 1,
+            (Self::Pecl, 1) => values + 1,
+            _ => values,
         }
     }
 }
 
-fn low_bytes(text: &[u8]) -> impl Iterator<Item = u8> {
-    text.utf8_chunks().flat_map(|chunk| {
-        let valid = chunk.valid().chars().map(|char| char as u32 as u8);
-        valid.chain(chunk.invalid().iter().copied())
-    })
-}
-
-/// Bytes as Python prints them.
-fn printed(key: &[u8]) -> String {
-    let quote = if key.contains(&b'\'') && !key.contains(&b'"') { '"' } else { '\'' };
-    let mut text = format!("b{quote}");
-    for &byte in key {
-        match byte {
-            b'\\' => text.push_str("\\\\"),
-            b'\t' => text.push_str("\\t"),
-            b'\n' => text.push_str("\\n"),
-            b'\r' => text.push_str("\\r"),
-            b' '..=b'~' if char::from(byte) == quote => {
-                text.push('\\');
-                text.push(quote);
-            }
-            b' '..=b'~' => text.push(char::from(byte)),
-            // Writing to a string does not fail.
-            _ => drop(write!(text, "\\x{byte:02x}")),
+impl WideHash {
+    fn of(self, key: &[u8]) -> u128 {
+        match self {
+            // Behind the last place comes the first.
+            Self::BehindMd5 => md5_number(key).wrapping_add(1),
+            Self::Xxh64 => u128::from(xxh64(key, 0)) << 64,
         }
     }
-    text.push(quote);
-    text
-}
-
-fn jump(mut key: u64, buckets: usize) -> usize {
-    let (mut bucket, mut next) = (0_i64, 0_i64);
-    while next < buckets as i64 {
-        bucket = next;
-        key = key.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(1);
-        next = ((bucket + 1) as f64 * ((1_i64 << 31) as f64 / ((key >> 33) + 1) as f64)) as i64;
-    }
-    bucket as usize
-}
-
-/// mcrouter's furc hash.
-fn ch3(key: &[u8], servers: u32) -> u32 {
-    const SEED: u64 = 4_193_360_111;
-    const TRIES: u32 = 32;
-    const STEP: usize = 23;
-    if servers <= 1 {
-        return 0;
-    }
-    let mut words = vec![murmur64a(key, SEED)];
-    let mut bit = |at: usize| {
-        while words.len() <= at / 64 {
-            let last = words.last().copied().unwrap_or_default();
-            words.push(murmur64a(&last.to_le_bytes(), SEED));
-        }
-        words[at / 64] >> (at % 64) & 1
-    };
-    let mut depth = (u32::BITS - (servers - 1).leading_zeros()) as usize;
-    let mut at = depth;
-    for _ in 0..TRIES {
-        while bit(at) == 0 {
-            depth -= 1;
-            if depth == 0 {
-                return 0;
-            }
-            at = depth;
-        }
-        at += STEP;
-        let mut number = 1;
-        for _ in 0..depth - 1 {
-            number = number << 1 | bit(at) as u32;
-            at += STEP;
-        }
-        if number < servers {
-            return number;
-        }
-    }
-    0
 }
 
 fn pecl_buckets(servers: &[Server]) -> Table {
@@ -309,5 +346,6 @@ fn pecl_buckets(servers: &[Server]) -> Table {
     }
     let circle = Circle::new(&points);
     let bucket = |index| circle.owner(index * (u32::MAX / BUCKETS)).and_then(|node| u16::try_from(node).ok());
-    Table::Buckets { buckets: (0..BUCKETS).filter_map(bucket).collect() }
+    let slots = (0..BUCKETS).filter_map(bucket).collect();
+    Table::Slots(Slots { slots, hash: SlotHash::Key(KeyHash::Crc32), hash_tag: None })
 }
