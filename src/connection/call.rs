@@ -33,6 +33,8 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Call {
     request: Request,
+    /// What it takes in a queue: asked for again and again there.
+    weight: usize,
     deadline: Instant,
     slot: Mutex<Slot>,
 }
@@ -63,11 +65,15 @@ impl Call {
             Request::MetaRun(run) => (Answers::Run(vec![None; run.len()]), run.len()),
             _ => (Answers::Reply(None), 1),
         };
-        Self { request, deadline, slot: Mutex::new(Slot { answers, pending, waker: None }) }
+        Self { weight: request.weight(), request, deadline, slot: Mutex::new(Slot { answers, pending, waker: None }) }
     }
 
     pub(crate) fn request(&self) -> &Request {
         &self.request
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        self.weight
     }
 
     pub(crate) fn deadline(&self) -> Instant {

@@ -101,7 +101,7 @@ impl Queue {
     }
 
     fn push(&self, call: &Arc<Call>) -> Result<(), Refused> {
-        let weight = call.request().weight();
+        let weight = call.weight();
         let wake = {
             let mut state = lock(&self.state);
             if state.closed {
@@ -132,7 +132,7 @@ impl Queue {
             let mut bytes = 0;
             while batch.len() < BATCH_CALLS && bytes < BATCH_BYTES {
                 let Some(call) = state.waiting.pop_front() else { break };
-                let weight = call.request().weight();
+                let weight = call.weight();
                 bytes += weight;
                 state.bytes -= weight;
                 batch.push_back(call);
@@ -154,7 +154,7 @@ impl Queue {
         let mut wakes = Wakes::default();
         let mut state = lock(&self.state);
         for call in calls.rev().filter(|call| !call.is_over()) {
-            state.bytes += call.request().weight();
+            state.bytes += call.weight();
             state.waiting.push_front(call);
         }
         if state.closed {
@@ -222,7 +222,7 @@ impl Queue {
             let mut state = lock(&self.state);
             let Some(at) = state.waiting.iter().position(|waiting| Arc::ptr_eq(waiting, call)) else { return };
             state.waiting.remove(at);
-            state.bytes -= call.request().weight();
+            state.bytes -= call.weight();
             state.crowd > 0
         };
         if crowded {
@@ -245,7 +245,7 @@ impl Queue {
             next = Some(next.map_or(deadline, |next| next.min(deadline)));
             true
         });
-        state.bytes -= late.iter().map(|call| call.request().weight()).sum::<usize>();
+        state.bytes -= late.iter().map(|call| call.weight()).sum::<usize>();
         state.sweep_at = next;
         let crowded = state.crowd > 0;
         drop(state);
