@@ -2,7 +2,9 @@
 //!
 //! The send rule: one batch under way per connection. What arrives meanwhile waits in the queue and goes out together
 //! when the last reply of the batch is in, so that batches grow with the load, without a timer, and a lone request
-//! leaves at once. Reading goes on while a write is stuck, or two full socket buffers would wait for each other.
+//! leaves at once. Those who were answered run before the next batch is taken, for they are likely to ask again; with
+//! nothing waiting, their first request makes the batch, and the rest joins it until this task's turn comes.
+//! Reading goes on while a write is stuck, or two full socket buffers would wait for each other.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -153,6 +155,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         if !open {
             return Poll::Ready(self.closed());
+        }
+        // Those who were just answered get a turn before what waits is sent: what they ask next goes along. Once only: the
+        // next time round there is nobody to be woken.
+        if self.pipeline.is_empty() && !wakes.is_empty() && self.queue.has_room_in_its_batch() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         self.take_batch(cx, wakes);
         if self.leaving != Leaving::No && self.pipeline.is_empty() {

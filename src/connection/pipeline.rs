@@ -14,7 +14,7 @@ use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use self::debts::{Debts, Owed, What};
-use self::seen::{Place, Seen};
+use self::seen::{Seen, Vacancy};
 use super::Wakes;
 use super::call::{Call, Lookup};
 use crate::error::{Delivery, Error, ErrorKind};
@@ -22,7 +22,7 @@ use crate::item::{Cas, Item};
 use crate::key::Key;
 use crate::node_id::NodeId;
 use crate::protocol::{
-    Body, Decoder, Expect, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, MetaCode, MetaReply,
+    Body, Decoder, Expect, Keys, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, MetaCode, MetaReply,
     ProtocolError, Refusal, Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
 };
 
@@ -31,8 +31,9 @@ pub(super) struct Pipeline {
     node: NodeId,
     decoder: Decoder,
     debts: Debts,
-    /// Kept for its room only.
+    // Kept for their room only.
     seen: Seen,
+    others: VecDeque<Arc<Call>>,
     /// Bytes encoded since the connection began.
     encoded: u64,
     /// Replies and values received since the connection began.
@@ -56,6 +57,7 @@ impl Pipeline {
             decoder: Decoder::new(max_value),
             debts: Debts::default(),
             seen: Seen::default(),
+            others: VecDeque::new(),
             encoded: 0,
             received: 0,
             serial: 0,
@@ -85,7 +87,23 @@ impl Pipeline {
     /// that answers a retrieval with an error may drop the replies it had ready for commands before it, and the error
     /// would pass for the answer to one of those.
     pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
-        self.submit_gets(batch, out);
+        let (mut plain_keys, mut some_touch, mut wants_cas) = (0, false, false);
+        for call in &*batch {
+            match call.request() {
+                Request::Get { keys, cas, touch: None } => {
+                    plain_keys += keys.as_slice().len();
+                    wants_cas |= *cas;
+                }
+                Request::Get { .. } => some_touch = true,
+                _ => {}
+            }
+        }
+        if plain_keys > 0 {
+            self.submit_plain_gets(batch, plain_keys, wants_cas, out);
+        }
+        if some_touch {
+            self.submit_touching_gets(batch, out);
+        }
         for call in batch.drain(..).filter(|call| !matches!(call.request(), Request::Get { .. })) {
             let (before, serial) = (out.len(), self.serial);
             encode(call.request(), serial, out);
@@ -105,66 +123,53 @@ impl Pipeline {
         }
     }
 
-    fn submit_gets(&mut self, batch: &VecDeque<Arc<Call>>, out: &mut BytesMut) {
-        let (mut plain_keys, mut some_touch, mut wants_cas) = (0, false, false);
-        for call in batch {
-            match call.request() {
-                Request::Get { keys, cas, touch: None } => {
-                    plain_keys += keys.as_slice().len();
-                    wants_cas |= *cas;
-                }
-                Request::Get { .. } => some_touch = true,
-                _ => {}
-            }
-        }
-        if plain_keys > 0 {
-            self.submit_plain_gets(batch, plain_keys, wants_cas, out);
-        }
-        if some_touch {
-            self.submit_touching_gets(batch, out);
-        }
-    }
-
-    /// One `gets` among them makes the line a `gets`: the others do not look at the version it brings. A key that stands
-    /// there already is not asked for again.
+    /// Takes the gets that do not touch out of the batch. One `gets` among them makes the line a `gets`: the others do not
+    /// look at the version it brings. A key that stands there already is not asked for again.
     fn submit_plain_gets(
         &mut self,
-        batch: &VecDeque<Arc<Call>>,
+        batch: &mut VecDeque<Arc<Call>>,
         keys_in_all: usize,
         cas: bool,
         out: &mut BytesMut,
     ) {
-        let is_alone = keys_in_all == 1;
-        if !is_alone {
-            self.seen.begin(keys_in_all);
-        }
+        self.seen.begin(keys_in_all);
         let mut line = Line::begin((cas, None), out);
-        for (at, call) in (0..).zip(batch) {
-            let Request::Get { keys, touch: None, .. } = call.request() else { continue };
-            for (index, key) in (0..).zip(keys.as_slice()) {
-                if is_alone {
-                    line.add(key, out);
-                    self.debts.owe_key(call, index, self.encoded);
-                    continue;
-                }
-                let is_equal = |place: Place| key_at(batch, place) == Some(key);
-                match self.seen.find(key.as_bytes(), is_equal) {
-                    Ok(number) => self.debts.owe_repeat(number, call, index),
-                    Err(vacancy) => {
-                        if !line.has_room_for(key, out) {
-                            self.end_line(&line, out);
-                            line = Line::begin(line.form, out);
-                        }
-                        line.add(key, out);
-                        let number = self.debts.owe_key(call, index, self.encoded);
-                        if let Some(vacancy) = vacancy {
-                            self.seen.note(&vacancy, Place { call: at, index }, number);
+        for call in batch.drain(..) {
+            match call.request() {
+                Request::Get { keys: Keys::One(key), touch: None, .. } => match self.ask_once(key, &mut line, out) {
+                    Ok(vacancy) => {
+                        let number = self.debts.owe_only_key(call, self.encoded);
+                        self.seen.note(vacancy, self.debts.last_place(0), number);
+                    }
+                    Err(number) => self.debts.owe_repeat(number, call, 0),
+                },
+                Request::Get { keys: Keys::Many(keys), touch: None, .. } => {
+                    for (index, key) in (0..).zip(keys) {
+                        match self.ask_once(key, &mut line, out) {
+                            Ok(vacancy) => {
+                                let number = self.debts.owe_key(&call, index, self.encoded);
+                                self.seen.note(vacancy, self.debts.last_place(index), number);
+                            }
+                            Err(number) => self.debts.owe_repeat(number, Arc::clone(&call), index),
                         }
                     }
                 }
+                _ => self.others.push_back(call),
             }
         }
+        std::mem::swap(batch, &mut self.others);
         self.end_line(&line, out);
+    }
+
+    /// Writes a key, unless it stands there already and has this number.
+    fn ask_once(&mut self, key: &Key, line: &mut Line, out: &mut BytesMut) -> Result<Option<Vacancy>, u64> {
+        let vacancy = self.seen.find(key.as_bytes(), |place| self.debts.key_at(place) == Some(key))?;
+        if !line.has_room_for(key, out) {
+            self.end_line(line, out);
+            *line = Line::begin(line.form, out);
+        }
+        line.add(key, out);
+        Ok(vacancy)
     }
 
     /// Neighbours share a line if they bring versions alike and give the same expiry time.
@@ -349,14 +354,6 @@ impl Pipeline {
     /// writing stopped are given back, unsent.
     pub(super) fn abandon(&mut self, written: u64, error: &Error, wakes: &mut Wakes) -> VecDeque<Arc<Call>> {
         self.debts.abandon(written, error, wakes)
-    }
-}
-
-/// A key of a batch.
-fn key_at(batch: &VecDeque<Arc<Call>>, place: Place) -> Option<&Key> {
-    match batch.get(place.call as usize)?.request() {
-        Request::Get { keys, .. } => keys.as_slice().get(place.index as usize),
-        _ => None,
     }
 }
 

@@ -83,6 +83,14 @@ impl Queue {
         Ok(Ticket::new(Arc::clone(call), Arc::clone(self)))
     }
 
+    /// As [`enter`](Self::enter), if that needs no waiting and does not fail; otherwise the call comes back.
+    pub(crate) fn enter_at_once(self: &Arc<Self>, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
+        match self.push(&call) {
+            Ok(()) => Ok(Ticket::new(call, Arc::clone(self))),
+            Err(_) => Err(call),
+        }
+    }
+
     async fn enter_when_there_is_room(&self, call: &Arc<Call>) -> Result<(), Error> {
         let _in_crowd = InCrowd::join(self);
         loop {
@@ -204,6 +212,11 @@ impl Queue {
 
     fn gone(&self) -> Error {
         Error::not_sent(ErrorKind::Unavailable).on(&self.node).saying("the node has left")
+    }
+
+    /// Whether calls wait, and fewer than a batch holds.
+    pub(super) fn has_room_in_its_batch(&self) -> bool {
+        (1..BATCH_CALLS).contains(&lock(&self.state).waiting.len())
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::seen::Place;
 use crate::connection::Wakes;
 use crate::connection::call::{Call, Lookup};
 use crate::error::Error;
@@ -94,7 +95,14 @@ impl Debts {
         self.owed.push_back(Owed { call, start, what });
     }
 
-    /// One more key of the line that begins at `start`; gives its number.
+    /// The only key of a call, in the line that begins at `start`; gives the key's number.
+    pub(super) fn owe_only_key(&mut self, call: Arc<Call>, start: u64) -> u64 {
+        self.owe(call, start, What::Keys { next: 0, end: 1, last: false });
+        self.keys_asked += 1;
+        self.keys_asked - 1
+    }
+
+    /// As [`owe_only_key`](Self::owe_only_key), for one of several.
     pub(super) fn owe_key(&mut self, call: &Arc<Call>, index: u32, start: u64) -> u64 {
         match self.owed.back_mut() {
             Some(Owed { call: last_call, what: What::Keys { end, last: false, .. }, .. })
@@ -109,9 +117,21 @@ impl Debts {
     }
 
     /// The key of this number, not written yet, answers this one too.
-    pub(super) fn owe_repeat(&mut self, number: u64, call: &Arc<Call>, index: u32) {
+    pub(super) fn owe_repeat(&mut self, number: u64, call: Arc<Call>, index: u32) {
         let at = self.repeats.partition_point(|repeat| repeat.number <= number);
-        self.repeats.insert(at, Repeat { number, call: Arc::clone(call), index });
+        self.repeats.insert(at, Repeat { number, call, index });
+    }
+
+    /// Where the key owed last stands, and which key stands somewhere.
+    pub(super) fn last_place(&self, index: u32) -> Place {
+        Place { owed: (self.owed.len().saturating_sub(1)) as u32, index }
+    }
+
+    pub(super) fn key_at(&self, place: Place) -> Option<&Key> {
+        match self.owed.get(place.owed as usize)?.call.request() {
+            Request::Get { keys, .. } => keys.as_slice().get(place.index as usize),
+            _ => None,
+        }
     }
 
     /// The keys owed last were the last of their line.
@@ -126,12 +146,7 @@ impl Debts {
     }
 
     /// Settles the key that is next with its value; `lookup` says what a call makes of that.
-    pub(super) fn settle_next(
-        &mut self,
-        value: Value,
-        lookup: impl Fn(Value, &Call) -> Lookup,
-        wakes: &mut Wakes,
-    ) {
+    pub(super) fn settle_next(&mut self, value: Value, lookup: impl Fn(Value, &Call) -> Lookup, wakes: &mut Wakes) {
         let Some(Owed { call, what: What::Keys { next, end, last }, .. }) = self.owed.front_mut() else { return };
         self.keys_settled += 1;
         while let Some(repeat) = next_before(self.keys_settled, &mut self.repeats) {

@@ -14,6 +14,7 @@ const PROBES: usize = 8;
 pub(super) struct Seen {
     slots: Vec<Slot>,
     round: u32,
+    is_needed: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,10 +26,10 @@ struct Slot {
     number: u64,
 }
 
-/// Where in a batch a key stands: which call, and which of its keys.
+/// Where a key stands: which of the debts, and which of its call's keys.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Place {
-    pub(super) call: u32,
+    pub(super) owed: u32,
     pub(super) index: u32,
 }
 
@@ -40,8 +41,12 @@ pub(super) struct Vacancy {
 }
 
 impl Seen {
-    /// Forgets everything, and makes room for so many keys.
+    /// Forgets everything, and makes room for so many keys; one has nothing to be compared with.
     pub(super) fn begin(&mut self, keys: usize) {
+        self.is_needed = keys > 1;
+        if !self.is_needed {
+            return;
+        }
         let wanted = (keys * 2).next_power_of_two().clamp(16, MOST_SLOTS);
         if self.slots.len() < wanted || self.round == u32::MAX {
             self.slots = vec![Slot::default(); wanted.max(self.slots.len())];
@@ -50,8 +55,11 @@ impl Seen {
         self.round += 1;
     }
 
-    /// The number of an equal key, or where to note this one, if there is room.
-    pub(super) fn find(&self, key: &[u8], is_equal: impl Fn(Place) -> bool) -> Result<u64, Option<Vacancy>> {
+    /// Where to note a key, if there is room, or else the number of an equal one that stands there already.
+    pub(super) fn find(&self, key: &[u8], is_equal: impl Fn(Place) -> bool) -> Result<Option<Vacancy>, u64> {
+        if !self.is_needed {
+            return Ok(None);
+        }
         let hash = xxh3_64(key) as u32;
         let mask = self.slots.len().wrapping_sub(1);
         for probe in 0..PROBES {
@@ -59,18 +67,20 @@ impl Seen {
             match self.slots.get(slot) {
                 Some(known) if known.round == self.round => {
                     if known.hash == hash && is_equal(known.place) {
-                        return Ok(known.number);
+                        return Err(known.number);
                     }
                 }
-                Some(_) => return Err(Some(Vacancy { slot, hash })),
+                Some(_) => return Ok(Some(Vacancy { slot, hash })),
                 None => break,
             }
         }
-        Err(None)
+        Ok(None)
     }
 
-    pub(super) fn note(&mut self, vacancy: &Vacancy, place: Place, number: u64) {
-        if let Some(slot) = self.slots.get_mut(vacancy.slot) {
+    pub(super) fn note(&mut self, vacancy: Option<Vacancy>, place: Place, number: u64) {
+        if let Some(vacancy) = vacancy
+            && let Some(slot) = self.slots.get_mut(vacancy.slot)
+        {
             *slot = Slot { round: self.round, hash: vacancy.hash, place, number };
         }
     }
@@ -85,10 +95,11 @@ mod tests {
         seen.begin(keys.len());
         let mut found = Vec::new();
         for (place, key) in keys.iter().enumerate() {
-            found.push(match seen.find(key.as_bytes(), |known| keys[known.call as usize] == *key) {
-                Ok(number) => Some(number),
-                Err(vacancy) => {
-                    seen.note(&vacancy.unwrap(), Place { call: place as u32, index: 0 }, place as u64);
+            found.push(match seen.find(key.as_bytes(), |known| keys[known.owed as usize] == *key) {
+                Err(number) => Some(number),
+                Ok(vacancy) => {
+                    assert!(vacancy.is_some());
+                    seen.note(vacancy, Place { owed: place as u32, index: 0 }, place as u64);
                     None
                 }
             });
@@ -109,10 +120,10 @@ mod tests {
     fn equal_hashes_are_not_equal_keys() {
         let mut seen = Seen::default();
         seen.begin(2);
-        let vacancy = seen.find(b"a", |_| true).unwrap_err().unwrap();
-        seen.note(&vacancy, Place::default(), 7);
-        assert_eq!(seen.find(b"a", |_| true).unwrap(), 7);
-        assert!(seen.find(b"a", |_| false).is_err());
+        let vacancy = seen.find(b"a", |_| true).unwrap();
+        seen.note(vacancy, Place::default(), 7);
+        assert_eq!(seen.find(b"a", |_| true).unwrap_err(), 7);
+        assert!(seen.find(b"a", |_| false).is_ok());
     }
 
     #[test]
@@ -123,7 +134,7 @@ mod tests {
         let mut unnoted = 0;
         for (number, key) in keys.iter().enumerate() {
             match seen.find(key.as_bytes(), |_| false) {
-                Err(Some(vacancy)) => seen.note(&vacancy, Place::default(), number as u64),
+                Ok(Some(vacancy)) => seen.note(Some(vacancy), Place::default(), number as u64),
                 _ => unnoted += 1,
             }
         }
