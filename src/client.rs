@@ -30,9 +30,9 @@ pub use self::recipes::Counter;
 
 use self::fetch::Flights;
 use crate::config::{LONGEST_WAIT, Settings};
-use crate::connection::{Answer, Call, Ticket};
+use crate::connection::{Call, Ticket};
 use crate::discovery::{DiscoveryStatus, Monitor};
-use crate::error::{Delivery, Error, ErrorKind};
+use crate::error::Error;
 use crate::key::{InvalidKey, Key, MetaKey, nested_prefix};
 use crate::node::Node;
 use crate::node_id::NodeId;
@@ -221,21 +221,27 @@ impl Client {
     /// Becomes a call at once: the future holds that, and not the request beside it.
     fn reply_to(&self, request: Request) -> impl Future<Output = Result<Reply, Error>> {
         let call = Arc::new(Call::new(request, self.deadline()));
-        async move {
-            match self.dispatch(call).await? {
-                Answer::Reply(reply) => reply,
-                _ => Err(misfit()),
-            }
+        async move { self.enter(call).await?.reply().await }
+    }
+
+    /// Puts a call in the queue of the node that owns its key: the only way down for a command with one key.
+    async fn enter(&self, call: Arc<Call>) -> Result<Ticket, Error> {
+        match self.enter_at_once(call) {
+            Ok(ticket) => Ok(ticket),
+            // Boxed, so that what is rare does not make every command's future larger.
+            Err(call) => Box::pin(self.enter_patiently(&call)).await,
         }
     }
 
-    /// The only way down for a command with one key.
-    async fn dispatch(&self, call: Arc<Call>) -> Result<Answer, Error> {
-        Ok(self.enter(&call).await?.await)
+    fn enter_at_once(&self, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
+        let snapshot = self.inner.snapshot.load();
+        match snapshot.route(call.request().routed_by().unwrap_or_default()) {
+            Ok(node) => node.call_at_once(call),
+            Err(_) => Err(call),
+        }
     }
 
-    /// Puts a call in the queue of the node that owns its key.
-    async fn enter(&self, call: &Arc<Call>) -> Result<Ticket, Error> {
+    async fn enter_patiently(&self, call: &Arc<Call>) -> Result<Ticket, Error> {
         loop {
             let node = {
                 let snapshot = self.inner.snapshot.load();
@@ -258,11 +264,6 @@ impl Client {
     fn is_superseded(&self, node: &Arc<Node>) -> bool {
         !self.inner.snapshot.load().nodes().iter().any(|known| Arc::ptr_eq(known, node))
     }
-}
-
-/// An answer of another shape than its request: the pipeline makes none.
-fn misfit() -> Error {
-    Error::new(ErrorKind::Protocol, Delivery::Answered).saying("an answer of the wrong shape")
 }
 
 impl fmt::Debug for Client {

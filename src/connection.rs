@@ -16,7 +16,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::call::{Answer, Call, Lookup, Ticket};
+pub(crate) use self::call::{Answer, Call, Lookup, Ticket, misfit};
 pub(crate) use self::connect::dial;
 pub(crate) use self::driver::{Driver, End};
 pub(crate) use self::handshake::authenticate;
@@ -39,6 +39,10 @@ pub(crate) struct Wakes(Vec<Waker>);
 impl Wakes {
     pub(crate) fn add(&mut self, waker: Option<Waker>) {
         self.0.extend(waker);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(crate) fn wake_all(&mut self) {

@@ -116,10 +116,34 @@ pub(crate) fn nested_prefix(outer: &[u8], inner: &[u8]) -> Result<Vec<u8>, Inval
 }
 
 fn check_bytes(key: &[u8]) -> Result<(), InvalidKey> {
-    match key.iter().position(|&byte| byte <= b' ' || byte == 0x7f) {
+    if is_allowed(key) {
+        return Ok(());
+    }
+    match key.iter().position(|&byte| is_forbidden(byte)) {
         Some(at) => Err(InvalidKey::Byte { value: key[at], at }),
         None => Ok(()),
     }
+}
+
+fn is_forbidden(byte: u8) -> bool {
+    byte <= b' ' || byte == 0x7f
+}
+
+/// Whether no byte is forbidden; every key of every command is asked, so eight bytes at a time.
+fn is_allowed(key: &[u8]) -> bool {
+    let Some(last) = key.last_chunk::<8>() else { return !key.iter().any(|&byte| is_forbidden(byte)) };
+    // The last eight bytes overlap those before, unless the length is a multiple of eight.
+    !key.as_chunks::<8>().0.iter().chain([last]).any(|&chunk| holds_forbidden(u64::from_ne_bytes(chunk)))
+}
+
+/// The tests for a byte less than some and for a zero byte, of "Bit Twiddling Hacks" by Sean Eron Anderson.
+fn holds_forbidden(bytes: u64) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = EACH * 0x80;
+    let delete = bytes ^ (EACH * 0x7f);
+    let up_to_space = bytes.wrapping_sub(EACH * 0x21) & !bytes;
+    let is_delete = delete.wrapping_sub(EACH) & !delete;
+    (up_to_space | is_delete) & HIGH != 0
 }
 
 impl AsRef<[u8]> for Key {
@@ -289,6 +313,21 @@ mod tests {
         }
         for value in (b'!'..=b'~').chain(0x80..=0xff) {
             assert!(Key::new([value]).is_ok(), "{value:#x}");
+        }
+    }
+
+    #[test]
+    fn eight_bytes_at_a_time_are_judged_as_one_by_one() {
+        for around in [b'!', b'~', 0x80, 0xa0, 0xff] {
+            for len in 1..=25 {
+                for at in 0..len {
+                    for value in 0..=0xff {
+                        let mut key = vec![around; len];
+                        key[at] = value;
+                        assert_eq!(is_allowed(&key), !is_forbidden(value), "{key:?}");
+                    }
+                }
+            }
         }
     }
 

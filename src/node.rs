@@ -103,6 +103,11 @@ impl Node {
         self.shared.queue.enter(call).await
     }
 
+    /// As [`call`](Self::call), if that needs no waiting and does not fail; otherwise the call comes back.
+    pub(crate) fn call_at_once(&self, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
+        self.shared.queue.enter_at_once(call)
+    }
+
     /// Where discovery says the node is now. A connection to an address that is not listed any more is replaced.
     pub(crate) fn follow(&self, listed: &[IpAddr]) {
         self.orders.send_if_modified(|orders| {

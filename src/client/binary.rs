@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use futures_util::future::Either;
 
+use super::Client;
 use super::meta::{Number, Options};
-use super::{Client, misfit};
+use crate::connection::misfit;
 use crate::error::Error;
 use crate::item::Cas;
 use crate::key::{Key, MetaKey};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::{Client, misfit};
-use crate::connection::{Answer, Call};
+use super::Client;
+use crate::connection::Call;
 use crate::error::{Error, ErrorKind};
 use crate::node_id::NodeId;
 use crate::protocol::{Reply, Request};
@@ -76,10 +76,7 @@ impl Client {
             let call = Arc::new(Call::new(request(), deadline));
             async move {
                 let reply = match node.call(&call).await {
-                    Ok(ticket) => match ticket.await {
-                        Answer::Reply(reply) => reply,
-                        _ => Err(misfit()),
-                    },
+                    Ok(ticket) => ticket.reply().await,
                     Err(error) => Err(error),
                 };
                 (node.id().clone(), reply)

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::Client;
 use super::meta::{self, Delete, Get, Options};
-use super::{Client, misfit};
-use crate::connection::{Answer, Call};
+use crate::connection::Call;
 use crate::error::{Error, ErrorKind};
 use crate::item::{Cas, Item};
 use crate::key::{Key, MetaKey};
@@ -20,12 +20,12 @@ impl Client {
     /// What every reader of one key goes through.
     pub(super) async fn find(&self, key: &[u8], cas: bool, touch: Option<u32>) -> Result<Option<Item>, Error> {
         let deadline = self.deadline();
-        let found = match self.any_key(key)? {
-            MetaKey::Text(key) => self.get_plainly(key, cas, touch, deadline).await?,
-            // The rarer ways must not make every get's future larger.
-            key @ MetaKey::Binary(_) => return Box::pin(self.find_closely(&key, cas, touch)).await,
+        let Ok(text) = self.text_key(key) else {
+            // Binary, or none. The rarer ways must not make every get's future larger.
+            let key = self.any_key(key)?;
+            return Box::pin(async move { self.find_closely(&key, cas, touch).await }).await;
         };
-        match found {
+        match self.get_plainly(text, cas, touch, deadline).await? {
             Some(item) if may_be_lease(&item) => {
                 let key = self.any_key(key)?;
                 Box::pin(async move { self.until(deadline).unless_lease(key, item, cas).await }).await
@@ -92,12 +92,7 @@ impl Client {
         deadline: Instant,
     ) -> impl Future<Output = Result<Option<Item>, Error>> {
         let call = Arc::new(Call::new(Request::Get { keys: Keys::One(key), cas, touch }, deadline));
-        async move {
-            match self.dispatch(call).await? {
-                Answer::One(lookup) => lookup,
-                _ => Err(misfit()),
-            }
-        }
+        async move { self.enter(call).await?.lookup().await }
     }
 }
 

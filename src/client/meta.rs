@@ -43,7 +43,8 @@ pub use self::answer::{Changed, Item, Number, Outcome, TimeLeft};
 pub use self::options::{Arithmetic, Delete, Get, InvalidFlag, Mode, Set};
 
 pub(super) use self::options::Options;
-use super::{Client, misfit};
+use super::Client;
+use crate::connection::misfit;
 use crate::error::Error;
 use crate::key::MetaKey;
 use crate::node_id::NodeId;

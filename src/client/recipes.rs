@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
+use super::Client;
 use super::meta::{self, Arithmetic, Delete, Outcome, Set};
-use super::{Client, misfit};
+use crate::connection::misfit;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::MetaKey;

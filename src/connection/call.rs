@@ -1,13 +1,14 @@
 //! One caller's request, and the slot its answer is put in.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::time::Instant;
 
 use super::{Queue, lock};
-use crate::error::Error;
+use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::Item;
 use crate::protocol::{Keys, MetaReply, Reply, Request};
 
@@ -18,6 +19,7 @@ pub(crate) type Lookup = Result<Option<Item>, Error>;
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// To a get of one key.
+    #[cfg_attr(not(test), expect(dead_code, reason = "it is waited for by `Ticket::lookup`"))]
     One(Lookup),
     /// To a get of many keys, in their order.
     Many(Vec<Lookup>),
@@ -33,6 +35,8 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Call {
     request: Request,
+    /// What it takes in a queue: asked for again and again there.
+    weight: usize,
     deadline: Instant,
     slot: Mutex<Slot>,
 }
@@ -63,11 +67,15 @@ impl Call {
             Request::MetaRun(run) => (Answers::Run(vec![None; run.len()]), run.len()),
             _ => (Answers::Reply(None), 1),
         };
-        Self { request, deadline, slot: Mutex::new(Slot { answers, pending, waker: None }) }
+        Self { weight: request.weight(), request, deadline, slot: Mutex::new(Slot { answers, pending, waker: None }) }
     }
 
     pub(crate) fn request(&self) -> &Request {
         &self.request
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        self.weight
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -149,23 +157,17 @@ impl Call {
         lock(&self.slot).pending == 0
     }
 
-    fn poll_answer(&self, cx: &Context<'_>) -> Poll<Answer> {
+    /// The slot, once nothing is left to be answered.
+    fn poll_settled(&self, cx: &Context<'_>) -> Poll<MutexGuard<'_, Slot>> {
         let mut slot = lock(&self.slot);
-        if slot.pending > 0 {
-            match &mut slot.waker {
-                Some(waker) if waker.will_wake(cx.waker()) => {}
-                waker => *waker = Some(cx.waker().clone()),
-            }
-            return Poll::Pending;
+        if slot.pending == 0 {
+            return Poll::Ready(slot);
         }
-        match std::mem::replace(&mut slot.answers, Answers::Gone) {
-            Answers::One(Some(lookup)) => Poll::Ready(Answer::One(lookup)),
-            Answers::Many(lookups) => Poll::Ready(Answer::Many(lookups.into_iter().flatten().collect())),
-            Answers::Run(replies) => Poll::Ready(Answer::Run(replies.into_iter().flatten().collect())),
-            Answers::Reply(Some(reply)) => Poll::Ready(Answer::Reply(reply)),
-            // Polled again after it was ready, which a future may answer as it likes, but not with a panic.
-            Answers::One(None) | Answers::Reply(None) | Answers::Gone => Poll::Pending,
+        match &mut slot.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            waker => *waker = Some(cx.waker().clone()),
         }
+        Poll::Pending
     }
 
     /// The caller has gone: later answers are dropped as they come.
@@ -215,13 +217,58 @@ impl Ticket {
     }
 }
 
+impl Ticket {
+    /// Waits for what is known of the one key of a get.
+    pub(crate) async fn lookup(mut self) -> Lookup {
+        self.take(|answers| match answers {
+            Answers::One(lookup) => lookup.take(),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits for the reply to a request other than a get.
+    pub(crate) async fn reply(mut self) -> Result<Reply, Error> {
+        self.take(|answers| match answers {
+            Answers::Reply(reply) => reply.take(),
+            _ => None,
+        })
+        .await
+    }
+
+    fn take<T>(
+        &mut self,
+        mut pick: impl FnMut(&mut Answers) -> Option<Result<T, Error>>,
+    ) -> impl Future<Output = Result<T, Error>> {
+        poll_fn(move |cx| {
+            let mut slot = ready!(self.call.poll_settled(cx));
+            let answer = pick(&mut slot.answers);
+            drop(slot);
+            self.answered = true;
+            Poll::Ready(answer.unwrap_or_else(|| Err(misfit())))
+        })
+    }
+}
+
+/// An answer of another shape than its request: the pipeline makes none.
+pub(crate) fn misfit() -> Error {
+    Error::new(ErrorKind::Protocol, Delivery::Answered).saying("an answer of the wrong shape")
+}
+
 impl Future for Ticket {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let answer = std::task::ready!(self.call.poll_answer(cx));
+        let answers = std::mem::replace(&mut ready!(self.call.poll_settled(cx)).answers, Answers::Gone);
         self.answered = true;
-        Poll::Ready(answer)
+        match answers {
+            Answers::One(Some(lookup)) => Poll::Ready(Answer::One(lookup)),
+            Answers::Many(lookups) => Poll::Ready(Answer::Many(lookups.into_iter().flatten().collect())),
+            Answers::Run(replies) => Poll::Ready(Answer::Run(replies.into_iter().flatten().collect())),
+            Answers::Reply(Some(reply)) => Poll::Ready(Answer::Reply(reply)),
+            // Polled again after it was ready, which a future may answer as it likes, but not with a panic.
+            Answers::One(None) | Answers::Reply(None) | Answers::Gone => Poll::Pending,
+        }
     }
 }
 

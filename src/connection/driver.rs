@@ -2,7 +2,9 @@
 //!
 //! The send rule: one batch under way per connection. What arrives meanwhile waits in the queue and goes out together
 //! when the last reply of the batch is in, so that batches grow with the load, without a timer, and a lone request
-//! leaves at once. Reading goes on while a write is stuck, or two full socket buffers would wait for each other.
+//! leaves at once. Those who were answered run before the next batch is taken, for they are likely to ask again; with
+//! nothing waiting, their first request makes the batch, and the rest joins it until this task's turn comes.
+//! Reading goes on while a write is stuck, or two full socket buffers would wait for each other.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -145,29 +147,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Poll<End> {
-        loop {
-            let open = match self.read(cx, wakes) {
-                Ok(open) => open,
-                Err(error) => return Poll::Ready(End::Lost(error)),
-            };
-            if !open {
-                return Poll::Ready(self.closed());
+        // Always read before the next batch is written: bytes that nobody asked for must not be taken for an answer to what
+        // is only now being sent. Reading ends when there is nothing more, and leaves word to be woken by what comes.
+        let open = match self.read(cx, wakes) {
+            Ok(open) => open,
+            Err(error) => return Poll::Ready(End::Lost(error)),
+        };
+        if !open {
+            return Poll::Ready(self.closed());
+        }
+        // Those who were just answered get a turn before what waits is sent: what they ask next goes along. Once only: the
+        // next time round there is nobody to be woken.
+        if self.pipeline.is_empty() && !wakes.is_empty() && self.queue.has_room_in_its_batch() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.take_batch(cx, wakes);
+        if self.leaving != Leaving::No && self.pipeline.is_empty() {
+            if self.leaving == Leaving::Retired {
+                self.queue.close();
             }
-            // Always read before the next batch is written: bytes that nobody asked for must not be taken for an answer
-            // to what is only now being sent.
-            let took = self.take_batch(cx, wakes);
-            if self.leaving != Leaving::No && self.pipeline.is_empty() {
-                if self.leaving == Leaving::Retired {
-                    self.queue.close();
-                }
-                return Poll::Ready(End::Drained);
-            }
-            if let Err(error) = self.write(cx) {
-                return Poll::Ready(End::Lost(self.broken(error)));
-            }
-            if !took {
-                break;
-            }
+            return Poll::Ready(End::Drained);
+        }
+        if let Err(error) = self.write(cx) {
+            return Poll::Ready(End::Lost(self.broken(error)));
         }
         if let Some(error) = self.keep_time(cx, wakes) {
             return Poll::Ready(End::Lost(error));
@@ -198,9 +201,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Puts the next batch into the write buffer, if the rule allows one.
-    fn take_batch(&mut self, cx: &Context<'_>, wakes: &mut Wakes) -> bool {
+    fn take_batch(&mut self, cx: &Context<'_>, wakes: &mut Wakes) {
         if self.leaving == Leaving::Replaced || !self.pipeline.is_empty() {
-            return false;
+            return;
         }
         self.inquiry.check();
         while self.batch.is_empty() {
@@ -210,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             self.queue.take_batch(self.task, cx.waker(), &mut self.batch);
             if self.batch.is_empty() {
-                return false;
+                return;
             }
             self.judge_batch(wakes);
         }
@@ -219,7 +222,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let due = self.silent_since + self.patience;
         let due = self.pipeline.first_deadline().map_or(due, |deadline| deadline.min(due));
         self.timer_due = Some(self.timer_due.map_or(due, |earlier| earlier.min(due)));
-        true
     }
 
     /// Takes out of the batch what the server cannot answer, and puts back what must wait until that is known.

@@ -4,12 +4,17 @@
 //! [`abandon`](Pipeline::abandon) ends it: everybody whose request was written learns the one cause, and the rest is
 //! given back unsent.
 
+mod debts;
+mod seen;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
+use self::debts::{Debts, Owed, What};
+use self::seen::{Seen, Vacancy};
 use super::Wakes;
 use super::call::{Call, Lookup};
 use crate::error::{Delivery, Error, ErrorKind};
@@ -17,7 +22,7 @@ use crate::item::{Cas, Item};
 use crate::key::Key;
 use crate::node_id::NodeId;
 use crate::protocol::{
-    Body, Decoder, Expect, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, MetaCode, MetaReply,
+    Body, Decoder, Expect, Keys, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, MetaCode, MetaReply,
     ProtocolError, Refusal, Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
 };
 
@@ -25,47 +30,16 @@ use crate::protocol::{
 pub(super) struct Pipeline {
     node: NodeId,
     decoder: Decoder,
-    owed: VecDeque<Owed>,
-    /// The keys of the retrieval at the head are all answered, its `END` has not come.
-    end_due: bool,
+    debts: Debts,
+    // Kept for their room only.
+    seen: Seen,
+    others: VecDeque<Arc<Call>>,
     /// Bytes encoded since the connection began.
     encoded: u64,
     /// Replies and values received since the connection began.
     received: u64,
     /// The opaque token of the next meta command.
     serial: u64,
-}
-
-/// What one call still waits for from one line on the wire.
-#[derive(Debug)]
-struct Owed {
-    call: Arc<Call>,
-    /// Where the line begins in all that was ever encoded.
-    start: u64,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    /// Keys `next..end` of the call, in a retrieval line that may hold other calls' keys too.
-    Keys {
-        next: usize,
-        end: usize,
-        /// No further keys follow in the line, only `END`.
-        last: bool,
-    },
-    Reply(Expect),
-    /// A meta command with this opaque token, unless it has one of its own.
-    Meta {
-        serial: u64,
-    },
-    /// The commands of a run from `next` on; the first of all has the token `serial`.
-    Run {
-        next: usize,
-        serial: u64,
-        /// An error line has come: it may be the answer to any of them.
-        spoilt: bool,
-    },
 }
 
 /// Why a connection cannot go on.
@@ -81,8 +55,9 @@ impl Pipeline {
         Self {
             node,
             decoder: Decoder::new(max_value),
-            owed: VecDeque::new(),
-            end_due: false,
+            debts: Debts::default(),
+            seen: Seen::default(),
+            others: VecDeque::new(),
             encoded: 0,
             received: 0,
             serial: 0,
@@ -91,7 +66,7 @@ impl Pipeline {
 
     /// Whether the server owes nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.owed.is_empty() && !self.end_due
+        self.debts.is_empty()
     }
 
     /// How many replies and values have come; grows as long as the server answers.
@@ -101,7 +76,7 @@ impl Pipeline {
 
     /// Whether the end of input here would cut a reply short.
     pub(super) fn is_inside_a_reply(&self, input: &BytesMut) -> bool {
-        !input.is_empty() || self.end_due || self.decoder.is_inside_a_value()
+        !input.is_empty() || self.debts.end_is_due() || self.decoder.is_inside_a_value()
     }
 
     /// Encodes a batch of calls, empties it, and notes what is owed for them. All gets in it share as few lines as the
@@ -112,7 +87,23 @@ impl Pipeline {
     /// that answers a retrieval with an error may drop the replies it had ready for commands before it, and the error
     /// would pass for the answer to one of those.
     pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
-        self.submit_gets(batch, out);
+        let (mut plain_keys, mut some_touch, mut wants_cas) = (0, false, false);
+        for call in &*batch {
+            match call.request() {
+                Request::Get { keys, cas, touch: None } => {
+                    plain_keys += keys.as_slice().len();
+                    wants_cas |= *cas;
+                }
+                Request::Get { .. } => some_touch = true,
+                _ => {}
+            }
+        }
+        if plain_keys > 0 {
+            self.submit_plain_gets(batch, plain_keys, wants_cas, out);
+        }
+        if some_touch {
+            self.submit_touching_gets(batch, out);
+        }
         for call in batch.drain(..).filter(|call| !matches!(call.request(), Request::Get { .. })) {
             let (before, serial) = (out.len(), self.serial);
             encode(call.request(), serial, out);
@@ -127,91 +118,106 @@ impl Pipeline {
                 }
                 request => What::Reply(request.expect()),
             };
-            self.owed.push_back(Owed { call, start: self.encoded, what });
+            self.debts.owe(call, self.encoded, what);
             self.encoded += (out.len() - before) as u64;
         }
     }
 
-    fn submit_gets(&mut self, batch: &VecDeque<Arc<Call>>, out: &mut BytesMut) {
-        let (mut some_are_plain, mut some_touch, mut wants_cas) = (false, false, false);
-        for call in batch {
+    /// Takes the gets that do not touch out of the batch. One `gets` among them makes the line a `gets`: the others do not
+    /// look at the version it brings. A key that stands there already is not asked for again.
+    fn submit_plain_gets(
+        &mut self,
+        batch: &mut VecDeque<Arc<Call>>,
+        keys_in_all: usize,
+        cas: bool,
+        out: &mut BytesMut,
+    ) {
+        self.seen.begin(keys_in_all);
+        let mut line = Line::begin((cas, None), out);
+        for call in batch.drain(..) {
             match call.request() {
-                Request::Get { cas, touch: None, .. } => (some_are_plain, wants_cas) = (true, wants_cas || *cas),
-                Request::Get { .. } => some_touch = true,
-                _ => {}
+                Request::Get { keys: Keys::One(key), touch: None, .. } => match self.ask_once(key, &mut line, out) {
+                    Ok(vacancy) => {
+                        let number = self.debts.owe_only_key(call, self.encoded);
+                        self.seen.note(vacancy, self.debts.last_place(0), number);
+                    }
+                    Err(number) => self.debts.owe_repeat(number, call, 0),
+                },
+                Request::Get { keys: Keys::Many(keys), touch: None, .. } => {
+                    for (index, key) in (0..).zip(keys) {
+                        match self.ask_once(key, &mut line, out) {
+                            Ok(vacancy) => {
+                                let number = self.debts.owe_key(&call, index, self.encoded);
+                                self.seen.note(vacancy, self.debts.last_place(index), number);
+                            }
+                            Err(number) => self.debts.owe_repeat(number, Arc::clone(&call), index),
+                        }
+                    }
+                }
+                _ => self.others.push_back(call),
             }
         }
-        if some_are_plain {
-            // One `gets` among them makes the line a `gets`: the others do not look at the version it brings.
-            self.submit_gets_as(batch, out, |_, touch| touch.is_none().then_some((wants_cas, None)));
-        }
-        if some_touch {
-            self.submit_gets_as(batch, out, |cas, touch| touch.map(|exptime| (cas, Some(exptime))));
-        }
+        std::mem::swap(batch, &mut self.others);
+        self.end_line(&line, out);
     }
 
-    /// Writes those gets for which there is a form (`cas` and `touch` as they go over the wire), a new line for each
-    /// other form.
-    fn submit_gets_as(
-        &mut self,
-        batch: &VecDeque<Arc<Call>>,
-        out: &mut BytesMut,
-        form: impl Fn(bool, Option<u32>) -> Option<Form>,
-    ) {
+    /// Writes a key, unless it stands there already and has this number.
+    fn ask_once(&mut self, key: &Key, line: &mut Line, out: &mut BytesMut) -> Result<Option<Vacancy>, u64> {
+        let vacancy = self.seen.find(key.as_bytes(), |place| self.debts.key_at(place) == Some(key))?;
+        if !line.has_room_for(key, out) {
+            self.end_line(line, out);
+            *line = Line::begin(line.form, out);
+        }
+        line.add(key, out);
+        Ok(vacancy)
+    }
+
+    /// Neighbours share a line if they bring versions alike and give the same expiry time.
+    fn submit_touching_gets(&mut self, batch: &VecDeque<Arc<Call>>, out: &mut BytesMut) {
         let mut line: Option<Line> = None;
         for call in batch {
-            let Request::Get { keys, cas, touch } = call.request() else { continue };
-            let Some(form) = form(*cas, *touch) else { continue };
-            let keys = keys.as_slice();
-            let mut next = 0;
-            for (index, key) in keys.iter().enumerate() {
+            let Request::Get { keys, cas, touch: touch @ Some(_) } = call.request() else { continue };
+            let form = (*cas, *touch);
+            for (index, key) in (0..).zip(keys.as_slice()) {
                 let mut current = line.take().unwrap_or_else(|| Line::begin(form, out));
                 if current.form != form || !current.has_room_for(key, out) {
-                    self.owe_keys(call, next, index);
                     self.end_line(&current, out);
                     current = Line::begin(form, out);
-                    next = index;
                 }
-                encode_get_key(key, out);
-                current.keys += 1;
+                current.add(key, out);
+                self.debts.owe_key(call, index, self.encoded);
                 line = Some(current);
             }
-            self.owe_keys(call, next, keys.len());
         }
         if let Some(line) = line {
             self.end_line(&line, out);
         }
     }
 
-    fn owe_keys(&mut self, call: &Arc<Call>, next: usize, end: usize) {
-        if next < end {
-            let what = What::Keys { next, end, last: false };
-            self.owed.push_back(Owed { call: Arc::clone(call), start: self.encoded, what });
-        }
-    }
-
     fn end_line(&mut self, line: &Line, out: &mut BytesMut) {
         encode_line_end(out);
-        if let Some(Owed { what: What::Keys { last, .. }, .. }) = self.owed.back_mut() {
-            *last = true;
-        }
+        self.debts.end_line();
         self.encoded += (out.len() - line.start) as u64;
     }
 
     /// Takes every whole reply off the front of `input` and hands it to whom it belongs. `written` bytes of all that was
     /// encoded have been sent: what was not begun cannot have been answered.
     pub(super) fn receive(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) -> Result<(), Poison> {
-        while !input.is_empty() {
-            let expect = match self.owed.front() {
-                _ if self.end_due => Expect::End,
+        loop {
+            self.receive_next_values(input, written, wakes);
+            if input.is_empty() {
+                return Ok(());
+            }
+            let expect = match self.debts.oldest() {
+                _ if self.debts.end_is_due() => Expect::End,
                 Some(owed) if owed.start >= written => return Err(Poison::Protocol(ProtocolError::Unrequested)),
                 Some(Owed { what: What::Keys { .. }, .. }) => Expect::Values,
                 Some(Owed { what: What::Reply(expect), .. }) => *expect,
                 Some(Owed { call, .. }) => call.request().expect(),
                 None => return Err(Poison::Protocol(ProtocolError::Unrequested)),
             };
-            let owed = &mut self.owed;
-            let claim = |key: &[u8]| claim(owed, key, wakes);
+            let debts = &mut self.debts;
+            let claim = |key: &[u8]| debts.claim(key, wakes);
             let Some(reply) = self.decoder.decode(expect, input, claim).map_err(Poison::Protocol)? else {
                 return Ok(());
             };
@@ -221,7 +227,7 @@ impl Pipeline {
             };
             match reply {
                 Reply::Value(value) => self.value(value, wakes),
-                Reply::End => self.end(wakes),
+                Reply::End => self.debts.end(wakes),
                 Reply::Meta(reply) => self.meta(*reply, wakes).map_err(Poison::Protocol)?,
                 Reply::Refused(refusal) => self.refused(&refusal, wakes),
                 reply => self.reply(Ok(reply), wakes),
@@ -229,41 +235,54 @@ impl Pipeline {
             // Only what can be trusted is a sign of life.
             self.received += 1;
         }
-        Ok(())
+    }
+
+    /// The way of nearly all values, and so without detours: those of keys whose turn it is, and the ends of lines, as
+    /// far as they are whole.
+    fn receive_next_values(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) {
+        let mut taken = 0;
+        loop {
+            let rest = &input[taken..];
+            let len = if self.debts.end_is_due() {
+                let Some(len) = self.decoder.next_end(rest) else { break };
+                self.debts.end(wakes);
+                len
+            } else {
+                let Some((Owed { start, .. }, key)) = self.debts.next_key() else { break };
+                if *start >= written {
+                    break;
+                }
+                if let Some((value, len)) = self.decoder.next_value(rest, key.as_bytes()) {
+                    self.value(value, wakes);
+                    len
+                } else if let Some(len) = self.decoder.next_end(rest) {
+                    self.debts.end(wakes);
+                    len
+                } else {
+                    break;
+                }
+            };
+            taken += len;
+            self.received += 1;
+        }
+        if taken > 0 {
+            input.advance(taken);
+        }
     }
 
     /// A value whose key was claimed, and so belongs to the first key at the head.
     fn value(&mut self, value: Value, wakes: &mut Wakes) {
-        let Some(Owed { call, what: What::Keys { next, end, last }, .. }) = self.owed.front_mut() else { return };
-        wakes.add(call.settle(*next, lookup(value, call, &self.node)));
-        *next += 1;
-        if next == end {
-            self.end_due = *last;
-            self.owed.pop_front();
-        }
-    }
-
-    /// The end of a retrieval: the keys of its line that are not yet answered are not there.
-    fn end(&mut self, wakes: &mut Wakes) {
-        if std::mem::take(&mut self.end_due) {
-            return;
-        }
-        while let Some(Owed { call, what: What::Keys { next, end, last }, .. }) = self.owed.pop_front() {
-            wakes.add(call.settle_misses(next, end));
-            if last {
-                return;
-            }
-        }
+        self.debts.settle_next(value, |value, call| lookup(value, call, &self.node), wakes);
     }
 
     fn reply(&mut self, reply: Result<Reply, Error>, wakes: &mut Wakes) {
-        let Some(Owed { call, .. }) = self.owed.pop_front() else { return };
+        let Some(Owed { call, .. }) = self.debts.pop() else { return };
         wakes.add(call.reply(reply));
     }
 
     fn refused(&mut self, refusal: &Refusal, wakes: &mut Wakes) {
         let error = refused(refusal, Delivery::Answered).on(&self.node);
-        match self.owed.front_mut() {
+        match self.debts.oldest_mut() {
             // The run goes on to its end. Which of its commands was refused is not known.
             Some(Owed { call, what: What::Run { spoilt, .. }, .. }) => {
                 *spoilt = true;
@@ -275,7 +294,7 @@ impl Pipeline {
 
     /// A meta reply: the one to the command at the head, as its opaque token tells.
     fn meta(&mut self, reply: MetaReply, wakes: &mut Wakes) -> Result<(), ProtocolError> {
-        let Some(Owed { call, what, .. }) = self.owed.front_mut() else { return Ok(()) };
+        let Some(Owed { call, what, .. }) = self.debts.oldest_mut() else { return Ok(()) };
         match (what, call.request()) {
             (What::Meta { serial }, Request::Meta(request)) => {
                 if !request.is_answered_by(&reply, *serial) {
@@ -288,7 +307,7 @@ impl Pipeline {
                 for index in *next..run.len() {
                     wakes.add(call.settle_in_run(index, Ok(MetaReply::miss())));
                 }
-                self.owed.pop_front();
+                self.debts.pop();
             }
             (What::Run { next, serial, spoilt }, Request::MetaRun(run)) => {
                 let mut rest = run.iter().zip(*serial..).enumerate().skip(*next);
@@ -313,7 +332,7 @@ impl Pipeline {
     pub(super) fn sweep(&self, now: Instant, wakes: &mut Wakes) -> Option<Instant> {
         let mut error = None;
         let mut next = None::<Instant>;
-        for Owed { call, .. } in &self.owed {
+        for call in self.debts.calls() {
             let deadline = call.deadline();
             if deadline > now {
                 next = Some(next.map_or(deadline, |next| next.min(deadline)));
@@ -328,25 +347,13 @@ impl Pipeline {
 
     /// The earliest deadline among the calls owed a reply, over or not.
     pub(super) fn first_deadline(&self) -> Option<Instant> {
-        self.owed.iter().map(|owed| owed.call.deadline()).min()
+        self.debts.calls().map(|call| call.deadline()).min()
     }
 
     /// Ends the connection for everybody: calls of which any byte was written fail with `error`, those before which the
     /// writing stopped are given back, unsent.
     pub(super) fn abandon(&mut self, written: u64, error: &Error, wakes: &mut Wakes) -> VecDeque<Arc<Call>> {
-        self.end_due = false;
-        let first_unsent = self.owed.partition_point(|owed| owed.start < written);
-        let mut unsent: VecDeque<Arc<Call>> = VecDeque::new();
-        for Owed { call, .. } in self.owed.drain(first_unsent..) {
-            // The keys of one call may stand in several lines.
-            if !unsent.back().is_some_and(|last| Arc::ptr_eq(last, &call)) {
-                unsent.push_back(call);
-            }
-        }
-        for Owed { call, .. } in self.owed.drain(..) {
-            wakes.add(call.fail(error));
-        }
-        unsent
+        self.debts.abandon(written, error, wakes)
     }
 }
 
@@ -367,40 +374,16 @@ impl Line {
         Self { form, start, keys: 0 }
     }
 
+    fn add(&mut self, key: &Key, out: &mut BytesMut) {
+        encode_get_key(key, out);
+        self.keys += 1;
+    }
+
     fn has_room_for(&self, key: &Key, out: &BytesMut) -> bool {
         let bytes = out.len() - self.start + 1 + key.as_bytes().len();
         let largest = if self.form.1.is_some() { LARGEST_TOUCH_LINE_BYTES } else { LARGEST_LINE_BYTES };
         self.keys == 0 || (self.keys < LARGEST_LINE_KEYS && bytes <= largest)
     }
-}
-
-/// Finds the key among those of the line at the head that are not yet answered, and brings it to the front: values
-/// come in the order asked for, so the keys passed over are not there. A key that is not among them changes nothing.
-fn claim(owed: &mut VecDeque<Owed>, key: &[u8], wakes: &mut Wakes) -> bool {
-    let mut found = None;
-    'line: for (at, Owed { call, what, .. }) in owed.iter().enumerate() {
-        let (What::Keys { next, end, last }, Request::Get { keys, .. }) = (what, call.request()) else { break };
-        for (index, asked) in keys.as_slice()[*next..*end].iter().enumerate() {
-            if asked.as_bytes() == key {
-                found = Some((at, next + index));
-                break 'line;
-            }
-        }
-        if *last {
-            break;
-        }
-    }
-    let Some((at, index)) = found else { return false };
-    for Owed { call, what, .. } in owed.drain(..at) {
-        if let What::Keys { next, end, .. } = what {
-            wakes.add(call.settle_misses(next, end));
-        }
-    }
-    if let Some(Owed { call, what: What::Keys { next, .. }, .. }) = owed.front_mut() {
-        wakes.add(call.settle_misses(*next, index));
-        *next = index;
-    }
-    true
 }
 
 fn too_large(len: usize, node: &NodeId) -> Error {

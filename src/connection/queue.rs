@@ -83,6 +83,14 @@ impl Queue {
         Ok(Ticket::new(Arc::clone(call), Arc::clone(self)))
     }
 
+    /// As [`enter`](Self::enter), if that needs no waiting and does not fail; otherwise the call comes back.
+    pub(crate) fn enter_at_once(self: &Arc<Self>, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
+        match self.push(&call) {
+            Ok(()) => Ok(Ticket::new(call, Arc::clone(self))),
+            Err(_) => Err(call),
+        }
+    }
+
     async fn enter_when_there_is_room(&self, call: &Arc<Call>) -> Result<(), Error> {
         let _in_crowd = InCrowd::join(self);
         loop {
@@ -101,7 +109,7 @@ impl Queue {
     }
 
     fn push(&self, call: &Arc<Call>) -> Result<(), Refused> {
-        let weight = call.request().weight();
+        let weight = call.weight();
         let wake = {
             let mut state = lock(&self.state);
             if state.closed {
@@ -132,7 +140,7 @@ impl Queue {
             let mut bytes = 0;
             while batch.len() < BATCH_CALLS && bytes < BATCH_BYTES {
                 let Some(call) = state.waiting.pop_front() else { break };
-                let weight = call.request().weight();
+                let weight = call.weight();
                 bytes += weight;
                 state.bytes -= weight;
                 batch.push_back(call);
@@ -154,7 +162,7 @@ impl Queue {
         let mut wakes = Wakes::default();
         let mut state = lock(&self.state);
         for call in calls.rev().filter(|call| !call.is_over()) {
-            state.bytes += call.request().weight();
+            state.bytes += call.weight();
             state.waiting.push_front(call);
         }
         if state.closed {
@@ -206,6 +214,11 @@ impl Queue {
         Error::not_sent(ErrorKind::Unavailable).on(&self.node).saying("the node has left")
     }
 
+    /// Whether calls wait, and fewer than a batch holds.
+    pub(super) fn has_room_in_its_batch(&self) -> bool {
+        (1..BATCH_CALLS).contains(&lock(&self.state).waiting.len())
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.state).closed
     }
@@ -222,7 +235,7 @@ impl Queue {
             let mut state = lock(&self.state);
             let Some(at) = state.waiting.iter().position(|waiting| Arc::ptr_eq(waiting, call)) else { return };
             state.waiting.remove(at);
-            state.bytes -= call.request().weight();
+            state.bytes -= call.weight();
             state.crowd > 0
         };
         if crowded {
@@ -245,7 +258,7 @@ impl Queue {
             next = Some(next.map_or(deadline, |next| next.min(deadline)));
             true
         });
-        state.bytes -= late.iter().map(|call| call.request().weight()).sum::<usize>();
+        state.bytes -= late.iter().map(|call| call.weight()).sum::<usize>();
         state.sweep_at = next;
         let crowded = state.crowd > 0;
         drop(state);

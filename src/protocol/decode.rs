@@ -114,6 +114,39 @@ impl Decoder {
         self.decode_body(input)
     }
 
+    /// What nearly every value is: whole, small, and of the key that is next in turn. Says how many bytes at the front of
+    /// `input` it takes, which the caller takes off. Anything else is left to [`decode`](Self::decode), which would
+    /// have said the same.
+    pub(crate) fn next_value(&mut self, input: &[u8], key: &[u8]) -> Option<(Value, usize)> {
+        if self.is_inside_a_value() {
+            return None;
+        }
+        let rest = input.strip_prefix(b"VALUE ")?.strip_prefix(key)?.strip_prefix(b" ")?;
+        let (flags, rest) = scan::leading_number(rest)?;
+        let (len, mut rest) = scan::leading_number(rest.strip_prefix(b" ")?)?;
+        let mut cas = None;
+        if let Some(after) = rest.strip_prefix(b" ") {
+            let (version, after) = scan::leading_number(after)?;
+            (cas, rest) = (Some(version), after);
+        }
+        let len = usize::try_from(len).ok().filter(|&len| len < COPY_BELOW && len <= self.max_value)?;
+        let (body, rest) = rest.strip_prefix(b"\r\n")?.split_at_checked(len)?;
+        let rest = rest.strip_prefix(b"\r\n")?;
+        let value = Value { flags: u32::try_from(flags).ok()?, cas, body: Body::Whole(Bytes::copy_from_slice(body)) };
+        self.state = State::Line { scanned: 0 };
+        Some((value, input.len() - rest.len()))
+    }
+
+    /// The end of a retrieval at the front of `input`, and the bytes it takes.
+    pub(crate) fn next_end(&mut self, input: &[u8]) -> Option<usize> {
+        const END: &[u8] = b"END\r\n";
+        if self.is_inside_a_value() || !input.starts_with(END) {
+            return None;
+        }
+        self.state = State::Line { scanned: 0 };
+        Some(END.len())
+    }
+
     fn decode_body(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, ProtocolError> {
         match &mut self.state {
             State::Line { .. } => return Ok(None),
@@ -273,6 +306,51 @@ mod tests {
         let first = Value { flags: 7, cas: None, body: whole("END\r\nflush_all\r\n") };
         let second = Value { flags: u32::MAX, cas: Some(9), body: whole("") };
         assert_eq!(replies, [Reply::Value(first), Reply::Value(second), Reply::End]);
+    }
+
+    #[test]
+    fn the_next_value_is_what_the_whole_decoder_makes_of_it() {
+        let long = format!("VALUE k 1 {COPY_BELOW}\r\n{}\r\n", "x".repeat(COPY_BELOW));
+        let taken = ["VALUE k 7 3\r\nabc\r\n", "VALUE k 0 0 12\r\n\r\nEND\r\n", "VALUE k 4294967295 2\r\n\r\n\r\nx"];
+        let left = [
+            "",
+            "END\r\n",
+            "VALUE l 7 3\r\nabc\r\n",
+            "VALUE kk 7 3\r\nabc\r\n",
+            "VALUE k 7 3\r\nabcd\r\n",
+            "VALUE k 7 3\r\nabc\r",
+            "VALUE k 7 3 \r\nabc\r\n",
+            "VALUE k 7 3 1 \r\nabc\r\n",
+            "VALUE k 7 3 1 2\r\nabc\r\n",
+            "VALUE k 7 3\nabc\r\n",
+            "VALUE k  3\r\nabc\r\n",
+            "VALUE k 7 \r\n\r\n",
+            "VALUE k 4294967296 3\r\nabc\r\n",
+            "VALUE k 7 18446744073709551616\r\nabc\r\n",
+            "VALUE k 7 11\r\n01234567890\r\n",
+            &long,
+        ];
+        for (wire, is_taken) in taken.into_iter().map(|wire| (wire, true)).chain(left.map(|wire| (wire, false))) {
+            let mut decoder = Decoder::new(if wire.len() > 100 { 1 << 20 } else { 10 });
+            let next = decoder.next_value(wire.as_bytes(), b"k");
+            assert_eq!(next.is_some(), is_taken, "{wire}");
+            if let Some((value, len)) = next {
+                let mut input = BytesMut::from(wire);
+                let decoded = decoder.decode(Expect::Values, &mut input, |key| key == b"k");
+                assert_eq!(decoded, Ok(Some(Reply::Value(value))));
+                assert_eq!(input.len(), wire.len() - len);
+            }
+        }
+    }
+
+    #[test]
+    fn inside_a_value_nothing_is_next() {
+        let mut decoder = Decoder::new(1 << 20);
+        let mut input = BytesMut::from("VALUE k 0 26\r\n");
+        assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(None));
+        input.extend_from_slice(b"VALUE k 0 5\r\nVALUE\r\n");
+        assert_eq!(decoder.next_value(&input, b"k"), None);
+        assert_eq!(decoder.next_end(b"END\r\n"), None);
     }
 
     #[test]

@@ -16,6 +16,23 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// Reads the number `text` begins with, and gives what follows it. None if there is none, or none of up to 19 digits,
+/// which cannot overflow: whoever meets a longer one has [`number`] to judge it.
+pub(super) fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let mut sum = 0;
+    for (at, byte) in text.iter().enumerate().take(20) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return (at > 0).then_some((sum, &text[at..]));
+        }
+        if at == 19 {
+            return None;
+        }
+        sum = sum * 10 + u64::from(digit);
+    }
+    None
+}
+
 /// Reads the declared length of a data block.
 pub(super) fn length(digits: &[u8]) -> Option<usize> {
     usize::try_from(number(digits)?).ok().filter(|&len| len <= LARGEST_ITEM)
@@ -33,6 +50,15 @@ mod tests {
         for bad in ["", "18446744073709551616", "99999999999999999999", "000000000000000000001", "+1", "-1", " 1", "1 "]
         {
             assert_eq!(number(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_leading_number_ends_at_what_is_no_digit() {
+        assert_eq!(leading_number(b"12 x"), Some((12, &b" x"[..])));
+        assert_eq!(leading_number(b"9999999999999999999\r"), Some((9_999_999_999_999_999_999, &b"\r"[..])));
+        for none in ["", "x", "12", " 12 ", "+1 ", "00000000000000000001 ", "18446744073709551616 "] {
+            assert_eq!(leading_number(none.as_bytes()), None, "{none:?}");
         }
     }
 

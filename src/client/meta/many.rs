@@ -6,9 +6,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::{Get, Item, Options};
+use crate::client::Client;
 use crate::client::multi::{Turn, take_turns};
-use crate::client::{Client, misfit};
-use crate::connection::Answer;
+use crate::connection::{Answer, misfit};
 use crate::error::Error;
 use crate::protocol::{LARGEST_LINE_KEYS, MetaRequest, MetaVerb, Request};
 

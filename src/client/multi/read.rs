@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::turns::{Turn, take_turns};
 use super::{Failures, KeysFailed};
+use crate::client::Client;
 use crate::client::commands::exptime;
 use crate::client::lookup::may_be_lease;
-use crate::client::{Client, misfit};
-use crate::connection::{Answer, Lookup};
+use crate::connection::{Answer, Lookup, misfit};
 use crate::error::Error;
 use crate::item::Item;
 use crate::key::Key;

@@ -65,7 +65,7 @@ async fn enter(client: &Client, node: &Arc<Node>, call: Arc<Call>) -> Result<Tic
     match node.call(&call).await {
         // The node left meanwhile, and nothing of this was sent. A line of gets has keys that may now be anywhere.
         Err(_) if node.has_left() && !matches!(call.request(), Request::Get { .. } | Request::MetaRun(_)) => {
-            client.enter(&call).await
+            client.enter(call).await
         }
         Err(error) => {
             // A failure that needs no waiting, told of a great many keys, must not keep others from the thread.

@@ -8,10 +8,10 @@ use futures_util::future::join_all;
 
 use super::turns::{Turn, take_turns};
 use super::{Failures, KeysFailed};
+use crate::client::Client;
 use crate::client::commands::{exptime, not_stored};
 use crate::client::store::{TooLarge, Write};
-use crate::client::{Client, misfit};
-use crate::connection::Answer;
+use crate::connection::{Answer, misfit};
 use crate::error::Error;
 use crate::item::SetOptions;
 use crate::key::Key;

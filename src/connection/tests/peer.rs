@@ -89,6 +89,11 @@ pub(super) fn get(key: &str) -> Request {
     Request::Get { keys: Keys::One(Key::new(key).unwrap()), cas: false, touch: None }
 }
 
+pub(super) fn get_many(keys: &[&str]) -> Request {
+    let keys = keys.iter().map(|key| Key::new(key).unwrap()).collect();
+    Request::Get { keys: Keys::Many(keys), cas: false, touch: None }
+}
+
 pub(super) fn gets(key: &str) -> Request {
     Request::Get { keys: Keys::One(Key::new(key).unwrap()), cas: true, touch: None }
 }
