@@ -50,6 +50,7 @@ impl Key {
     ///
     /// # Errors
     /// [`InvalidKey`] says what is wrong with it.
+    #[inline]
     pub fn new(key: impl AsRef<[u8]>) -> Result<Self, InvalidKey> {
         let key = key.as_ref();
         if key.is_empty() {
@@ -115,6 +116,7 @@ pub(crate) fn nested_prefix(outer: &[u8], inner: &[u8]) -> Result<Vec<u8>, Inval
     Ok([outer, inner].concat())
 }
 
+#[inline]
 fn check_bytes(key: &[u8]) -> Result<(), InvalidKey> {
     if is_allowed(key) {
         return Ok(());

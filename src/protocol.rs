@@ -167,9 +167,11 @@ impl Request {
     }
 
     /// About how many bytes the request takes in a queue and on the wire.
+    #[inline]
     pub(crate) fn weight(&self) -> usize {
         const LINE: usize = 64;
         match self {
+            Self::Get { keys: Keys::One(key), .. } => LINE + key.as_bytes().len() + 1,
             Self::Get { keys, .. } => LINE + keys.as_slice().iter().map(|key| key.as_bytes().len() + 1).sum::<usize>(),
             Self::Store { key, value, .. } => LINE + key.as_bytes().len() + value.len(),
             Self::Delete { key } | Self::Touch { key, .. } | Self::Arithmetic { key, .. } => {

@@ -60,6 +60,7 @@ enum Answers {
 }
 
 impl Call {
+    #[inline]
     pub(crate) fn new(request: Request, deadline: Instant) -> Self {
         let (answers, pending) = match &request {
             Request::Get { keys: Keys::One(_), .. } => (Answers::One(None), 1),
