@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 /// How many items there are of small values, of larger ones fewer.
-const KEYS: usize = 1_000;
+const KEYS: usize = 10_000;
 const KEYS_BYTES: usize = 16 << 20;
 
 /// How much of a large value is compared at either end.

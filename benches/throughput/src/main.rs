@@ -7,6 +7,7 @@ mod data;
 mod grounds;
 mod meter;
 mod options;
+mod plot;
 mod processes;
 mod raw;
 mod relay;
@@ -18,14 +19,16 @@ mod workload;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cells::{Part, Route};
 use crate::contenders::Kind;
 use crate::data::Dataset;
 use crate::grounds::Grounds;
-use crate::options::{HELP, Options};
+use crate::options::{Command, HELP, Options};
 use crate::servers::Servers;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -34,12 +37,14 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
     let outcome = match hidden(&arguments) {
         Some(outcome) => outcome,
-        None => match Options::parse(arguments) {
-            Ok(Some(options)) => measure(&options),
-            Ok(None) => {
+        None => match Command::parse(arguments) {
+            Ok(Command::Help) => {
                 println!("{HELP}");
                 Ok(())
             }
+            Ok(Command::Measure(options)) => measure(&options),
+            Ok(Command::Serve { memcached }) => serve(&memcached),
+            Ok(Command::Count(count)) => rounds::count(&count),
             Err(error) => {
                 eprintln!("{error} (see --help)");
                 return ExitCode::from(2);
@@ -74,6 +79,14 @@ fn nodes(arguments: &[OsString]) -> Outcome<Vec<SocketAddr>> {
     arguments.iter().map(|node| Ok(node.to_string_lossy().parse()?)).collect()
 }
 
+fn serve(memcached: &str) -> Outcome<()> {
+    let servers = Servers::start(memcached)?;
+    servers.fill(&Dataset::new(100))?;
+    println!("{}", servers.addrs().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(","));
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
 fn measure(options: &Options) -> Outcome<()> {
     let grounds = Grounds::new(options)?;
     let (version, other) = grounds.versions()?;
@@ -100,6 +113,9 @@ fn measure(options: &Options) -> Outcome<()> {
         idle = Some(share);
     }
     println!("Goals:\n\n{}", bars::table(&rows, &footprints));
+    if let Some(path) = &options.svg {
+        plot::draw(&rows, Path::new(path))?;
+    }
     if let Some(path) = &options.json {
         fs::write(path, format!("{:#}\n", report::json(&rows, &footprints, idle, &servers)))?;
     }

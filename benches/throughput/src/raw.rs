@@ -36,7 +36,7 @@ fn plan(work: &Work, form: Form, connections: usize) -> Vec<(Cursor, usize)> {
     };
     let requests = work.window * work.op.keys() / keys;
     let share = |at| requests / connections + usize::from(at < requests % connections);
-    let cursor = |at| Cursor::new(Script::new(&work.data, work.op, keys, at as u64));
+    let cursor = |at| Cursor::new(Script::new(&work.data, work.op, keys, (at, connections)));
     (0..connections).map(|at| (cursor(at), share(at))).collect()
 }
 

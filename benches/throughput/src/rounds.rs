@@ -12,7 +12,7 @@ use crate::contenders::Contender;
 use crate::data::Dataset;
 use crate::grounds::Grounds;
 use crate::meter::{Latencies, Sample};
-use crate::options::Options;
+use crate::options::{Count, Options};
 use crate::workload::{Until, Work};
 
 /// What came of a cell: for each of its entrants a sample of every round.
@@ -102,4 +102,19 @@ fn rounds(
         }
     }
     Ok(Row { cell: cell.clone(), samples })
+}
+
+/// Does just what was said, once.
+pub(crate) fn count(count: &Count) -> Outcome<()> {
+    let runtime = runtime(Threads::One)?;
+    let mut contender = Contender::connect(count.kind, &count.nodes, &runtime)?;
+    let work = Work {
+        op: count.op,
+        data: Arc::new(Dataset::new(100)),
+        window: count.window,
+        until: Until::Count(count.count),
+        latencies: Arc::new(Latencies::new()?),
+    };
+    contender.run(&work, &runtime)?;
+    Ok(())
 }

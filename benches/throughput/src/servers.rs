@@ -130,20 +130,28 @@ fn ask(addr: SocketAddr, request: &[u8]) -> io::Result<String> {
 }
 
 /// By classic commands, which every server knows.
-pub(crate) fn fill(addr: SocketAddr, data: &Dataset) -> Outcome<()> {
+fn fill(addr: SocketAddr, data: &Dataset) -> Outcome<()> {
+    /// How much is sent before its answers are waited for: they have room in the socket's buffers meanwhile.
+    const AT_ONCE: usize = 1_000;
     let mut stream = TcpStream::connect(addr)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    for (key, value) in data.keys.iter().zip(&data.values) {
-        let mut request = format!("set {key} 0 0 {}\r\n", value.len()).into_bytes();
-        request.extend_from_slice(value);
-        request.extend_from_slice(b"\r\n");
-        stream.write_all(&request)?;
-        let mut reply = [0; 8];
-        stream.read_exact(&mut reply)?;
-        if &reply != b"STORED\r\n" {
-            return Err(format!("{addr} did not store {} bytes", value.len()).into());
+    let items: Vec<_> = data.keys.iter().zip(&data.values).collect();
+    for items in items.chunks(AT_ONCE) {
+        let mut requests = Vec::new();
+        for (key, value) in items {
+            requests.extend_from_slice(format!("set {key} 0 0 {}\r\n", value.len()).as_bytes());
+            requests.extend_from_slice(value);
+            requests.extend_from_slice(b"\r\n");
+        }
+        stream.write_all(&requests)?;
+        let mut replies = vec![0; items.len() * STORED.len()];
+        stream.read_exact(&mut replies)?;
+        if !replies.chunks(STORED.len()).all(|reply| reply == STORED) {
+            return Err(format!("{addr} did not store values of {} bytes", data.size).into());
         }
     }
     Ok(())
 }
+
+const STORED: &[u8] = b"STORED\r\n";

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use crate::data::Dataset;
 use crate::workload::Op;
 
-/// Large values are not all kept in memory once more.
+/// Enough of them that their keys are all over the server's memory.
+const REQUESTS: usize = 10_000;
+
+/// Of large values so many bytes will do.
 const LONGEST: usize = 4 << 20;
 
 /// Requests, encoded; after the last comes the first again.
@@ -23,13 +26,15 @@ struct Exchange {
 }
 
 impl Script {
-    /// Every request is for as many keys.
-    pub(super) fn new(data: &Dataset, op: Op, keys: usize, seed: u64) -> Self {
-        let mut rng = fastrand::Rng::with_seed(seed);
+    /// For one of so many nodes, which has its share of the keys, as it would with any client; so many keys to a request.
+    pub(super) fn new(data: &Dataset, op: Op, keys: usize, (node, nodes): (usize, usize)) -> Self {
+        let own: Vec<usize> = (node..data.keys.len()).step_by(nodes).collect();
+        let mut rng = fastrand::Rng::with_seed(node as u64);
         let mut script = Self { bytes: Vec::new(), requests: Vec::new(), keys_per_request: keys };
-        for number in 0..data.keys.len() {
-            let at = rng.usize(..=data.keys.len().saturating_sub(keys));
-            script.push(data, op, number, at);
+        for number in 0..REQUESTS {
+            let from = rng.usize(..own.len());
+            let asked: Vec<usize> = own.iter().cycle().skip(from).take(keys).copied().collect();
+            script.push(data, op, number, &asked);
             if script.bytes.len() > LONGEST {
                 break;
             }
@@ -41,9 +46,8 @@ impl Script {
         script
     }
 
-    fn push(&mut self, data: &Dataset, op: Op, number: usize, at: usize) {
-        let (begin, size) = (self.bytes.len(), data.size);
-        let key = &data.keys[at];
+    fn push(&mut self, data: &Dataset, op: Op, number: usize, asked: &[usize]) {
+        let (begin, size, at) = (self.bytes.len(), data.size, asked[0]);
         let reply = match op {
             Op::Set | Op::SetMany => self.set(data, at),
             Op::Mixed if number.is_multiple_of(10) => self.set(data, at),
@@ -51,12 +55,12 @@ impl Script {
                 self.bytes.extend_from_slice(format!("mg {} v\r\n", data.missing[at]).as_bytes());
                 "EN\r\n".len()
             }
-            _ if self.keys_per_request == 1 => {
-                self.bytes.extend_from_slice(format!("mg {key} v\r\n").as_bytes());
+            _ if asked.len() == 1 => {
+                self.bytes.extend_from_slice(format!("mg {} v\r\n", data.keys[at]).as_bytes());
                 format!("VA {size}\r\n").len() + size + "\r\n".len()
             }
             _ => {
-                let keys = &data.keys[at..at + self.keys_per_request];
+                let keys: Vec<&str> = asked.iter().map(|&at| data.keys[at].as_str()).collect();
                 self.bytes.extend_from_slice(format!("get {}\r\n", keys.join(" ")).as_bytes());
                 let head = |key| format!("VALUE {key} 0 {size}\r\n").len();
                 keys.iter().map(|key| head(key) + size + "\r\n".len()).sum::<usize>() + "END\r\n".len()
@@ -141,7 +145,7 @@ mod tests {
     #[test]
     fn what_is_written_is_what_was_asked() {
         let data = Dataset::new(100);
-        let mut cursor = Cursor::new(Script::new(&data, Op::Set, 1, 0));
+        let mut cursor = Cursor::new(Script::new(&data, Op::Set, 1, (0, 4)));
         let mut written = Vec::new();
         for _ in 0..50 {
             cursor.ask(70);
@@ -158,7 +162,7 @@ mod tests {
     #[test]
     fn replies_are_counted_by_their_length() {
         let data = Dataset::new(100);
-        let mut cursor = Cursor::new(Script::new(&data, Op::Get, 1, 0));
+        let mut cursor = Cursor::new(Script::new(&data, Op::Get, 1, (0, 4)));
         cursor.ask(3);
         let reply = "VA 100\r\n".len() + 100 + 2;
         assert_eq!(cursor.read(reply - 1), Some(0));
