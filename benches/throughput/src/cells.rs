@@ -159,11 +159,12 @@ fn entrants(options: &Options, part: Part, op: Op, window: usize, threads: Threa
     }
     let base = if threads == Threads::One { Kind::RawEpoll } else { Kind::RawTokio };
     let takes_part = |kind: Kind| match kind {
-        Kind::RawEpollMerged => op == Op::Get && window >= 16 && threads == Threads::One,
+        // With less than that, there is nothing to merge.
+        Kind::RawEpollMerged => window >= 16 && threads == Threads::One,
         Kind::RawEpoll => threads == Threads::One,
         _ => true,
     };
-    let others = options.contenders.iter().copied().filter(|&kind| kind != base && takes_part(kind));
+    let others = options.contenders.iter().copied().filter(|&kind| kind != base && takes_part(kind) && kind.can(op));
     let route = if part == Part::Relay { Route::Relayed } else { Route::Direct };
     [base].into_iter().chain(others).map(|kind| Entrant { kind, route }).collect()
 }
