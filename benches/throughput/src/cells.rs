@@ -93,7 +93,11 @@ pub(crate) struct Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let link = if self.part == Part::Relay { ", 1 ms away" } else { "" };
+        let link = match self.part {
+            Part::Relay => ", 1 ms away",
+            Part::Against => ", on another server",
+            _ => "",
+        };
         write!(f, "{} {}, window {}, {}{link}", self.op, size(self.size), self.window, self.threads)
     }
 }

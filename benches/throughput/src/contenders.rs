@@ -67,6 +67,10 @@ impl Kind {
         }
     }
 
+    pub(crate) fn is_raw(self) -> bool {
+        matches!(self, Self::RawEpoll | Self::RawEpollMerged | Self::RawTokio)
+    }
+
     /// Whether it has such a command at all.
     pub(crate) fn can(self, op: Op) -> bool {
         match self {

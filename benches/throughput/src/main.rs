@@ -101,7 +101,8 @@ fn measure(options: &Options) -> Outcome<()> {
     let mut footprints = Vec::new();
     if options.wants(Part::Memory) {
         grounds.fill(&Dataset::new(100))?;
-        let kinds = options.contenders.iter().copied().filter(|kind| *kind != Kind::RawEpollMerged);
+        // Of the ceilings it would be the requests encoded beforehand.
+        let kinds = options.contenders.iter().copied().filter(|kind| !kind.is_raw());
         footprints = processes::memory(kinds, grounds.nodes(Route::Direct))?;
         println!("With 1,024 callers:\n\n{}", report::footprints(&footprints));
     }

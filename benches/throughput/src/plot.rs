@@ -72,7 +72,7 @@ fn lines(rows: &[Row], threads: Threads) -> Vec<Line> {
 
 fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, lines: &[Line], names: &[&str]) -> Outcome<()> {
     let points = || lines.iter().flat_map(|line| &line.points);
-    let top = points().map(|point| point.1).fold(1.0, f64::max) * 1.1;
+    let top = points().map(|point| point.1).fold(1.0, f64::max) * 1.35;
     let (first, last) =
         points().fold((f64::MAX, 1.0_f64), |(first, last), point| (first.min(point.0), last.max(point.0)));
     let mut chart = ChartBuilder::on(area)
