@@ -46,6 +46,9 @@ impl Servers {
     }
 
     fn start_with(program: &str, servers: &[Vec<IpAddr>]) -> Outcome<Self> {
+        // Better told now than by nobody answering.
+        let version = Command::new(program).arg("-V").stdout(Stdio::null()).status();
+        version.map_err(|error| format!("`{program}` cannot be run: {error}"))?;
         let servers = servers.iter().map(|ips| Server::start(program, ips)).collect::<Outcome<_>>()?;
         Ok(Self { servers })
     }
