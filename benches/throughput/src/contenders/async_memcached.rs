@@ -1,0 +1,96 @@
+//! async-memcached, whose client is one connection: a pool of them for each node, by deadpool, and keys spread by a hash.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_memcached::{AsciiProtocol, Client, Error};
+use bytes::Bytes;
+use deadpool::managed::{Manager, Metrics, Pool, RecycleError, RecycleResult};
+use futures_util::future::try_join_all;
+
+use super::POOLED;
+use crate::Outcome;
+use crate::workload::Cache;
+
+#[derive(Clone)]
+pub(crate) struct AsyncMemcached {
+    nodes: Arc<[Pool<Dial>]>,
+}
+
+pub(crate) struct Dial(SocketAddr);
+
+impl Manager for Dial {
+    type Type = Client;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Client, Error> {
+        Client::new(format!("tcp://{}", self.0)).await
+    }
+
+    async fn recycle(&self, client: &mut Client, _: &Metrics) -> RecycleResult<Error> {
+        if client.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
+    }
+}
+
+impl AsyncMemcached {
+    pub(crate) fn connect(nodes: &[SocketAddr]) -> Outcome<Self> {
+        let pool = |&node| Pool::builder(Dial(node)).max_size(POOLED).build();
+        Ok(Self { nodes: nodes.iter().map(pool).collect::<Result<_, _>>()? })
+    }
+
+    fn node(&self, key: &str) -> usize {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        hasher.finish() as usize % self.nodes.len()
+    }
+
+    /// The indices of those that belong to each node.
+    fn by_node(&self, keys: &[String]) -> Vec<Vec<usize>> {
+        let mut parts = vec![Vec::new(); self.nodes.len()];
+        for (at, key) in keys.iter().enumerate() {
+            parts[self.node(key)].push(at);
+        }
+        parts
+    }
+}
+
+impl Cache for AsyncMemcached {
+    async fn get(&self, key: &str) -> Outcome<Option<impl AsRef<[u8]> + Send>> {
+        let mut client = self.nodes[self.node(key)].get().await?;
+        Ok(client.get(key).await?.and_then(|value| value.data))
+    }
+
+    async fn set(&self, key: &str, value: &Bytes) -> Outcome<()> {
+        let mut client = self.nodes[self.node(key)].get().await?;
+        Ok(client.set(key, &value[..], None, None).await?)
+    }
+
+    async fn get_many(&self, keys: &[String], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
+        let parts = self.by_node(keys);
+        let asked = self.nodes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
+        let found = try_join_all(asked.map(|(node, part)| async move {
+            let mut client = node.get().await?;
+            let keys: Vec<&str> = part.iter().map(|&at| keys[at].as_str()).collect();
+            Outcome::Ok(client.get_multi(keys).await?)
+        }));
+        let mut right = 0;
+        for value in found.await?.into_iter().flatten() {
+            let key = std::str::from_utf8(&value.key)?;
+            right += usize::from(value.data.is_some_and(|data| check(key, &data)));
+        }
+        if right == keys.len() { Ok(()) } else { Err("a wrong value, or none".into()) }
+    }
+
+    async fn set_many(&self, keys: &[String], values: &[Bytes]) -> Outcome<()> {
+        let parts = self.by_node(keys);
+        let told = self.nodes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
+        let stored = try_join_all(told.map(|(node, part)| async move {
+            let items: Vec<(&str, &[u8])> = part.iter().map(|&at| (keys[at].as_str(), &values[at][..])).collect();
+            let mut client = node.get().await?;
+            let answers = client.set_multi(&items, None, None).await?;
+            Outcome::Ok(answers.values().filter(|answer| answer.is_ok()).count())
+        }));
+        if stored.await?.into_iter().sum::<usize>() == keys.len() { Ok(()) } else { Err("not all stored".into()) }
+    }
+}

@@ -1,0 +1,45 @@
+//! The async client that memcache offers under `exp`, which pools connections and spreads keys by itself.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use memcache::exp::{AsyncMemcache, Ttl};
+
+use super::POOLED;
+use crate::Outcome;
+use crate::workload::Cache;
+
+#[derive(Debug, Clone)]
+pub(crate) struct MemcacheExp(AsyncMemcache);
+
+impl MemcacheExp {
+    pub(crate) async fn connect(nodes: &[SocketAddr]) -> Outcome<Self> {
+        let builder = AsyncMemcache::builder().max_idle(POOLED).max_connections(POOLED);
+        // Of waiting for a connection as well.
+        let builder = builder.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(5));
+        Ok(Self(builder.connect_async(nodes.iter().copied()).await?))
+    }
+}
+
+impl Cache for MemcacheExp {
+    async fn get(&self, key: &str) -> Outcome<Option<impl AsRef<[u8]> + Send>> {
+        Ok(self.0.get::<Vec<u8>>(key).await?)
+    }
+
+    async fn set(&self, key: &str, value: &Bytes) -> Outcome<()> {
+        Ok(self.0.set(key, &value[..], Ttl::NEVER).await?)
+    }
+
+    async fn get_many(&self, keys: &[String], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
+        let found = self.0.get_many::<Vec<u8>, _>(keys.iter().map(String::as_str)).await?;
+        if found.len() != keys.len() || !found.iter().all(|(key, value)| check(key, value)) {
+            return Err("a wrong value, or none".into());
+        }
+        Ok(())
+    }
+
+    async fn set_many(&self, keys: &[String], values: &[Bytes]) -> Outcome<()> {
+        Ok(self.0.set_many(keys.iter().zip(values.iter().map(|value| &value[..])), Ttl::NEVER).await?)
+    }
+}

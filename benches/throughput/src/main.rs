@@ -1,0 +1,124 @@
+//! memring's throughput beside a raw ceiling, and other clients.
+
+mod bars;
+mod cells;
+mod contenders;
+mod data;
+mod grounds;
+mod meter;
+mod options;
+mod plot;
+mod processes;
+mod raw;
+mod relay;
+mod report;
+mod rounds;
+mod servers;
+mod workload;
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::cells::{Part, Route};
+use crate::contenders::Kind;
+use crate::data::Dataset;
+use crate::grounds::Grounds;
+use crate::options::{Command, HELP, Options};
+use crate::servers::Servers;
+
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    let outcome = match hidden(&arguments) {
+        Some(outcome) => outcome,
+        None => match Command::parse(arguments) {
+            Ok(Command::Help) => {
+                println!("{HELP}");
+                Ok(())
+            }
+            Ok(Command::Measure(options)) => measure(&options),
+            Ok(Command::Serve { memcached }) => serve(&memcached),
+            Ok(Command::Count(count)) => rounds::count(&count),
+            Err(error) => {
+                eprintln!("{error} (see --help)");
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What this process is to be, if one like it started it.
+fn hidden(arguments: &[OsString]) -> Option<Outcome<()>> {
+    let (name, rest) = arguments.split_first()?;
+    Some(match name.to_str()? {
+        relay::ARGUMENT => nodes(rest).and_then(|nodes| relay::be(&nodes)),
+        processes::IDLE => nodes(rest).and_then(|nodes| processes::be_idle(&nodes)),
+        processes::MEMORY => {
+            let (kind, rest) = rest.split_first()?;
+            let kind = Kind::ALL.iter().copied().find(|known| Some(known.name()) == kind.to_str())?;
+            nodes(rest).and_then(|nodes| processes::be_memory(kind, &nodes))
+        }
+        _ => return None,
+    })
+}
+
+fn nodes(arguments: &[OsString]) -> Outcome<Vec<SocketAddr>> {
+    arguments.iter().map(|node| Ok(node.to_string_lossy().parse()?)).collect()
+}
+
+fn serve(memcached: &str) -> Outcome<()> {
+    let servers = Servers::start(memcached)?;
+    servers.fill(&Dataset::new(100))?;
+    println!("{}", servers.addrs().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(","));
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn measure(options: &Options) -> Outcome<()> {
+    let grounds = Grounds::new(options)?;
+    let (version, other) = grounds.versions()?;
+    let mut servers = vec![format!("memcached {version}")];
+    servers.extend(other.map(|version| format!("other server: memcached {version}")));
+    println!("4 processes, {}; {} rounds of {} ms\n", servers.join("; "), options.rounds, options.run.as_millis());
+
+    let rows = rounds::run(options, cells::cells(options), &grounds)?;
+    if !rows.is_empty() {
+        println!("Fractions of the ceiling:\n\n{}\n{}", report::ratios(&rows), report::details(&rows));
+    }
+    let mut footprints = Vec::new();
+    if options.wants(Part::Memory) {
+        grounds.fill(&Dataset::new(100))?;
+        // Of the ceilings it would be the requests encoded beforehand.
+        let kinds = options.contenders.iter().copied().filter(|kind| !kind.is_raw());
+        footprints = processes::memory(kinds, grounds.nodes(Route::Direct))?;
+        println!("With 1,024 callers:\n\n{}", report::footprints(&footprints));
+    }
+    let mut idle = None;
+    if options.wants(Part::Idle) {
+        let many = Servers::start_as_many(&options.memcached)?;
+        let share = processes::idle(&many.addrs())?;
+        println!("Idle, with 100 nodes connected: {:.2} ms of processor time per second\n", share * 1e3);
+        idle = Some(share);
+    }
+    println!("Goals:\n\n{}", bars::table(&rows, &footprints));
+    if let Some(path) = &options.svg {
+        plot::draw(&rows, Path::new(path))?;
+    }
+    if let Some(path) = &options.json {
+        fs::write(path, format!("{:#}\n", report::json(&rows, &footprints, idle, &servers)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! What is measured of a run: operations, time, processor time, latencies, memory.
+
+use std::cell::Cell;
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::Outcome;
+
+/// One contender's run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) ops: u64,
+    pub(crate) took: Duration,
+    /// Of this process, in user space and kernel.
+    pub(crate) cpu: Duration,
+    /// 50th and 99th percentile.
+    pub(crate) latency: Option<[Duration; 2]>,
+}
+
+impl Sample {
+    pub(crate) fn per_second(&self) -> f64 {
+        self.ops as f64 / self.took.as_secs_f64()
+    }
+
+    pub(crate) fn cpu_micros(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.ops.max(1) as f64
+    }
+}
+
+/// Latencies, of which several threads record their own without getting in each other's way.
+#[derive(Debug)]
+pub(crate) struct Latencies {
+    shards: Vec<Mutex<Histogram<u32>>>,
+}
+
+const SHARDS: usize = 4;
+
+impl Latencies {
+    pub(crate) fn new() -> Outcome<Self> {
+        let shard = || Ok(Mutex::new(Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?));
+        Ok(Self { shards: (0..SHARDS).map(|_| shard()).collect::<Outcome<_>>()? })
+    }
+
+    pub(crate) fn record(&self, latency: Duration, times: usize) {
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        lock(&self.shards[shard()]).saturating_record_n(nanos, times as u32);
+    }
+
+    /// The 50th and the 99th percentile; forgets them all.
+    pub(crate) fn take(&self) -> Option<[Duration; 2]> {
+        let mut all = lock(&self.shards[0]);
+        for shard in &self.shards[1..] {
+            let mut shard = lock(shard);
+            // Of the same bounds, so this cannot fail.
+            let _ = all.add(&*shard);
+            shard.reset();
+        }
+        let at = |quantile| Duration::from_nanos(all.value_at_quantile(quantile));
+        let latency = (!all.is_empty()).then(|| [at(0.5), at(0.99)]);
+        all.reset();
+        latency
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn shard() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static OWN: Cell<usize> = const { Cell::new(usize::MAX) });
+    OWN.with(|own| {
+        if own.get() == usize::MAX {
+            own.set(THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS);
+        }
+        own.get()
+    })
+}
+
+/// The processor time the threads of this process have had, to the nanosecond. Threads that have ended are left out.
+pub(crate) fn cpu() -> Outcome<Duration> {
+    let mut nanos = 0;
+    for task in fs::read_dir("/proc/self/task")? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanos += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// The memory this process has resident, in bytes.
+pub(crate) fn resident() -> Outcome<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? << 10)
+}

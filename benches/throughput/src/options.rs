@@ -1,0 +1,190 @@
+//! The command line.
+
+use std::env;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+use crate::cells::{Part, Threads};
+use crate::contenders::Kind;
+use crate::workload::Op;
+
+pub(crate) const HELP: &str = "\
+Measures memring beside a raw ceiling (and other clients, if built with --features peers) on 4 memcached processes that it
+starts. Prints tables in Markdown: medians of each round's ratio to the ceiling, and whether memring's goals are reached.
+
+Usage: memring-throughput [OPTIONS]
+       memring-throughput --serve
+       memring-throughput --count N --nodes HOST:PORT,... [--op OP] [--window N] [--contender NAME]
+
+--serve starts the servers, stores values of 100 bytes, says where they listen, and keeps them until its input ends. --count
+does exactly N operations on them, on one thread, and nothing else, for tools that count instructions and system calls:
+OP is get (unless set), miss, set, mixed, get_many or set_many.
+
+What:
+      --quick                 what the goals are about, memring and the ceilings alone, in about a minute
+      --only PART,...         get, sizes, miss, set, mixed, get_many, set_many, relay, against, memory, idle
+      --windows N,...         so many operations under way at a time, over all nodes
+      --runtime current|2     on one thread, or on two workers [both]
+      --contenders NAME,...   these beside the ceiling
+      --against PROGRAM       another memcached, for a comparison of memring on both
+
+How:
+      --rounds N              how many rounds count, after one to warm up [7; 3 if quick]
+      --run MS                how long each run is [400; 250 if quick]
+
+Output:
+      --json FILE             every sample
+      --svg FILE              a plot of get: fraction of the ceiling by window
+  -h, --help                  this text
+
+MEMCACHED names the program to be started [memcached].";
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) quick: bool,
+    pub(crate) only: Option<Vec<Part>>,
+    pub(crate) windows: Option<Vec<usize>>,
+    pub(crate) threads: Vec<Threads>,
+    pub(crate) contenders: Vec<Kind>,
+    pub(crate) memcached: String,
+    pub(crate) against: Option<String>,
+    pub(crate) rounds: usize,
+    pub(crate) run: Duration,
+    pub(crate) json: Option<OsString>,
+    pub(crate) svg: Option<OsString>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Help,
+    Measure(Options),
+    Serve { memcached: String },
+    Count(Count),
+}
+
+/// So many operations, and nothing else.
+#[derive(Debug)]
+pub(crate) struct Count {
+    pub(crate) count: u64,
+    pub(crate) nodes: Vec<SocketAddr>,
+    pub(crate) op: Op,
+    pub(crate) window: usize,
+    pub(crate) kind: Kind,
+}
+
+impl Command {
+    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
+        let args: Vec<_> = args.into_iter().collect();
+        if args.iter().any(|argument| argument == "--count") {
+            return Ok(Self::Count(Count::parse(args)?));
+        }
+        if args == ["--serve"] {
+            return Ok(Self::Serve { memcached: memcached() });
+        }
+        Ok(Options::parse(args)?.map_or(Self::Help, Self::Measure))
+    }
+}
+
+impl Count {
+    fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
+        let mut given = Self { count: 0, nodes: Vec::new(), op: Op::Get, window: 64, kind: Kind::Memring };
+        let mut parser = lexopt::Parser::from_args(args);
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("count") => given.count = parser.value()?.parse()?,
+                Long("nodes") => given.nodes = parser.value()?.parse_with(|text| list(text, node))?,
+                Long("op") => given.op = parser.value()?.parse()?,
+                Long("window") => given.window = parser.value()?.parse_with(positive)?,
+                Long("contender") => given.kind = parser.value()?.parse_with(kind)?,
+                other => return Err(other.unexpected()),
+            }
+        }
+        if given.nodes.is_empty() { Err("--count needs --nodes".into()) } else { Ok(given) }
+    }
+}
+
+/// The program to be started.
+fn memcached() -> String {
+    env::var("MEMCACHED").ok().filter(|program| !program.is_empty()).unwrap_or_else(|| "memcached".to_owned())
+}
+
+impl Options {
+    /// `None` if help was asked for.
+    fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, lexopt::Error> {
+        let (mut quick, mut only, mut windows, mut threads) = (false, None, None, vec![Threads::One, Threads::Two]);
+        let (mut contenders, mut against, mut rounds, mut run) = (None, None, None, None);
+        let (mut json, mut svg) = (None, None);
+        let mut parser = lexopt::Parser::from_args(args);
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Short('h') | Long("help") => return Ok(None),
+                Long("quick") => quick = true,
+                Long("only") => only = Some(parser.value()?.parse_with(|text| list(text, part))?),
+                Long("windows") => windows = Some(parser.value()?.parse_with(|text| list(text, positive))?),
+                Long("runtime") => threads = parser.value()?.parse_with(runtime)?,
+                Long("contenders") => contenders = Some(parser.value()?.parse_with(|text| list(text, kind))?),
+                Long("against") => against = Some(parser.value()?.string()?),
+                Long("rounds") => rounds = Some(parser.value()?.parse_with(positive)?),
+                Long("run") => run = Some(parser.value()?.parse_with(positive)?),
+                Long("json") => json = Some(parser.value()?),
+                Long("svg") => svg = Some(parser.value()?),
+                other => return Err(other.unexpected()),
+            }
+        }
+        let all = || Kind::ALL.iter().copied().filter(|&kind| !quick || kind == Kind::Memring).collect();
+        Ok(Some(Self {
+            quick,
+            only,
+            windows,
+            threads,
+            contenders: contenders.unwrap_or_else(all),
+            memcached: memcached(),
+            against,
+            rounds: rounds.unwrap_or(if quick { 3 } else { 7 }),
+            run: Duration::from_millis(run.unwrap_or(if quick { 250 } else { 400 }) as u64),
+            json,
+            svg,
+        }))
+    }
+
+    pub(crate) fn wants(&self, part: Part) -> bool {
+        let possible = part != Part::Against || self.against.is_some();
+        possible && self.only.as_ref().is_none_or(|only| only.contains(&part))
+    }
+}
+
+fn list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    text.split(',').map(parse).collect()
+}
+
+fn part(text: &str) -> Result<Part, String> {
+    let found = Part::ALL.into_iter().find(|(_, name)| *name == text);
+    found.map(|(part, _)| part).ok_or_else(|| format!("there is no part {text:?}: see --help"))
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let found = Kind::ALL.iter().copied().find(|kind| kind.name() == text);
+    let names = || Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| format!("there is no contender {text:?} in this build: {}", names()))
+}
+
+fn node(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no address"))
+}
+
+fn runtime(text: &str) -> Result<Vec<Threads>, String> {
+    match text {
+        "current" => Ok(vec![Threads::One]),
+        "2" => Ok(vec![Threads::Two]),
+        _ => Err(format!("{text:?} is neither current nor 2")),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|&number| number > 0);
+    number.ok_or_else(|| format!("{text:?} is no positive number"))
+}

@@ -1,0 +1,97 @@
+//! A link that takes its time: a process of its own that hands on every byte half a millisecond after it came, in either
+//! direction, and as many bytes as come.
+
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+
+/// Of each direction.
+const DELAY: Duration = Duration::from_micros(500);
+
+/// How many reads may be on their way; a reader then waits, as the sender of a full pipe does.
+const ON_THE_WAY: usize = 4_096;
+
+/// The hidden argument that makes a process a relay.
+pub(crate) const ARGUMENT: &str = "--be-relay";
+
+#[derive(Debug)]
+pub(crate) struct Relay {
+    process: Child,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Relay {
+    pub(crate) fn start(targets: &[SocketAddr]) -> Outcome<Self> {
+        let mut command = Command::new(env::current_exe()?);
+        command.arg(ARGUMENT).args(targets.iter().map(SocketAddr::to_string));
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut lines = process.stdout.take().map(|out| BufReader::new(out).lines()).ok_or("no output")?;
+        let addrs = targets.iter().map(|_| Ok(lines.next().ok_or("no address")??.parse()?)).collect::<Outcome<_>>()?;
+        Ok(Self { process, addrs })
+    }
+
+    pub(crate) fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// Is a relay to these, and says where it listens for each; until the end of input.
+pub(crate) fn be(targets: &[SocketAddr]) -> Outcome<()> {
+    for &target in targets {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        println!("{}", listener.local_addr()?);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if let Err(error) = client.and_then(|client| link(&client, target)) {
+                    eprintln!("relay: {error}");
+                }
+            }
+        });
+    }
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn link(client: &TcpStream, target: SocketAddr) -> io::Result<()> {
+    let server = TcpStream::connect(target)?;
+    for (from, to) in [(client, &server), (&server, client)] {
+        let (mut from, to) = (from.try_clone()?, to.try_clone()?);
+        to.set_nodelay(true)?;
+        let (sender, receiver) = sync_channel(ON_THE_WAY);
+        thread::spawn(move || take(&mut from, &sender));
+        thread::spawn(move || hand_on(to, &receiver));
+    }
+    Ok(())
+}
+
+fn take(from: &mut TcpStream, sender: &SyncSender<(Instant, Vec<u8>)>) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if sender.send((Instant::now(), buffer[..read].to_vec())).is_err() {
+            return;
+        }
+    }
+}
+
+fn hand_on(mut to: TcpStream, receiver: &Receiver<(Instant, Vec<u8>)>) {
+    for (came, bytes) in receiver {
+        thread::sleep((came + DELAY).saturating_duration_since(Instant::now()));
+        if to.write_all(&bytes).is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}

@@ -1,0 +1,155 @@
+//! What is done, how much of it at a time, and for how long; and the loop in which every client does it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::Outcome;
+use crate::data::Dataset;
+use crate::meter::Latencies;
+
+/// How many keys one get_many or set_many has.
+pub(crate) const BATCH: usize = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Op {
+    Get,
+    Miss,
+    Set,
+    /// Nine gets to a set.
+    Mixed,
+    GetMany,
+    SetMany,
+}
+
+impl Op {
+    pub(crate) const ALL: [Self; 6] = [Self::Get, Self::Miss, Self::Set, Self::Mixed, Self::GetMany, Self::SetMany];
+
+    pub(crate) fn keys(self) -> usize {
+        if matches!(self, Self::GetMany | Self::SetMany) { BATCH } else { 1 }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Get => "get",
+            Self::Miss => "miss",
+            Self::Set => "set",
+            Self::Mixed => "mixed",
+            Self::GetMany => "get_many",
+            Self::SetMany => "set_many",
+        })
+    }
+}
+
+impl FromStr for Op {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|op| op.to_string() == text);
+        found.ok_or_else(|| format!("no operation {text:?}: get, miss, set, mixed, get_many, set_many"))
+    }
+}
+
+/// When a run is over: nothing new is begun then, and what was begun is waited for and counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until {
+    Elapsed(Duration),
+    Count(u64),
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    pub(crate) op: Op,
+    pub(crate) data: Arc<Dataset>,
+    /// How many operations are under way at a time, over all nodes.
+    pub(crate) window: usize,
+    pub(crate) until: Until,
+    pub(crate) latencies: Arc<Latencies>,
+}
+
+/// A client under measurement. Values are compared before they count.
+pub(crate) trait Cache: Clone + Send + Sync + 'static {
+    fn get(&self, key: &str) -> impl Future<Output = Outcome<Option<impl AsRef<[u8]> + Send>>> + Send;
+
+    fn set(&self, key: &str, value: &Bytes) -> impl Future<Output = Outcome<()>> + Send;
+
+    /// Fails unless there is a value for every key, and `check` finds it right.
+    fn get_many(
+        &self,
+        keys: &[String],
+        check: impl Fn(&str, &[u8]) -> bool + Send + Sync,
+    ) -> impl Future<Output = Outcome<()>> + Send;
+
+    fn set_many(&self, keys: &[String], values: &[Bytes]) -> impl Future<Output = Outcome<()>> + Send;
+}
+
+/// How many operations were done: one task per operation under way, as in a service.
+pub(crate) async fn drive<C: Cache>(cache: &C, work: &Work) -> Outcome<u64> {
+    let start = Instant::now();
+    let window = work.window as u64;
+    let callers: Vec<_> = (0..window)
+        .map(|caller| {
+            let (cache, mut work) = (cache.clone(), work.clone());
+            if let Until::Count(count) = work.until {
+                work.until = Until::Count(count / window + u64::from(caller < count % window));
+            }
+            tokio::spawn(async move { call(&cache, &work, start, caller).await })
+        })
+        .collect();
+    let mut done = 0;
+    for caller in callers {
+        done += caller.await??;
+    }
+    Ok(done)
+}
+
+async fn call<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64) -> Outcome<u64> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut begun = Instant::now();
+    let mut done = 0;
+    loop {
+        match work.until {
+            Until::Count(count) if done >= count => return Ok(done),
+            // Everybody does one, so that callers that are slow to start do not count as none.
+            Until::Elapsed(time) if begun - start >= time && done > 0 => return Ok(done),
+            _ => once(cache, work, &mut rng).await?,
+        }
+        done += 1;
+        let now = Instant::now();
+        work.latencies.record(now - begun, 1);
+        begun = now;
+    }
+}
+
+async fn once<C: Cache>(cache: &C, work: &Work, rng: &mut fastrand::Rng) -> Outcome<()> {
+    let Work { op, data, .. } = work;
+    let at = rng.usize(..=data.keys.len() - op.keys());
+    let op = match op {
+        Op::Mixed if rng.u8(..10) == 0 => Op::Set,
+        Op::Mixed => Op::Get,
+        &op => op,
+    };
+    match op {
+        Op::Get | Op::Mixed => match cache.get(&data.keys[at]).await? {
+            Some(value) if data.is_value_of(&data.keys[at], value.as_ref()) => Ok(()),
+            Some(_) => Err("a wrong value".into()),
+            None => Err("a miss where there is a value".into()),
+        },
+        Op::Miss => match cache.get(&data.missing[at]).await? {
+            Some(_) => Err("a value where there is none".into()),
+            None => Ok(()),
+        },
+        Op::Set => cache.set(&data.keys[at], &data.values[at]).await,
+        Op::GetMany => {
+            let keys = &data.keys[at..at + BATCH];
+            cache.get_many(keys, |key, value| data.is_value_of(key, value)).await
+        }
+        Op::SetMany => cache.set_many(&data.keys[at..at + BATCH], &data.values[at..at + BATCH]).await,
+    }
+}
