@@ -36,9 +36,10 @@ pub(in crate::ring) enum Table {
     Jump {
         order: Vec<u16>,
     },
-    /// Points of 128 bits, in order.
+    /// Points of 128 bits, in order, and a circle of their upper 32.
     Wide {
         points: Vec<(u128, u16)>,
+        upper: Circle,
     },
     Ch3 {
         order: Vec<u16>,
@@ -83,7 +84,8 @@ impl Table {
                     points.extend((0..160).map(|point| (md5_number(format!("{name}-{point}").as_bytes()), index)));
                 }
                 points.sort_by_key(|(at, _)| *at);
-                Self::Wide { points }
+                let upper: Vec<_> = points.iter().map(|&(at, node)| Point { at: (at >> 96) as u32, node }).collect();
+                Self::Wide { points, upper: Circle::new(&upper) }
             }
             Scheme::Ch3 { order } => Self::Ch3 { order: order.of(servers) },
             Scheme::PeclConsistent => pecl_buckets(servers),
@@ -98,7 +100,7 @@ impl Table {
             Self::Slots { slots, .. } | Self::Buckets { buckets: slots } => {
                 slots.iter().for_each(|&server| shares[usize::from(server)] += 1.0 / slots.len() as f64);
             }
-            Self::Wide { points } => {
+            Self::Wide { points, .. } => {
                 let before = points.last().map_or(0, |(at, _)| *at);
                 points.iter().fold(before, |before, &(at, server)| {
                     shares[usize::from(server)] += at.wrapping_sub(before) as f64 / u128::MAX as f64;
@@ -147,10 +149,14 @@ impl Table {
                 best?.1
             }
             Self::Jump { order } => *order.get(jump(xxh64(key, 0), order.len()))?,
-            Self::Wide { points } => {
+            Self::Wide { points, upper } => {
                 let at = md5_number(key);
-                let next = points.partition_point(|(point, _)| *point <= at);
-                points.get(next).or_else(|| points.first())?.1
+                if let Some(owner) = upper.owner_beyond((at >> 96) as u32) {
+                    return Some(owner);
+                }
+                // A point that begins as the key does may come before it or after.
+                let next = points.get(upper.first_from((at >> 96) as u32)..)?.iter().find(|(point, _)| *point > at);
+                next.or_else(|| points.first())?.1
             }
             Self::Ch3 { order } => *order.get(ch3(key, order.len() as u32) as usize)?,
             Self::Buckets { buckets } => *buckets.get(crc32(key) as usize % buckets.len().max(1))?,
