@@ -98,6 +98,7 @@ impl Circle {
     }
 
     /// The node of the first point beyond a position, if that is seen at once and no point lies at the position itself.
+    #[cfg(feature = "placements")]
     #[inline]
     pub(super) fn owner_beyond(&self, at: u32) -> Option<usize> {
         let start = *self.buckets.get((at >> self.shift) as usize)? as usize;
