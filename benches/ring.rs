@@ -1,67 +1,282 @@
-//! What a look-up costs beside the hash alone and a plain binary search, and what a ring costs to build.
+//! What a look-up costs by each placement, beside the hash of the key alone and beside other ways to find a node; and
+//! what a ring costs to build. It prints the tables of docs/rings.md.
 //!
-//! `cargo bench --bench ring`
+//! `cargo bench --bench ring -- --warm-up-time 0.3 --measurement-time 0.7` (three minutes). The tables have the least
+//! mean of each row's samples: what else a machine does only ever adds to it.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use memring::Ring;
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion};
+use hashring::HashRing;
+use memring::{KeyHash, Placement, Ring, RingNode};
 use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh64::xxh64;
 
 const SIZES: [usize; 4] = [3, 10, 100, 1000];
+
+/// Without `--bench`, cargo only wants to know that this runs.
+fn is_measuring() -> bool {
+    std::env::args().any(|arg| arg == "--bench")
+}
+
+fn sizes() -> impl Iterator<Item = usize> {
+    let most = if is_measuring() { usize::MAX } else { 10 };
+    SIZES.into_iter().filter(move |n| *n <= most)
+}
+
+/// Placements by name, and what hashes their keys; nothing where that cannot be told from finding the node.
+const PLACEMENTS: [(&str, &str); 14] = [
+    ("native", "XXH3"),
+    ("libmemcached:ketama_weighted", "MD5"),
+    ("libmemcached:ketama", "one-at-a-time"),
+    ("spymemcached:libmemcached", "MD5"),
+    ("twemproxy:ketama", "FNV-1a"),
+    ("dalli", "CRC-32"),
+    ("nginx", "CRC-32"),
+    ("folsom", "Murmur3"),
+    ("uhashring", "MD5"),
+    ("pecl:consistent", "CRC-32"),
+    ("gomemcache", "CRC-32"),
+    ("dskit", "XXH64"),
+    ("mcrouter:ch3", ""),
+    ("pymemcache", ""),
+];
+
+fn hash_of(name: &str) -> fn(&[u8]) -> u64 {
+    match name {
+        "XXH3" => xxh3_64,
+        "XXH64" => |key| xxh64(key, 0),
+        "MD5" => |key| KeyHash::Md5.hash(key).into(),
+        "CRC-32" => |key| KeyHash::Crc32.hash(key).into(),
+        "FNV-1a" => |key| KeyHash::Fnv64a.hash(key).into(),
+        "Murmur3" => |key| KeyHash::Murmur3.hash(key).into(),
+        _ => |key| KeyHash::OneAtATime.hash(key).into(),
+    }
+}
 
 fn pods(n: usize) -> Vec<String> {
     (0..n).map(|i| format!("memcached-{i}.memcached.default.svc.cluster.local:11211")).collect()
 }
 
-/// Enough keys that the branch predictor does not learn them by heart; 21 bytes each.
-fn keys() -> Vec<String> {
-    (0..1 << 14).map(|i| format!("user:profile:{:08x}", i * 0x9e37_u32)).collect()
+fn ring(placement: &str, labels: &[String]) -> Ring {
+    let placement: Placement = placement.parse().expect("a placement's name");
+    Ring::with_placement(&placement, labels.iter().map(|label| RingNode::new(label.as_str()))).expect("sound labels")
+}
+
+/// Enough keys that the branch predictor does not learn them by heart, as it does some 10,000.
+const KEYS: usize = 1 << 18;
+
+/// Keys of 21 bytes, in turn.
+struct Keys {
+    keys: Vec<[u8; 21]>,
+    last: usize,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let key = |i: u32| format!("user:profile:{:08x}", i.wrapping_mul(0x9e37_79b1));
+        let keys = (0..KEYS as u32).map(|i| key(i).into_bytes().try_into().expect("21 bytes"));
+        Self { keys: keys.collect(), last: 0 }
+    }
+
+    fn next(&mut self) -> &[u8] {
+        self.last = (self.last + 1) % KEYS;
+        black_box(&self.keys[self.last])
+    }
+}
+
+/// A table as it is measured: seconds by row and column.
+#[derive(Default)]
+struct Table {
+    rows: Vec<String>,
+    cells: BTreeMap<(String, usize), f64>,
+}
+
+/// Less than this is mostly the clock.
+const ENOUGH: Duration = Duration::from_micros(20);
+
+impl Table {
+    fn measure<T>(
+        &mut self,
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        (row, column): (&str, usize),
+        mut run: impl FnMut() -> T,
+    ) {
+        let mut least = f64::INFINITY;
+        group.bench_function(BenchmarkId::new(row, column), |b| {
+            b.iter_custom(|times| {
+                let start = Instant::now();
+                for _ in 0..times {
+                    black_box(run());
+                }
+                let took = start.elapsed();
+                if took >= ENOUGH {
+                    least = least.min(took.as_secs_f64() / times as f64);
+                }
+                took
+            });
+        });
+        if least.is_finite() {
+            if !self.rows.iter().any(|known| known == row) {
+                self.rows.push(row.to_owned());
+            }
+            self.cells.insert((row.to_owned(), column), least);
+        }
+    }
+
+    /// In a unit of so many seconds, with something to say about each row. Prints nothing if nothing was measured.
+    fn print(&self, titles: [&str; 2], unit: f64, about: impl Fn(&str) -> String) {
+        if self.rows.is_empty() || !is_measuring() {
+            return;
+        }
+        println!("\n| {} | {} |", titles.join(" | "), SIZES.map(|n| n.to_string()).join(" | "));
+        println!("|---|---|{}", "---:|".repeat(SIZES.len()));
+        for row in &self.rows {
+            let cell = |n| self.cells.get(&(row.clone(), n)).map(|seconds| number(seconds / unit)).unwrap_or_default();
+            println!("| {row} | {} | {} |", about(row), SIZES.map(cell).join(" | "));
+        }
+    }
+}
+
+/// Three digits or so.
+fn number(number: f64) -> String {
+    if number < 99.95 { format!("{number:.1}") } else { format!("{number:.0}") }
+}
+
+const NANOSECONDS: f64 = 1e-9;
+const MICROSECONDS: f64 = 1e-6;
+
+/// By name: what a hash costs alone.
+fn hashes(c: &mut Criterion) -> BTreeMap<String, f64> {
+    let mut table = Table::default();
+    let mut group = c.benchmark_group("lookup, hash alone");
+    let mut keys = Keys::new();
+    for name in ["XXH3", "XXH64", "CRC-32", "one-at-a-time", "FNV-1a", "Murmur3", "MD5"] {
+        let hash = hash_of(name);
+        table.measure(&mut group, (name, 21), || hash(keys.next()));
+    }
+    table.cells.into_iter().map(|((name, _), seconds)| (name, seconds)).collect()
+}
+
+fn placements(c: &mut Criterion) -> Table {
+    let mut table = Table::default();
+    let mut group = c.benchmark_group("lookup, placement");
+    let mut keys = Keys::new();
+    for (name, _) in PLACEMENTS {
+        for n in sizes() {
+            let ring = ring(name, &pods(n));
+            table.measure(&mut group, (name, n), || ring.node_for(keys.next()));
+        }
+    }
+    table
+}
+
+/// The native ring's points in a sorted list, and nothing else.
+fn sorted_points(labels: &[String]) -> Vec<(u32, u16)> {
+    let point = |label: &str, i: u32| position(&[label.as_bytes(), &i.to_le_bytes()].concat());
+    let mut points: Vec<_> =
+        (0_u16..).zip(labels).flat_map(|(node, label)| (0_u32..512).map(move |i| (point(label, i), node))).collect();
+    points.sort_unstable();
+    points
 }
 
 fn position(bytes: &[u8]) -> u32 {
     (xxh3_64(bytes) >> 32) as u32
 }
 
-/// The same points in a sorted list, and nothing else.
-fn sorted_points(labels: &[String]) -> Vec<(u32, u16)> {
-    let mut points: Vec<_> = (0_u16..)
-        .zip(labels)
-        .flat_map(|(node, label)| {
-            (0_u32..512).map(move |i| (position(&[label.as_bytes(), &i.to_le_bytes()].concat()), node))
-        })
-        .collect();
-    points.sort_unstable();
-    points
+/// Sorted points in the order in which a binary search meets them, from index 1 on.
+fn eytzinger(sorted: &[(u32, u16)]) -> Vec<(u32, u16)> {
+    fn fill(sorted: &mut impl Iterator<Item = (u32, u16)>, out: &mut [(u32, u16)], at: usize) {
+        if at < out.len() {
+            fill(sorted, out, 2 * at);
+            if let Some(point) = sorted.next() {
+                out[at] = point;
+            }
+            fill(sorted, out, 2 * at + 1);
+        }
+    }
+    // What lies beyond the last point belongs to the first.
+    let mut out = vec![(0, sorted[0].1); sorted.len() + 1];
+    fill(&mut sorted.iter().copied(), &mut out, 1);
+    out
 }
 
-fn lookup(c: &mut Criterion) {
-    let keys = keys();
-    let mut group = c.benchmark_group("lookup");
-    let mut next = 0;
-    let mut key = || {
-        next = (next + 1) % keys.len();
-        keys[next].as_bytes()
-    };
-    group.bench_function("hash alone", |b| b.iter(|| position(black_box(key()))));
-    for n in SIZES {
-        let ring = Ring::new(pods(n)).expect("sound labels");
-        group.bench_function(BenchmarkId::new("ring", n), |b| b.iter(|| ring.node_for(black_box(key()))));
-        let points = sorted_points(&pods(n));
-        group.bench_function(BenchmarkId::new("binary search", n), |b| {
-            b.iter(|| {
-                let at = position(black_box(key()));
-                let found = points.partition_point(|point| point.0 < at);
-                points[if found == points.len() { 0 } else { found }].1
-            });
-        });
+/// The first point at or after a position: where the search last turned left, or 0.
+fn search(points: &[(u32, u16)], at: u32) -> u16 {
+    let mut next = 1;
+    while next < points.len() {
+        next = 2 * next + usize::from(points[next].0 < at);
     }
-    group.finish();
+    points[next >> (next.trailing_ones() + 1)].1
+}
+
+/// As the `hashring` crate wants them: [`POINTS`] of them are a node.
+#[derive(Debug, Clone, Copy, Hash)]
+struct HashringPoint {
+    node: u16,
+    _index: u32,
+}
+
+/// ketama's number.
+const POINTS: u32 = 160;
+
+fn hashring(n: u16) -> HashRing<HashringPoint> {
+    let mut ring = HashRing::new();
+    ring.batch_add((0..n).flat_map(|node| (0..POINTS).map(move |_index| HashringPoint { node, _index })).collect());
+    ring
+}
+
+fn jump(mut key: u64, nodes: i64) -> i64 {
+    let (mut node, mut next) = (0, 0);
+    while next < nodes {
+        node = next;
+        key = key.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(1);
+        next = ((node + 1) as f64 * ((1_i64 << 31) as f64 / ((key >> 33) + 1) as f64)) as i64;
+    }
+    node
+}
+
+/// The highest score wins; a score is one multiplication, of the key's hash with the node's.
+fn rendezvous(key: u64, nodes: &[u64]) -> Option<usize> {
+    let score = |node: &u64| {
+        let product = u128::from(key ^ node) * 0x9e37_79b9_7f4a_7c15;
+        (product >> 64) as u64 ^ product as u64
+    };
+    nodes.iter().enumerate().max_by_key(|(_, node)| score(node)).map(|(index, _)| index)
+}
+
+/// Other ways to find a node, all from the same hash of the key, but `hashring`.
+fn others(c: &mut Criterion) -> Table {
+    let mut table = Table::default();
+    let mut group = c.benchmark_group("lookup, other");
+    let mut keys = Keys::new();
+    for n in sizes() {
+        let ring = Ring::new(pods(n)).expect("sound labels");
+        table.measure(&mut group, ("memring", n), || ring.node_for(keys.next()));
+        let points = sorted_points(&pods(n));
+        let by_halves = |at| {
+            let found = points.partition_point(|point| point.0 < at);
+            points[if found == points.len() { 0 } else { found }].1
+        };
+        table.measure(&mut group, ("binary search", n), || by_halves(position(keys.next())));
+        let laid_out = eytzinger(&points);
+        assert!(keys.keys.iter().map(|key| position(key)).all(|at| search(&laid_out, at) == by_halves(at)));
+        table.measure(&mut group, ("Eytzinger", n), || search(&laid_out, position(keys.next())));
+        let hashring = hashring(n as u16);
+        table.measure(&mut group, ("hashring", n), || hashring.get(&keys.next()).map(|point| point.node));
+        table.measure(&mut group, ("jump", n), || jump(xxh3_64(keys.next()), n as i64));
+        let nodes: Vec<_> = pods(n).iter().map(|label| xxh3_64(label.as_bytes())).collect();
+        table.measure(&mut group, ("rendezvous", n), || rendezvous(xxh3_64(keys.next()), &nodes));
+    }
+    table
 }
 
 fn successors(c: &mut Criterion) {
     let mut group = c.benchmark_group("nodes_for");
-    for n in SIZES {
+    for n in sizes() {
         let ring = Ring::new(pods(n)).expect("sound labels");
         for wanted in [2, n] {
             group.bench_function(format!("{wanted} of {n}"), |b| {
@@ -69,22 +284,42 @@ fn successors(c: &mut Criterion) {
             });
         }
     }
-    group.finish();
 }
 
-fn build(c: &mut Criterion) {
+fn builds(c: &mut Criterion) -> Table {
+    let mut table = Table::default();
     let mut group = c.benchmark_group("build");
-    group.sample_size(20);
-    for n in SIZES {
+    group.sample_size(10);
+    for n in sizes() {
         let labels = pods(n);
-        group.bench_function(BenchmarkId::new("ring", n), |b| {
-            b.iter(|| Ring::new(black_box(&labels).iter().map(String::as_str)));
-        });
+        for (name, _) in PLACEMENTS {
+            table.measure(&mut group, (name, n), || ring(name, black_box(&labels)));
+        }
+        table.measure(&mut group, ("a sorted list", n), || sorted_points(black_box(&labels)));
+        table.measure(&mut group, ("hashring", n), || hashring(black_box(n as u16)));
     }
     let (old, new) = (Ring::new(pods(100)).expect("sound labels"), Ring::new(pods(101)).expect("sound labels"));
     group.bench_function("moved, 100 to 101", |b| b.iter(|| old.moved(black_box(&new))));
-    group.finish();
+    table
 }
 
-criterion_group!(benches, lookup, successors, build);
-criterion_main!(benches);
+fn main() {
+    let mut c = Criterion::default().configure_from_args();
+    let hashes = hashes(&mut c);
+    let (placements, others) = (placements(&mut c), others(&mut c));
+    successors(&mut c);
+    let builds = builds(&mut c);
+    c.final_summary();
+
+    let hash_of = |placement: &str| {
+        let hash = PLACEMENTS.iter().find(|(name, _)| *name == placement).map_or("", |(_, hash)| hash);
+        hashes.get(hash).map_or_else(String::new, |cost| format!("{hash}: {}", number(cost / NANOSECONDS)))
+    };
+    placements.print(["look-up, ns", "hash of the key alone"], NANOSECONDS, hash_of);
+    others.print(["look-up, ns", ""], NANOSECONDS, |row| match row {
+        "memring" | "binary search" | "Eytzinger" => "512 points".to_owned(),
+        "hashring" => format!("{POINTS} points"),
+        _ => "no points".to_owned(),
+    });
+    builds.print(["build, µs", ""], MICROSECONDS, |_| String::new());
+}

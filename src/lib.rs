@@ -134,6 +134,11 @@ pub mod testing;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Keeps what docs/rings.md shows compiling.
+#[cfg(all(doctest, feature = "placements"))]
+#[doc = include_str!("../docs/rings.md")]
+struct Rings;
+
 /// Keeps the names and constructors of docs/sharing.md true.
 #[cfg(all(doctest, feature = "placements"))]
 #[doc = include_str!("../docs/sharing.md")]

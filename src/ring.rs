@@ -98,7 +98,7 @@ impl Default for Table {
 }
 
 impl Ring {
-    /// The most the weights of one ring may add up to: it bounds its memory, at some 64 MB.
+    /// The most the weights of one ring may add up to: it bounds its memory, at some 48 MB.
     pub const MAX_TOTAL_WEIGHT: u32 = 10_000;
 
     /// Builds a ring of nodes given in any order. Without nodes it is the empty ring, as is `Ring::default()`.

@@ -9,12 +9,17 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-/// On real servers, and where none are installed. Gives what it printed.
-async fn run(name: &str) -> [String; 2] {
+fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let built = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let path: PathBuf = built.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    let path = built.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(path.exists(), "there is no {}: build it with `cargo build --examples`", path.display());
+    path
+}
+
+/// On real servers, and where none are installed. Gives what it printed.
+async fn run(name: &str) -> [String; 2] {
+    let path = built(name);
     let mut real = Command::new(&path);
     let mut embedded = Command::new(&path);
     embedded.env("MEMCACHED", "/there/is/no/memcached");
@@ -28,6 +33,20 @@ async fn said(command: &mut Command) -> String {
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert!(output.status.success(), "{text}");
     text
+}
+
+/// Every placement has a row in each table and in the picture.
+#[tokio::test]
+async fn balance_is_measured_and_drawn() {
+    let file = std::env::temp_dir().join(format!("memring-balance-{}.svg", std::process::id()));
+    let mut command = Command::new(built("balance"));
+    let said = said(command.arg("--quick").arg("--out").arg(&file)).await;
+    let drawn = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    for name in ["native", "dalli", "dskit"] {
+        assert_eq!(said.matches(&format!("| {name} | ")).count(), 3, "{name}: {said}");
+        assert!(drawn.contains(&format!("\n{name}\n")), "{name}: {drawn}");
+    }
 }
 
 #[tokio::test]

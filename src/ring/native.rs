@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Chosen once, by the load of the fullest node over the mean (exact shares of the circle; medians over 200 sets of pod
 /// names, `cargo bench --bench ring_balance`): at 10 and 100 nodes 1.13 and 1.20 with 160 points, 1.10 and 1.16 with
 /// 256, 1.08 and 1.12 with 400, 1.07 and 1.11 with 512. The bucket index makes a look-up cost nearly the same with all
-/// of them, so the price is time to build, 15 to 40 ns a point, and memory, 10 to 14 bytes a point.
+/// of them, so the price is time to build, 15 to 40 ns a point, and memory, 8 to 10 bytes a point.
 pub(super) const POINTS_PER_WEIGHT: u32 = 512;
 
 /// Where bytes lie on the circle.

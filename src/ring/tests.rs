@@ -104,16 +104,23 @@ proptest! {
 
     #[test]
     fn any_points_are_found(
-        points in proptest::collection::vec(any::<u32>(), 1..20),
+        points in proptest::collection::vec(any::<u32>(), 1..60),
+        crowded in 0_u32..30,
         near in any::<i8>(),
         keys in keys(),
     ) {
+        // Some clients' hashes have 15 bits: then all points are in a few of the index's buckets.
+        let points: Vec<_> = points.into_iter().map(|at| at >> crowded).collect();
         let places: Vec<_> = (0..).zip(&points).map(|(node, &at)| Point { at, node }).collect();
         let circle = Circle::new(&places);
         let edges = points.iter().map(|&at| at.wrapping_add_signed(near.into()));
         for at in keys.iter().map(|key| native::position(key)).chain(edges).chain([0, u32::MAX]) {
             let first = |from| points.iter().enumerate().filter(|point| *point.1 >= from).min_by_key(|point| *point.1);
-            prop_assert_eq!(circle.owner(at), first(at).or_else(|| first(0)).map(|point| point.0));
+            let owner = first(at).or_else(|| first(0)).map(|point| point.0);
+            prop_assert_eq!(circle.owner(at), owner);
+            prop_assert_eq!(circle.first_from(at), points.iter().filter(|point| **point < at).count());
+            let beyond = circle.owner_beyond(at);
+            prop_assert!(beyond.is_none() || beyond == owner && !points.contains(&at), "{beyond:?}");
         }
     }
 }
@@ -299,5 +306,23 @@ fn circle_of(ring: &Ring) -> &Circle {
     match &ring.table {
         Table::Native(circle) => circle,
         Table::Foreign(_) => panic!("a native ring"),
+    }
+}
+
+#[cfg(feature = "placements")]
+#[test]
+fn uhashring_goes_by_all_128_bits() {
+    let labels = pods(20);
+    let number = |text: String| hash::md5_number(text.as_bytes());
+    let points = |node: usize| (0..160).map(move |index| (node, index));
+    let mut points: Vec<_> =
+        (0..20).flat_map(points).map(|(node, index)| (number(format!("{}-{index}", labels[node])), node)).collect();
+    points.sort_unstable();
+    let nodes = labels.iter().map(String::as_str);
+    let ring = Ring::with_placement(&placement::Placement::uhashring(), nodes).unwrap();
+    for key in 0..2_000 {
+        let at = number(format!("user:{key}"));
+        let owner = points.iter().find(|point| point.0 > at).unwrap_or(&points[0]).1;
+        assert_eq!(ring.node_for(format!("user:{key}")).map(RingNode::label), Some(&*labels[owner]));
     }
 }

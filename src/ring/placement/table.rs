@@ -31,9 +31,10 @@ pub(in crate::ring) enum Table {
     Jump {
         order: Vec<u16>,
     },
-    /// Points of up to 128 bits, in order.
+    /// Points of up to 128 bits, in order, and a circle of their upper 32.
     Wide {
         points: Vec<(u128, u16)>,
+        upper: Circle,
         key: WideHash,
     },
     Ch3 {
@@ -133,7 +134,8 @@ impl Table {
     fn wide(points: impl Iterator<Item = (u128, u16)>, key: WideHash) -> Self {
         let mut points: Vec<_> = points.collect();
         points.sort_by_key(|(at, _)| *at);
-        Self::Wide { points, key }
+        let upper: Vec<_> = points.iter().map(|&(at, node)| Point { at: (at >> 96) as u32, node }).collect();
+        Self::Wide { points, upper: Circle::new(&upper), key }
     }
 
     /// Which part of all keys each server owns; exact where keys meet points or slots, and what is meant elsewhere.
@@ -221,10 +223,14 @@ impl Table {
                 best?.1
             }
             Self::Jump { order } => *order.get(jump(xxh64(key, 0), order.len()))?,
-            Self::Wide { points, key: hash } => {
+            Self::Wide { points, upper, key: hash } => {
                 let at = hash.of(key);
-                let next = points.partition_point(|(point, _)| *point < at);
-                points.get(next).or_else(|| points.first())?.1
+                if let Some(owner) = upper.owner_beyond((at >> 96) as u32) {
+                    return Some(owner);
+                }
+                // A point that begins as the key does may come before it or after.
+                let next = points.get(upper.first_from((at >> 96) as u32)..)?.iter().find(|(point, _)| *point >= at);
+                next.or_else(|| points.first())?.1
             }
             Self::Ch3 { order } => *order.get(ch3(Joined::from(key), order.len() as u32) as usize)?,
             Self::WeightedCh3 { order, limits } => *order.get(weighted_ch3(key, limits))?,
