@@ -255,11 +255,11 @@ fn envoy_ring_all_around() {
 fn envoy_ring_by_table() {
     let hosts = hosts(90..=95, &[]);
     let placement = Placement::envoy_ring(EnvoyHash::XxHash).with_minimum_ring_size(12);
-    let Table::Wide { points, key } = Table::new(&placement, &hosts) else { panic!("a wide table") };
+    let table = Table::new(&placement, &hosts);
+    let Table::Wide { points, .. } = &table else { panic!("a wide table") };
     let wide: Vec<_> = envoy_points(&hosts, EnvoyHash::XxHash, (12, envoy::MAXIMUM_RING_SIZE));
-    assert_eq!(points, wide.iter().map(|&(at, host)| (u128::from(at) << 64, host)).collect::<Vec<_>>());
+    assert_eq!(*points, wide.iter().map(|&(at, host)| (u128::from(at) << 64, host)).collect::<Vec<_>>());
     // The text of a point's name is a key that lies at the point.
-    let table = Table::Wide { points, key };
     for (name, host) in [("127.0.0.1:90_1", 0), ("127.0.0.1:94_0", 4), ("127.0.0.1:93_1", 3)] {
         assert_eq!(table.owner(name.as_bytes()), Some(host), "{name}");
     }
