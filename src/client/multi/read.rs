@@ -137,25 +137,23 @@ impl Client {
 
     async fn look_up_many<K: AsRef<[u8]>>(&self, keys: Vec<K>, cas: bool, touch: Option<u32>) -> Answered<K> {
         let deadline = self.deadline();
-        let mut questions: Vec<Result<usize, Error>> = Vec::with_capacity(keys.len());
-        let mut asked = Vec::with_capacity(keys.len());
-        {
-            let mut known: HashMap<&[u8], usize> = HashMap::with_capacity(keys.len());
-            for key in &keys {
-                let bytes = key.as_ref();
-                questions.push(match known.get(bytes) {
-                    Some(&question) => Ok(question),
-                    None => self.key(bytes).map(|key| {
-                        known.insert(bytes, asked.len());
-                        asked.push(key);
-                        asked.len() - 1
-                    }),
-                });
+        let mut lookups: Vec<Lookup> = Vec::with_capacity(keys.len());
+        let answers = self.ask_every_owner(&keys, &mut lookups, cas, touch, deadline).await;
+        for (places, answer) in answers {
+            match answer {
+                Ok(Answer::Many(found)) => {
+                    for (place, lookup) in places.into_iter().zip(found) {
+                        lookups[place] = lookup;
+                    }
+                }
+                other => {
+                    let error = other.err().unwrap_or_else(misfit);
+                    places.into_iter().for_each(|place| lookups[place] = Err(error.clone()));
+                }
             }
         }
-        let answers = self.ask_every_owner(asked, cas, touch, deadline).await;
-        let mut answered = Answered { keys, questions, answers };
-        if answered.answers.iter().flatten().flatten().any(may_be_lease) {
+        let mut answered = Answered { keys, lookups };
+        if answered.lookups.iter().flatten().flatten().any(may_be_lease) {
             Box::pin(self.ask_again(&mut answered, cas, deadline)).await;
         }
         answered
@@ -163,87 +161,90 @@ impl Client {
 
     /// Looks closely at what may be leases and no values.
     async fn ask_again<K: AsRef<[u8]>>(&self, answered: &mut Answered<K>, cas: bool, deadline: Instant) {
-        let Answered { keys, questions, answers } = answered;
-        // Each question once, by any of the keys that ask it.
-        let mut doubtful: HashMap<usize, (Key, Item)> = HashMap::new();
-        for (key, question) in keys.iter().zip(questions) {
-            let Ok(question) = question else { continue };
-            if let (Ok(Some(item)), Ok(key)) = (&answers[*question], self.key(key))
+        let Answered { keys, lookups } = answered;
+        // Each key once, wherever it was given.
+        let mut doubtful: HashMap<Key, (Item, Vec<usize>)> = HashMap::new();
+        for (place, (key, lookup)) in keys.iter().zip(&*lookups).enumerate() {
+            if let Ok(Some(item)) = lookup
                 && may_be_lease(item)
+                && let Ok(key) = self.key(key)
             {
-                doubtful.insert(*question, (key, item.clone()));
+                doubtful.entry(key).or_insert_with(|| (item.clone(), Vec::new())).1.push(place);
             }
         }
         let mut doubtful = doubtful.into_iter();
         loop {
             // What is left of the one deadline.
             let hasty = &self.until(deadline);
-            let look = |(question, (key, item)): (usize, (Key, Item))| async move {
-                (question, hasty.unless_lease(key.into(), item, cas).await)
+            let look = |(key, (item, places)): (Key, (Item, Vec<usize>))| async move {
+                (places, hasty.unless_lease(key.into(), item, cas).await)
             };
             let looked = join_all(doubtful.by_ref().take(DOUBTFUL_AT_A_TIME).map(look)).await;
             if looked.is_empty() {
                 return;
             }
-            for (question, lookup) in looked {
-                answers[question] = lookup;
+            for (places, lookup) in looked {
+                places.into_iter().for_each(|place| lookups[place].clone_from(&lookup));
             }
         }
     }
 
-    /// Asks for every key at the node that owns it.
-    async fn ask_every_owner(&self, asked: Vec<Key>, cas: bool, touch: Option<u32>, deadline: Instant) -> Vec<Lookup> {
-        let mut answers: Vec<Lookup> = std::iter::repeat_with(|| Ok(None)).take(asked.len()).collect();
+    /// Asks for every key at the node that owns it. What needs no asking is in `lookups`; the rest comes as what was asked
+    /// together, by the places of the keys, and what was answered.
+    async fn ask_every_owner<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        lookups: &mut Vec<Lookup>,
+        cas: bool,
+        touch: Option<u32>,
+        deadline: Instant,
+    ) -> impl Iterator<Item = (Vec<usize>, Result<Answer, Error>)> + use<K> {
         let snapshot = self.inner.snapshot.load_full();
-        let mut groups: Vec<Group> = snapshot.nodes().iter().map(|node| Group::new(Arc::clone(node))).collect();
-        if groups.is_empty() {
-            answers.fill(Err(snapshot.no_nodes()));
-            return answers;
-        }
-        for (question, key) in asked.into_iter().enumerate() {
-            if let Some(owner) = snapshot.owner(key.as_bytes()) {
-                groups[owner].add(question, key);
-            }
+        // Somewhat more than its part for each node, for parts are not equal.
+        let part = keys.len() / snapshot.nodes().len().max(1);
+        let part = (part + part / 4 + 4).min(LARGEST_LINE_KEYS).min(keys.len());
+        let mut groups: Vec<Group> = snapshot.nodes().iter().map(|node| Group::new(Arc::clone(node), part)).collect();
+        let mut nobody = None;
+        for (place, key) in keys.iter().enumerate() {
+            lookups.push(match self.key(key) {
+                Ok(key) => match snapshot.owner(key.as_bytes()) {
+                    Some(owner) => {
+                        groups[owner].add(place, key);
+                        Ok(None)
+                    }
+                    // One cause for all of them.
+                    None => Err(nobody.get_or_insert_with(|| snapshot.no_nodes()).clone()),
+                },
+                Err(invalid) => Err(invalid),
+            });
         }
         // The nodes are not held on to while waiting: the groups have those they need.
         drop(snapshot);
         let groups = groups.into_iter().filter(|group| !group.lines.is_empty());
-        let answered = join_all(groups.map(|group| group.ask(self, cas, touch, deadline))).await;
-        for (questions, answer) in answered.into_iter().flatten() {
-            match answer {
-                Ok(Answer::Many(lookups)) => {
-                    for (question, lookup) in questions.into_iter().zip(lookups) {
-                        answers[question] = lookup;
-                    }
-                }
-                other => {
-                    let error = other.err().unwrap_or_else(misfit);
-                    questions.into_iter().for_each(|question| answers[question] = Err(error.clone()));
-                }
-            }
-        }
-        answers
+        join_all(groups.map(|group| group.ask(self, cas, touch, deadline))).await.into_iter().flatten()
     }
 }
 
-/// The keys one node is asked for, in lines of the size the wire likes.
+/// The keys one node is asked for, in lines of the size the wire likes, each with its place among all keys.
 struct Group {
     node: Arc<Node>,
     lines: Vec<(Vec<usize>, Vec<Key>)>,
+    /// How many keys a line is likely to hold.
+    part: usize,
 }
 
 impl Group {
-    fn new(node: Arc<Node>) -> Self {
-        Self { node, lines: Vec::new() }
+    fn new(node: Arc<Node>, part: usize) -> Self {
+        Self { node, lines: Vec::new(), part }
     }
 
-    fn add(&mut self, question: usize, key: Key) {
-        match self.lines.last_mut() {
-            Some((questions, keys)) if keys.len() < LARGEST_LINE_KEYS => {
-                questions.push(question);
-                keys.push(key);
-            }
-            _ => self.lines.push((vec![question], vec![key])),
+    fn add(&mut self, place: usize, key: Key) {
+        if self.lines.last().is_none_or(|(_, keys)| keys.len() == LARGEST_LINE_KEYS) {
+            self.lines.push((Vec::with_capacity(self.part), Vec::with_capacity(self.part)));
+        }
+        if let Some((places, keys)) = self.lines.last_mut() {
+            places.push(place);
+            keys.push(key);
         }
     }
 
@@ -254,8 +255,8 @@ impl Group {
         touch: Option<u32>,
         deadline: Instant,
     ) -> Vec<(Vec<usize>, Result<Answer, Error>)> {
-        let turn = |(questions, keys)| Turn {
-            tag: questions,
+        let turn = |(places, keys)| Turn {
+            tag: places,
             request: Request::Get { keys: Keys::Many(keys), cas, touch },
             after: None,
         };
@@ -264,31 +265,16 @@ impl Group {
     }
 }
 
-/// What came of a look-up of many keys.
+/// What came of a look-up of many keys: one outcome for each.
 struct Answered<K> {
     keys: Vec<K>,
-    /// Which question each of the keys is answered by, or why it was not asked.
-    questions: Vec<Result<usize, Error>>,
-    /// One for each question.
-    answers: Vec<Lookup>,
+    lookups: Vec<Lookup>,
 }
 
 impl<K> Answered<K> {
     /// Every key with its outcome, in the caller's order.
     fn into_outcomes(self) -> impl Iterator<Item = (K, Lookup)> {
-        let Self { keys, questions, mut answers } = self;
-        // An answer is moved to the last key it is for, and copied for those before: there is rarely more than one.
-        let mut uses = vec![0u32; answers.len()];
-        questions.iter().flatten().for_each(|&question| uses[question] += 1);
-        let mut take = move |question: usize| {
-            uses[question] -= 1;
-            if uses[question] == 0 {
-                std::mem::replace(&mut answers[question], Ok(None))
-            } else {
-                answers[question].clone()
-            }
-        };
-        keys.into_iter().zip(questions).map(move |(key, question)| (key, question.and_then(&mut take)))
+        self.keys.into_iter().zip(self.lookups)
     }
 
     fn gather(self) -> GetMany<K> {
