@@ -16,11 +16,18 @@ const MAX_LINE: usize = 2048;
 /// keep the whole buffer.
 const COPY_BELOW: usize = 8 * 1024;
 
+/// Values up to [`LARGEST_SHARED`] share allocations of this size: one for every few values, not for each, which is a
+/// third of what a small value costs. So a small value that is kept keeps this much at most.
+const SHARED_CHUNK: usize = 1024;
+const LARGEST_SHARED: usize = SHARED_CHUNK / 4;
+
 #[derive(Debug)]
 pub(crate) struct Decoder {
     /// Values longer than this are read past.
     max_value: usize,
     state: State,
+    /// Room for small values.
+    chunk: BytesMut,
 }
 
 #[derive(Debug)]
@@ -54,7 +61,7 @@ impl Header {
 
 impl Decoder {
     pub(crate) fn new(max_value: usize) -> Self {
-        Self { max_value, state: State::Line { scanned: 0 } }
+        Self { max_value, state: State::Line { scanned: 0 }, chunk: BytesMut::new() }
     }
 
     /// Whether a reply has begun that is not yet whole. (Bytes of an unfinished line are still in the buffer.)
@@ -132,9 +139,20 @@ impl Decoder {
         let len = usize::try_from(len).ok().filter(|&len| len < COPY_BELOW && len <= self.max_value)?;
         let (body, rest) = rest.strip_prefix(b"\r\n")?.split_at_checked(len)?;
         let rest = rest.strip_prefix(b"\r\n")?;
-        let value = Value { flags: u32::try_from(flags).ok()?, cas, body: Body::Whole(Bytes::copy_from_slice(body)) };
+        let value = Value { flags: u32::try_from(flags).ok()?, cas, body: Body::Whole(self.copy(body)) };
         self.state = State::Line { scanned: 0 };
         Some((value, input.len() - rest.len()))
+    }
+
+    fn copy(&mut self, body: &[u8]) -> Bytes {
+        if body.is_empty() || body.len() > LARGEST_SHARED {
+            return Bytes::copy_from_slice(body);
+        }
+        if self.chunk.capacity() < body.len() {
+            self.chunk = BytesMut::with_capacity(SHARED_CHUNK);
+        }
+        self.chunk.extend_from_slice(body);
+        self.chunk.split().freeze()
     }
 
     /// The end of a retrieval at the front of `input`, and the bytes it takes.
@@ -341,6 +359,24 @@ mod tests {
                 assert_eq!(input.len(), wire.len() - len);
             }
         }
+    }
+
+    #[test]
+    fn small_values_share_room_and_nothing_else() {
+        let mut decoder = Decoder::new(1 << 20);
+        let bodies: Vec<Vec<u8>> = (0..200_u8).map(|n| vec![n; usize::from(n) % 60 + 1]).collect();
+        let values: Vec<Bytes> = bodies.iter().map(|body| decoder.copy(body)).collect();
+        assert!(decoder.chunk.capacity() <= SHARED_CHUNK);
+        assert!(values.iter().zip(&bodies).all(|(value, body)| value == body));
+        let alone = [decoder.copy(&[1; LARGEST_SHARED + 1]), decoder.copy(b"")];
+        assert!(alone.iter().all(|value| value.is_unique() || value.is_empty()));
+        // Whoever changes one, as only its sole owner can, changes no other.
+        drop(decoder);
+        let mut values = values.into_iter();
+        let (first, second) = (values.next().unwrap(), values.next().unwrap());
+        let mut first = BytesMut::from(first);
+        first.fill(0xff);
+        assert_eq!((second, values.next().unwrap()), (bodies[1].clone().into(), bodies[2].clone().into()));
     }
 
     #[test]
