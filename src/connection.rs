@@ -10,6 +10,7 @@ mod connect;
 mod driver;
 mod handshake;
 mod inquiry;
+mod link;
 mod pipeline;
 mod queue;
 mod stream;

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::Wakes;
 use super::call::Call;
 use super::inquiry::{Inquiries, Inquiry, Verdict};
+use super::link::Link;
 use super::pipeline::{Pipeline, Poison, refused};
 use super::queue::{Queue, Timer};
 use crate::error::{Delivery, Error, ErrorKind};
@@ -41,6 +42,7 @@ pub(crate) struct Driver<S> {
     /// Which of the node's connections this is.
     task: usize,
     pipeline: Pipeline,
+    link: Link,
     inquiry: Inquiry,
     // Kept for their room only.
     batch: VecDeque<Arc<Call>>,
@@ -48,6 +50,8 @@ pub(crate) struct Driver<S> {
     input: BytesMut,
     output: BytesMut,
     written: u64,
+    /// The server takes no more for the time being.
+    is_stuck: bool,
     /// The server owes replies and has been silent since.
     silent_since: Instant,
     /// It may be silent that long.
@@ -96,6 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             socket,
             queue,
             pipeline: Pipeline::new(node.clone(), max_value),
+            link: Link::default(),
             inquiry: Inquiry::new(inquiries),
             node,
             task,
@@ -104,6 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             input: BytesMut::new(),
             output: BytesMut::new(),
             written: 0,
+            is_stuck: false,
             silent_since: Instant::now(),
             patience,
             timer: Timer::default(),
@@ -158,11 +164,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         // Those who were just answered get a turn before what waits is sent: what they ask next goes along. Once only: the
         // next time round there is nobody to be woken.
-        if self.pipeline.is_empty() && !wakes.is_empty() && self.queue.has_room_in_its_batch() {
+        if !wakes.is_empty() && self.may_send() && self.queue.has_room_in_its_batch() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.take_batch(cx, wakes);
+        // Until nothing waits, which leaves word to be woken, or no more may be under way.
+        while self.take_batch(cx, wakes) {}
         if self.leaving != Leaving::No && self.pipeline.is_empty() {
             if self.leaving == Leaving::Retired {
                 self.queue.close();
@@ -195,33 +202,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let outcome = self.pipeline.receive(&mut self.input, self.written, wakes);
             if self.pipeline.received() != before {
                 self.silent_since = Instant::now();
+                self.link.received(self.silent_since);
             }
             outcome.map_err(|poison| self.poisoned(&poison))?;
         }
     }
 
-    /// Puts the next batch into the write buffer, if the rule allows one.
-    fn take_batch(&mut self, cx: &Context<'_>, wakes: &mut Wakes) {
-        if self.leaving == Leaving::Replaced || !self.pipeline.is_empty() {
-            return;
+    /// Whether the rule allows one more batch. What may follow values that are owed may not follow other replies: a server
+    /// that answers a get with an error may drop those.
+    fn may_send(&mut self) -> bool {
+        let has_room = self.link.has_room(self.pipeline.answered());
+        self.leaving != Leaving::Replaced
+            && (self.pipeline.is_empty() || (has_room && self.pipeline.owes_values_only()))
+    }
+
+    /// Puts the next batch into the write buffer, if the rule allows one and something waits.
+    fn take_batch(&mut self, cx: &Context<'_>, wakes: &mut Wakes) -> bool {
+        if !self.may_send() {
+            return false;
         }
+        let is_alone = self.pipeline.is_empty();
         self.inquiry.check();
         while self.batch.is_empty() {
-            if let Some(question) = self.inquiry.ask(self.patience / INQUIRY_SHARE) {
+            if is_alone && let Some(question) = self.inquiry.ask(self.patience / INQUIRY_SHARE) {
                 self.batch.push_back(question);
                 break;
             }
             self.queue.take_batch(self.task, cx.waker(), &mut self.batch);
             if self.batch.is_empty() {
-                return;
+                return false;
             }
             self.judge_batch(wakes);
+            if self.batch.is_empty() && !is_alone {
+                // What waits for the server's version waits until that can be asked for, alone.
+                return false;
+            }
         }
+        let first_deadline = self.batch.iter().map(|call| call.deadline()).min();
         self.pipeline.submit(&mut self.batch, &mut self.output);
-        self.silent_since = Instant::now();
+        let now = Instant::now();
+        self.link.sent(self.pipeline.encoded(), now);
+        if is_alone {
+            self.silent_since = now;
+        }
         let due = self.silent_since + self.patience;
-        let due = self.pipeline.first_deadline().map_or(due, |deadline| deadline.min(due));
+        let due = first_deadline.map_or(due, |deadline| deadline.min(due));
         self.timer_due = Some(self.timer_due.map_or(due, |earlier| earlier.min(due)));
+        true
     }
 
     /// Takes out of the batch what the server cannot answer, and puts back what must wait until that is known.
@@ -247,13 +274,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while !self.output.is_empty() {
             match Pin::new(&mut self.socket).poll_write(cx, &self.output) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    self.is_stuck = true;
+                    return Ok(());
+                }
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     self.output.advance(count);
                     self.written += count as u64;
-                    // It takes what it is sent, so it is there. (One that does not soon stops taking.)
-                    self.silent_since = Instant::now();
+                    // It takes again what it is sent, so it is there. (One that is not soon stops taking.)
+                    if std::mem::take(&mut self.is_stuck) {
+                        self.silent_since = Instant::now();
+                    }
                 }
                 Poll::Ready(Err(error)) => return Err(error),
             }

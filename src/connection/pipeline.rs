@@ -69,6 +69,20 @@ impl Pipeline {
         self.debts.is_empty()
     }
 
+    /// Whether nothing but retrievals is under way.
+    pub(super) fn owes_values_only(&self) -> bool {
+        self.debts.are_values()
+    }
+
+    /// How many bytes were ever encoded, and how many of them are of lines that are answered.
+    pub(super) fn encoded(&self) -> u64 {
+        self.encoded
+    }
+
+    pub(super) fn answered(&self) -> u64 {
+        self.debts.oldest().map_or(self.encoded, |owed| owed.start)
+    }
+
     /// How many replies and values have come; grows as long as the server answers.
     pub(super) fn received(&self) -> u64 {
         self.received
@@ -343,11 +357,6 @@ impl Pipeline {
             }
         }
         next
-    }
-
-    /// The earliest deadline among the calls owed a reply, over or not.
-    pub(super) fn first_deadline(&self) -> Option<Instant> {
-        self.debts.calls().map(|call| call.deadline()).min()
     }
 
     /// Ends the connection for everybody: calls of which any byte was written fail with `error`, those before which the

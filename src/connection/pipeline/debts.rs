@@ -70,6 +70,11 @@ impl Debts {
         self.owed.is_empty() && !self.end_due
     }
 
+    /// Whether all that is owed is values. Retrievals go first in a batch, so the newest debt tells.
+    pub(super) fn are_values(&self) -> bool {
+        self.owed.back().is_none_or(|owed| matches!(owed.what, What::Keys { .. }))
+    }
+
     pub(super) fn end_is_due(&self) -> bool {
         self.end_due
     }
