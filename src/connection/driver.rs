@@ -208,12 +208,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Whether the rule allows one more batch. What may follow values that are owed may not follow other replies: a server
-    /// that answers a get with an error may drop those.
+    /// Whether the rule allows one more batch. Nothing follows replies that a get's error could take the place of.
     fn may_send(&mut self) -> bool {
         let has_room = self.link.has_room(self.pipeline.answered());
-        self.leaving != Leaving::Replaced
-            && (self.pipeline.is_empty() || (has_room && self.pipeline.owes_values_only()))
+        self.leaving != Leaving::Replaced && (self.pipeline.is_empty() || (has_room && self.pipeline.may_be_followed()))
     }
 
     /// Puts the next batch into the write buffer, if the rule allows one and something waits.

@@ -69,9 +69,9 @@ impl Pipeline {
         self.debts.is_empty()
     }
 
-    /// Whether nothing but retrievals is under way.
-    pub(super) fn owes_values_only(&self) -> bool {
-        self.debts.are_values()
+    /// Whether nothing is under way but stores and retrievals.
+    pub(super) fn may_be_followed(&self) -> bool {
+        self.debts.may_be_followed()
     }
 
     /// How many bytes were ever encoded, and how many of them are of lines that are answered.
@@ -97,11 +97,13 @@ impl Pipeline {
     /// limits on a line allow: the cheapest form there is, for client and server. Gets that touch what they find follow;
     /// neighbours share a line if they are alike.
     ///
-    /// Gets go first. Nobody can tell: none of the batch was answered when the last of it was asked for. But a server
-    /// that answers a retrieval with an error may drop the replies it had ready for commands before it, and the error
-    /// would pass for the answer to one of those.
+    /// Stores go first, then gets, then all others. Nobody can tell: none of the batch was answered when the last of it was
+    /// asked for. A server writes what it has ready when it comes to a get, so replies ready before travel with the values,
+    /// and replies to what comes behind would travel, and wake us, by themselves. But a server that answers a retrieval
+    /// with an error may drop the replies it had ready, and the error then stands in their place. In the place of a store's
+    /// it ends the connection ([`Expect::survives`]); in that of any other it would pass for the answer.
     pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
-        let (mut plain_keys, mut some_touch, mut wants_cas) = (0, false, false);
+        let (mut plain_keys, mut some_touch, mut some_store, mut wants_cas) = (0, false, false, false);
         for call in &*batch {
             match call.request() {
                 Request::Get { keys, cas, touch: None } => {
@@ -109,8 +111,12 @@ impl Pipeline {
                     wants_cas |= *cas;
                 }
                 Request::Get { .. } => some_touch = true,
+                Request::Store { .. } => some_store = true,
                 _ => {}
             }
+        }
+        if some_store {
+            self.submit_stores(batch, out);
         }
         if plain_keys > 0 {
             self.submit_plain_gets(batch, plain_keys, wants_cas, out);
@@ -119,22 +125,39 @@ impl Pipeline {
             self.submit_touching_gets(batch, out);
         }
         for call in batch.drain(..).filter(|call| !matches!(call.request(), Request::Get { .. })) {
-            let (before, serial) = (out.len(), self.serial);
-            encode(call.request(), serial, out);
-            let what = match call.request() {
-                Request::Meta(_) => {
-                    self.serial += 1;
-                    What::Meta { serial }
-                }
-                Request::MetaRun(run) => {
-                    self.serial += run.len() as u64;
-                    What::Run { next: 0, serial, spoilt: false }
-                }
-                request => What::Reply(request.expect()),
+            let serial = self.serial;
+            self.serial += match call.request() {
+                Request::Meta(_) => 1,
+                Request::MetaRun(run) => run.len() as u64,
+                _ => 0,
             };
-            self.debts.owe(call, self.encoded, what);
-            self.encoded += (out.len() - before) as u64;
+            self.submit_one(call, serial, out);
         }
+    }
+
+    /// Takes the stores out of the batch.
+    fn submit_stores(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
+        for call in batch.drain(..) {
+            if let Request::Store { .. } = call.request() {
+                self.submit_one(call, 0, out);
+            } else {
+                self.others.push_back(call);
+            }
+        }
+        std::mem::swap(batch, &mut self.others);
+    }
+
+    /// Writes a request that is a line of its own; the meta commands in it have tokens from `serial` on.
+    fn submit_one(&mut self, call: Arc<Call>, serial: u64, out: &mut BytesMut) {
+        let before = out.len();
+        encode(call.request(), serial, out);
+        let what = match call.request() {
+            Request::Meta(_) => What::Meta { serial },
+            Request::MetaRun(_) => What::Run { next: 0, serial, spoilt: false },
+            request => What::Reply(request.expect()),
+        };
+        self.debts.owe(call, self.encoded, what);
+        self.encoded += (out.len() - before) as u64;
     }
 
     /// Takes the gets that do not touch out of the batch. One `gets` among them makes the line a `gets`: the others do not

@@ -103,8 +103,8 @@ async fn one_batch_is_under_way_and_what_arrives_meanwhile_goes_out_together() {
     let fourth = rig.ask(get("c")).await;
     peer.expect_nothing().await;
     peer.send("END\r\n").await;
-    peer.expect("get b c\r\nset k 0 0 1\r\nv\r\n").await;
-    peer.send("VALUE b 0 1\r\nB\r\nEND\r\nSTORED\r\n").await;
+    peer.expect("set k 0 0 1\r\nv\r\nget b c\r\n").await;
+    peer.send("STORED\r\nVALUE b 0 1\r\nB\r\nEND\r\n").await;
     assert_eq!(value_of(first).await.unwrap(), None);
     assert_eq!(value_of(second).await.unwrap().as_deref(), Some(&b"B"[..]));
     assert_eq!(outcome(third).await.unwrap(), Reply::Stored);

@@ -70,9 +70,12 @@ impl Debts {
         self.owed.is_empty() && !self.end_due
     }
 
-    /// Whether all that is owed is values. Retrievals go first in a batch, so the newest debt tells.
-    pub(super) fn are_values(&self) -> bool {
-        self.owed.back().is_none_or(|owed| matches!(owed.what, What::Keys { .. }))
+    /// Whether nothing is owed but values and the outcomes of stores: an error that stands in their place is seen to be out
+    /// of place. All others come last in a batch, so the newest debt tells.
+    pub(super) fn may_be_followed(&self) -> bool {
+        self.owed
+            .back()
+            .is_none_or(|owed| matches!(owed.what, What::Keys { .. } | What::Reply(Expect::Stored | Expect::Swapped)))
     }
 
     pub(super) fn end_is_due(&self) -> bool {

@@ -16,7 +16,7 @@ async fn exchange(rig: &Rig, peer: &mut Peer) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gets_follow_gets_and_nothing_follows_what_is_none() {
+async fn gets_and_stores_follow_each_other_and_nothing_follows_what_is_neither() {
     let rig = Rig::new();
     let (_driver, mut peer) = rig.connect();
     exchange(&rig, &mut peer).await;
@@ -26,7 +26,9 @@ async fn gets_follow_gets_and_nothing_follows_what_is_none() {
     peer.expect("get b\r\n").await;
     let stored = rig.ask(set("k", "v")).await;
     peer.expect("set k 0 0 1\r\nv\r\n").await;
-    // Should it be answered with an error, the reply to the set before it might be dropped.
+    let counted = rig.ask(incr("n", 1)).await;
+    peer.expect("incr n 1\r\n").await;
+    // Should it be answered with an error, that might take the place of the number.
     let late = rig.ask(get("c")).await;
     peer.expect_nothing().await;
     peer.send("VALUE a 0 1\r\nA\r\nEND\r\nVALUE b 0 1\r\nB\r\nEND\r\n").await;
@@ -35,6 +37,9 @@ async fn gets_follow_gets_and_nothing_follows_what_is_none() {
     peer.expect_nothing().await;
     peer.send("STORED\r\n").await;
     assert_eq!(outcome(stored).await.unwrap(), Reply::Stored);
+    peer.expect_nothing().await;
+    peer.send("3\r\n").await;
+    assert_eq!(outcome(counted).await.unwrap(), Reply::Number(3));
     peer.expect("get c\r\n").await;
     peer.send("END\r\n").await;
     assert_eq!(value_of(late).await.unwrap(), None);

@@ -35,12 +35,14 @@ proptest! {
     #[test]
     fn a_batch_is_what_was_asked_and_nothing_else(requests in requests()) {
         let deadline = Instant::now() + DEADLINE;
-        let (mut plain, mut touching, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut plain, mut touching, mut stores, mut others) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut batch = VecDeque::new();
         for (request, meant) in requests {
             if let Request::Get { keys, cas, touch } = &request {
                 let kind = if touch.is_some() { &mut touching } else { &mut plain };
                 kind.extend(keys.as_slice().iter().map(|key: &Key| (*cas, *touch, key.as_bytes().to_vec())));
+            } else if matches!(request, Request::Store { .. }) {
+                stores.extend(meant);
             } else {
                 others.extend(meant);
             }
@@ -54,6 +56,9 @@ proptest! {
         let mut out = BytesMut::new();
         Pipeline::new("mc-0".parse().unwrap(), 1 << 20).submit(&mut batch, &mut out);
         let commands = read_all(&out);
+        prop_assert!(commands.len() >= stores.len());
+        let (stored, commands) = commands.split_at(stores.len());
+        prop_assert_eq!(stored, &stores[..]);
         let retrievals = commands.iter().take_while(|command| keys_of(command).is_some()).count();
         prop_assert_eq!(&commands[retrievals..], &others[..]);
         let read: Vec<_> = commands[..retrievals]

@@ -18,11 +18,11 @@ async fn no_meta_byte_leaves_before_the_version_is_known_and_the_question_goes_o
     let rig = Rig::new();
     let tickets = (rig.ask(meta_get("m", "v")).await, rig.ask(set("s", "1")).await, rig.ask(get("g")).await);
     let (_driver, mut peer) = rig.connect();
-    peer.expect("get g\r\nset s 0 0 1\r\n1\r\n").await;
-    peer.expect_nothing().await;
-    peer.send("END\r\n").await;
+    peer.expect("set s 0 0 1\r\n1\r\nget g\r\n").await;
     peer.expect_nothing().await;
     peer.send("STORED\r\n").await;
+    peer.expect_nothing().await;
+    peer.send("END\r\n").await;
     peer.expect("version\r\n").await;
     let late = rig.ask(get("late")).await;
     peer.expect_nothing().await;

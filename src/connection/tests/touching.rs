@@ -10,17 +10,18 @@ fn many(keys: &[String], cas: bool, touch: u32) -> Request {
 }
 
 #[tokio::test(start_paused = true)]
-async fn plain_gets_go_first_and_touching_ones_before_all_other_commands() {
+async fn stores_go_first_then_plain_gets_then_touching_ones_then_all_others() {
     let rig = Rig::new();
     let stored = rig.ask(set("s", "v")).await;
     let touched = [rig.ask(gat("a", 60)).await, rig.ask(gat("b", 60)).await, rig.ask(gat("a", 0)).await];
     let plain = [rig.ask(get("a")).await, rig.ask(gets("b")).await];
+    let counted = rig.ask(incr("n", 1)).await;
     let swapped = rig.ask(cas("c", 7, "w")).await;
     let (_driver, mut peer) = rig.connect();
     // Neighbours share a line if they give the same time; a version asked for elsewhere is none of theirs.
-    peer.expect("gets a b\r\ngat 60 a b\r\ngat 0 a\r\nset s 0 0 1\r\nv\r\ncas c 0 0 1 7\r\nw\r\n").await;
+    peer.expect("set s 0 0 1\r\nv\r\ncas c 0 0 1 7\r\nw\r\ngets a b\r\ngat 60 a b\r\ngat 0 a\r\nincr n 1\r\n").await;
     peer.send(
-        "VALUE b 0 1 9\r\n1\r\nEND\r\nVALUE b 0 1\r\n2\r\nEND\r\nVALUE a 0 1\r\n3\r\nEND\r\nSTORED\r\nEXISTS\r\n",
+        "STORED\r\nEXISTS\r\nVALUE b 0 1 9\r\n1\r\nEND\r\nVALUE b 0 1\r\n2\r\nEND\r\nVALUE a 0 1\r\n3\r\nEND\r\n5\r\n",
     )
     .await;
     let [a, b] = plain;
@@ -32,6 +33,7 @@ async fn plain_gets_go_first_and_touching_ones_before_all_other_commands() {
     assert_eq!(value_of(again).await.unwrap().as_deref(), Some(&b"3"[..]));
     assert_eq!(outcome(stored).await.unwrap(), Reply::Stored);
     assert_eq!(outcome(swapped).await.unwrap(), Reply::Exists);
+    assert_eq!(outcome(counted).await.unwrap(), Reply::Number(5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,24 +80,35 @@ async fn no_line_is_as_long_as_a_server_may_refuse_and_each_key_is_answered() {
 #[tokio::test(start_paused = true)]
 async fn an_error_or_a_foreign_key_ends_the_connection_for_everybody() {
     for (reply, kind) in [
-        ("END\r\nCLIENT_ERROR invalid exptime argument\r\nSTORED\r\n", ErrorKind::Server),
+        ("STORED\r\nEND\r\nCLIENT_ERROR invalid exptime argument\r\n7\r\n", ErrorKind::Server),
         // As memcached before 1.5.3 has it.
-        ("END\r\nERROR\r\nSTORED\r\n", ErrorKind::Server),
-        // The reply to the plain get is dropped: the error passes for its answer.
-        ("SERVER_ERROR out of memory\r\n", ErrorKind::Server),
-        ("END\r\nVALUE other 0 1\r\nx\r\nEND\r\n", ErrorKind::Protocol),
-        ("END\r\nTOUCHED\r\n", ErrorKind::Protocol),
+        ("STORED\r\nEND\r\nERROR\r\n7\r\n", ErrorKind::Server),
+        // The replies before are dropped: the error stands where that to the plain get should, or that to the store.
+        ("STORED\r\nSERVER_ERROR out of memory\r\n", ErrorKind::Server),
+        ("SERVER_ERROR out of memory writing get response\r\n", ErrorKind::Server),
+        ("STORED\r\nEND\r\nVALUE other 0 1\r\nx\r\nEND\r\n", ErrorKind::Protocol),
+        ("STORED\r\nEND\r\nTOUCHED\r\n", ErrorKind::Protocol),
     ] {
         let rig = Rig::new();
-        let (plain, touched, stored) =
-            (rig.ask(get("p")).await, rig.ask(gat("t", 60)).await, rig.ask(set("s", "v")).await);
+        let (plain, touched, stored, counted) = (
+            rig.ask(get("p")).await,
+            rig.ask(gat("t", 60)).await,
+            rig.ask(set("s", "v")).await,
+            rig.ask(incr("n", 1)).await,
+        );
         let (driver, mut peer) = rig.connect();
-        peer.expect("get p\r\ngat 60 t\r\nset s 0 0 1\r\nv\r\n").await;
+        peer.expect("set s 0 0 1\r\nv\r\nget p\r\ngat 60 t\r\nincr n 1\r\n").await;
         peer.send(reply).await;
         assert!(matches!(driver.await.unwrap(), End::Lost(_)), "{reply:?}");
         assert_failed(value_of(touched).await, kind, Delivery::Unknown);
-        assert_failed(outcome(stored).await, kind, Delivery::Unknown);
-        assert_eq!(value_of(plain).await.is_ok(), reply.starts_with("END"), "{reply:?}");
+        assert_failed(outcome(counted).await, kind, Delivery::Unknown);
+        assert_eq!(value_of(plain).await.is_ok(), reply.starts_with("STORED\r\nEND"), "{reply:?}");
+        let stored = outcome(stored).await;
+        if reply.starts_with("STORED") {
+            assert_eq!(stored.unwrap(), Reply::Stored);
+        } else {
+            assert_failed(stored, kind, Delivery::Unknown);
+        }
     }
 }
 
