@@ -241,7 +241,7 @@ impl Pipeline {
     /// encoded have been sent: what was not begun cannot have been answered.
     pub(super) fn receive(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) -> Result<(), Poison> {
         loop {
-            self.receive_next_values(input, written, wakes);
+            self.receive_what_is_likely(input, written, wakes);
             if input.is_empty() {
                 return Ok(());
             }
@@ -274,36 +274,43 @@ impl Pipeline {
         }
     }
 
-    /// The way of nearly all values, and so without detours: those of keys whose turn it is, and the ends of lines, as
-    /// far as they are whole.
-    fn receive_next_values(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) {
+    /// The way of nearly all replies, and so without detours: values of keys whose turn it is, the ends of lines, and that
+    /// something was stored, as far as they are whole.
+    fn receive_what_is_likely(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) {
         let mut taken = 0;
-        loop {
-            let rest = &input[taken..];
-            let len = if self.debts.end_is_due() {
-                let Some(len) = self.decoder.next_end(rest) else { break };
-                self.debts.end(wakes);
-                len
-            } else {
-                let Some((Owed { start, .. }, key)) = self.debts.next_key() else { break };
-                if *start >= written {
-                    break;
-                }
-                if let Some((value, len)) = self.decoder.next_value(rest, key.as_bytes()) {
-                    self.value(value, wakes);
-                    len
-                } else if let Some(len) = self.decoder.next_end(rest) {
-                    self.debts.end(wakes);
-                    len
-                } else {
-                    break;
-                }
-            };
+        while let Some(len) = self.receive_likely(&input[taken..], written, wakes) {
             taken += len;
             self.received += 1;
         }
         if taken > 0 {
             input.advance(taken);
+        }
+    }
+
+    /// Takes one such reply and says how long it was.
+    fn receive_likely(&mut self, rest: &[u8], written: u64, wakes: &mut Wakes) -> Option<usize> {
+        if self.debts.end_is_due() {
+            let len = self.decoder.next_word(rest, "END")?;
+            self.debts.end(wakes);
+            return Some(len);
+        }
+        let owed = self.debts.oldest().filter(|owed| owed.start < written)?;
+        match &owed.what {
+            What::Keys { .. } => {
+                if let Some((value, len)) = self.decoder.next_value(rest, self.debts.next_key()?.as_bytes()) {
+                    self.value(value, wakes);
+                    return Some(len);
+                }
+                let len = self.decoder.next_word(rest, "END")?;
+                self.debts.end(wakes);
+                Some(len)
+            }
+            What::Reply(Expect::Stored) => {
+                let len = self.decoder.next_word(rest, "STORED")?;
+                self.reply(Ok(Reply::Stored), wakes);
+                Some(len)
+            }
+            _ => None,
         }
     }
 

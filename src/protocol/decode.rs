@@ -155,14 +155,15 @@ impl Decoder {
         self.chunk.split().freeze()
     }
 
-    /// The end of a retrieval at the front of `input`, and the bytes it takes.
-    pub(crate) fn next_end(&mut self, input: &[u8]) -> Option<usize> {
-        const END: &[u8] = b"END\r\n";
-        if self.is_inside_a_value() || !input.starts_with(END) {
+    /// A reply of one word, such as `END`, if it stands whole at the front of `input`, and the bytes it takes. As
+    /// [`next_value`](Self::next_value) in all else.
+    pub(crate) fn next_word(&mut self, input: &[u8], word: &str) -> Option<usize> {
+        let rest = input.strip_prefix(word.as_bytes())?;
+        if self.is_inside_a_value() || !rest.starts_with(b"\r\n") {
             return None;
         }
         self.state = State::Line { scanned: 0 };
-        Some(END.len())
+        Some(word.len() + 2)
     }
 
     fn decode_body(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, ProtocolError> {
@@ -362,6 +363,15 @@ mod tests {
     }
 
     #[test]
+    fn the_next_word_is_a_whole_line() {
+        let mut decoder = Decoder::new(1 << 20);
+        assert_eq!(decoder.next_word(b"END\r\nEND\r\n", "END"), Some(5));
+        for other in ["", "END", "END\r", "END\n", "ENDS\r\n", "STORED\r\n"] {
+            assert_eq!(decoder.next_word(other.as_bytes(), "END"), None, "{other:?}");
+        }
+    }
+
+    #[test]
     fn small_values_share_room_and_nothing_else() {
         let mut decoder = Decoder::new(1 << 20);
         let bodies: Vec<Vec<u8>> = (0..200_u8).map(|n| vec![n; usize::from(n) % 60 + 1]).collect();
@@ -386,7 +396,7 @@ mod tests {
         assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(None));
         input.extend_from_slice(b"VALUE k 0 5\r\nVALUE\r\n");
         assert_eq!(decoder.next_value(&input, b"k"), None);
-        assert_eq!(decoder.next_end(b"END\r\n"), None);
+        assert_eq!(decoder.next_word(b"END\r\n", "END"), None);
     }
 
     #[test]

@@ -90,11 +90,11 @@ impl Debts {
         self.owed.front_mut()
     }
 
-    /// The call whose key is the next to be answered, and that key.
-    pub(super) fn next_key(&self) -> Option<(&Owed, &Key)> {
-        let owed = self.owed.front()?;
-        match (&owed.what, owed.call.request()) {
-            (What::Keys { next, .. }, Request::Get { keys, .. }) => Some((owed, keys.as_slice().get(*next as usize)?)),
+    /// The key that is the next to be answered.
+    pub(super) fn next_key(&self) -> Option<&Key> {
+        let Owed { call, what: What::Keys { next, .. }, .. } = self.owed.front()? else { return None };
+        match call.request() {
+            Request::Get { keys, .. } => keys.as_slice().get(*next as usize),
             _ => None,
         }
     }
