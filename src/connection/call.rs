@@ -222,7 +222,7 @@ impl Ticket {
     /// Waits for what is known of the one key of a get.
     pub(crate) async fn lookup(mut self) -> Lookup {
         self.take(|answers| match answers {
-            Answers::One(lookup) => lookup.take(),
+            Answers::One(lookup) => lookup,
             _ => None,
         })
         .await
@@ -231,7 +231,7 @@ impl Ticket {
     /// Waits for the reply to a request other than a get.
     pub(crate) async fn reply(mut self) -> Result<Reply, Error> {
         self.take(|answers| match answers {
-            Answers::Reply(reply) => reply.take(),
+            Answers::Reply(reply) => reply,
             _ => None,
         })
         .await
@@ -239,14 +239,13 @@ impl Ticket {
 
     fn take<T>(
         &mut self,
-        mut pick: impl FnMut(&mut Answers) -> Option<Result<T, Error>>,
+        pick: impl Fn(Answers) -> Option<Result<T, Error>>,
     ) -> impl Future<Output = Result<T, Error>> {
         poll_fn(move |cx| {
-            let mut slot = ready!(self.call.poll_settled(cx));
-            let answer = pick(&mut slot.answers);
-            drop(slot);
+            // What comes later, such as the reply to one whose deadline has passed, must find the call over.
+            let answers = std::mem::replace(&mut ready!(self.call.poll_settled(cx)).answers, Answers::Gone);
             self.answered = true;
-            Poll::Ready(answer.unwrap_or_else(|| Err(misfit())))
+            Poll::Ready(pick(answers).unwrap_or_else(|| Err(misfit())))
         })
     }
 }

@@ -109,21 +109,33 @@ pub(crate) async fn drive<C: Cache>(cache: &C, work: &Work) -> Outcome<u64> {
     Ok(done)
 }
 
+/// With many under way, each caller takes the time of one operation in so many: reading the clock and recording what it says
+/// would otherwise cost as much as a part of what is measured. (The ceilings read it once for every read of a socket.)
+const TIMED_ONE_IN: u64 = 8;
+const ALL_TIMED_UP_TO: usize = 16;
+
 async fn call<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64) -> Outcome<u64> {
+    let stride = if work.window <= ALL_TIMED_UP_TO || work.op.keys() > 1 { 1 } else { TIMED_ONE_IN };
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut begun = Instant::now();
     let mut done = 0;
     loop {
+        let begun = Instant::now();
         match work.until {
-            Until::Count(count) if done >= count => return Ok(done),
             // Everybody does one, so that callers that are slow to start do not count as none.
             Until::Elapsed(time) if begun - start >= time && done > 0 => return Ok(done),
+            Until::Count(count) if done >= count => return Ok(done),
             _ => once(cache, work, &mut rng).await?,
         }
         done += 1;
-        let now = Instant::now();
-        work.latencies.record(now - begun, 1);
-        begun = now;
+        work.latencies.record(begun.elapsed(), 1);
+        let untimed = match work.until {
+            Until::Count(count) => (stride - 1).min(count - done),
+            Until::Elapsed(_) => stride - 1,
+        };
+        for _ in 0..untimed {
+            once(cache, work, &mut rng).await?;
+        }
+        done += untimed;
     }
 }
 

@@ -131,3 +131,18 @@ async fn of_those_whose_connection_never_stops_reading() {
     assert!(start.elapsed() <= SHORT + SHORT, "{:?}", start.elapsed());
     driver.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_for_one_that_was_given_up_and_told_so_is_dropped() {
+    let rig = Rig::new();
+    let (lookup, reply) = (rig.ask(get("a")).await, rig.ask(set("s", "v")).await);
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("set s 0 0 1\r\nv\r\nget a\r\n").await;
+    assert_failed(lookup.lookup().await, ErrorKind::Timeout, Delivery::Unknown);
+    assert_failed(reply.reply().await, ErrorKind::Timeout, Delivery::Unknown);
+    peer.send("STORED\r\nVALUE a 0 1\r\nA\r\nEND\r\n").await;
+    let next = rig.ask(get("b")).await;
+    peer.expect("get b\r\n").await;
+    peer.send("VALUE b 0 1\r\nB\r\nEND\r\n").await;
+    assert_eq!(next.lookup().await.unwrap().map(|item| item.value).as_deref(), Some(&b"B"[..]));
+}
