@@ -196,13 +196,12 @@ impl Client {
         let mut answers: Vec<Lookup> = std::iter::repeat_with(|| Ok(None)).take(asked.len()).collect();
         let snapshot = self.inner.snapshot.load_full();
         let mut groups: Vec<Group> = snapshot.nodes().iter().map(|node| Group::new(Arc::clone(node))).collect();
-        if groups.is_empty() {
-            answers.fill(Err(snapshot.no_nodes()));
-            return answers;
-        }
+        // One error, by which they are put together.
+        let no_nodes = snapshot.no_nodes();
         for (question, key) in asked.into_iter().enumerate() {
-            if let Some(owner) = snapshot.owner(key.as_bytes()) {
-                groups[owner].add(question, key);
+            match snapshot.owner(key.as_bytes()) {
+                Some(owner) => groups[owner].add(question, key),
+                None => answers[question] = Err(no_nodes.clone()),
             }
         }
         // The nodes are not held on to while waiting: the groups have those they need.
@@ -302,5 +301,24 @@ impl<K> Answered<K> {
             }
         }
         GetMany { hits, errors: failures.errors }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    /// It does not happen; if it did, it would be no miss.
+    #[tokio::test]
+    async fn a_key_without_an_owner_is_an_error() {
+        // Nobody listens there, nor has to.
+        let cache = Client::builder().nodes(["127.0.0.1:1"]).connect().await.unwrap();
+        let snapshot = cache.inner.snapshot.load().without_owners();
+        cache.inner.snapshot.store(Arc::new(snapshot));
+        let found = cache.get_many(["a", "b"]).await;
+        let [failed] = &found.errors[..] else { panic!("{found:?}") };
+        assert_eq!((failed.error.kind(), &failed.keys[..]), (ErrorKind::NoNodes, &["a", "b"][..]));
+        assert_eq!(cache.get("a").await.unwrap_err().kind(), ErrorKind::NoNodes);
     }
 }
