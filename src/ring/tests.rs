@@ -326,9 +326,11 @@ fn uhashring_goes_by_all_128_bits() {
     points.sort_unstable();
     let nodes = labels.iter().map(String::as_str);
     let ring = Ring::with_placement(&placement::Placement::uhashring(), nodes).unwrap();
-    for key in 0..2_000 {
-        let at = number(format!("user:{key}"));
+    // Those that are a point's text lie on it, and belong to the next.
+    let on_points = (0..100).map(|index| format!("{}-{index}", labels[index % 20]));
+    for key in (0..2_000).map(|key| format!("user:{key}")).chain(on_points) {
+        let at = number(key.clone());
         let owner = points.iter().find(|point| point.0 > at).unwrap_or(&points[0]).1;
-        assert_eq!(ring.node_for(format!("user:{key}")).map(RingNode::label), Some(&*labels[owner]));
+        assert_eq!(ring.node_for(&key).map(RingNode::label), Some(&*labels[owner]), "{key}");
     }
 }

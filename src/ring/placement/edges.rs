@@ -1,6 +1,9 @@
 //! What is at the edges: few servers, unusual labels, weights and keys.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::*;
+use crate::ring::hash::{java_string, murmur3};
 use crate::ring::{InvalidRing, Ring, RingNode};
 
 /// At least one of each kind.
@@ -251,5 +254,108 @@ fn in_natural_order_it_plays_no_part_how_nodes_are_listed() {
             let key = format!("key-{key}");
             assert_eq!(listed.node_for(&key), reversed.node_for(&key), "{name}");
         }
+    }
+}
+
+#[test]
+fn in_natural_order_equal_numbers_come_in_one_order_too() {
+    for placement in [Placement::gomemcache(), Placement::dskit(), Placement::custom(Own)] {
+        let ring = |labels: [&str; 3]| Ring::with_placement(&placement.clone().in_natural_order(), labels).unwrap();
+        let [one, other] = [ring(["n01", "n1", "n001"]), ring(["n001", "n1", "n01"])];
+        for key in ["a", "bb", "ccc", "dddd", "eeeee"] {
+            assert_eq!(one.node_for(key), other.node_for(key), "{placement:?}");
+        }
+    }
+}
+
+#[test]
+fn folsoms_points_are_a_chain_and_the_last_listed_has_a_contested_one() {
+    let points = |label: &str| {
+        let next = |point: &u32| Some(murmur3(point.to_le_bytes().into_iter(), 0));
+        std::iter::successors(Some(murmur3(label.bytes(), 0)), next).take(100).map(|point| point as i32)
+    };
+    let hash = |key: &str| murmur3(key.bytes(), 0) as i32;
+    // The first two of many names that have a point in common.
+    let mut known = HashMap::new();
+    let pair = (0..).map(|n| format!("n{n}:11211")).find_map(|label| {
+        let met = points(&label).find_map(|point| Some((point, known.get(&point).cloned()?)));
+        known.extend(points(&label).map(|point| (point, label.clone())));
+        met.map(|(point, other)| (point, other, label))
+    });
+    let (contested, one, other) = pair.unwrap();
+    for labels in [[&one, &other], [&other, &one]] {
+        let all: BTreeMap<i32, &str> =
+            labels.iter().flat_map(|label| points(label).map(move |point| (point, label.as_str()))).collect();
+        let ring = Ring::with_placement(&Placement::folsom(), labels.map(|label| label.as_str())).unwrap();
+        let mut met = 0;
+        for key in (0..4_000).map(|key| format!("key-{key}")) {
+            let (point, owner) = all.range(hash(&key)..).next().or_else(|| all.first_key_value()).unwrap();
+            assert_eq!(ring.node_for(&key).map(RingNode::label), Some(*owner), "{key}");
+            met += u32::from(*point == contested);
+        }
+        assert!(met > 0, "no key meets the contested point");
+    }
+}
+
+#[test]
+fn an_address_that_is_the_host_is_not_spelled_twice() {
+    let address = || ["10.0.0.1:11211", "10.0.0.2:11211", "10.0.0.3:11211"].map(RingNode::new);
+    let placement = Placement::spymemcached(SpyFormat::Spymemcached, false);
+    let resolved = address().map(|node| node.clone().with_ip(node.label().split(':').next().unwrap()));
+    let [plain, resolved] = [address(), resolved].map(|nodes| Ring::with_placement(&placement, nodes).unwrap());
+    assert_eq!(plain.shares(), resolved.shares());
+}
+
+#[test]
+fn hosts_are_sorted_by_port_as_a_number() {
+    let ring = |name: &str, labels: [&str; 4]| Ring::with_placement(&name.parse().unwrap(), labels).unwrap();
+    let sorted = ring("libmemcached:modula:default:sort_hosts", ["b:10", "a:9", "b:9", "a:10"]);
+    let listed = ring("libmemcached:modula", ["a:9", "a:10", "b:9", "b:10"]);
+    for key in 0..50 {
+        let key = format!("key-{key}");
+        assert_eq!(sorted.node_for(&key), listed.node_for(&key));
+    }
+}
+
+#[test]
+fn a_ring_of_envoys_has_a_point_at_least_and_eight_million_at_most() {
+    let sized = |points| Placement::envoy_ring(EnvoyHash::XxHash).with_minimum_ring_size(points);
+    assert_eq!((sized(0), sized(u32::MAX)), (sized(1), sized(8_388_608)));
+    assert_eq!(sized(1_024), Placement::envoy_ring(EnvoyHash::XxHash));
+    // A weight of 0 is one of 1 there.
+    for name in ["envoy", "envoy:maglev"] {
+        let [none, one] = [0, 1].map(|weight| placed(name, &[("a", weight), ("b", 3)]).unwrap());
+        assert_eq!(none.shares(), one.shares());
+    }
+}
+
+#[test]
+fn shares_of_weights_that_take_little_are_those_of_all_tries() {
+    let weights = [1.0, 10.0, 100.0].map(|weight: f64| weight / 1_000.0);
+    let ring = placed("mcrouter:ch3:weighted:1000", &[("a", 1), ("b", 10), ("c", 100)]).unwrap();
+    let leaves = weights.iter().map(|weight| (1.0 - weight) / 3.0).sum::<f64>();
+    for (weight, share) in weights.into_iter().zip(ring.shares()) {
+        // What it takes of what the tries before left, and all that comes last.
+        let due = (0..31).map(|tries| leaves.powi(tries) * weight / 3.0).sum::<f64>() + leaves.powi(31) / 3.0;
+        assert!((share - due).abs() < 1e-8, "{share} and not {due}");
+    }
+}
+
+#[test]
+fn what_is_hashed_differently_is_no_overlay() {
+    let ring = |name: &str| placed(name, &[("a", 1), ("b", 1), ("c", 1)]).unwrap();
+    let diff = Ring::diff(&ring("libmemcached:ketama_weighted"), &ring("libmemcached:ketama_weighted:fnv1a_32"));
+    assert!(!diff.is_exact && diff.moved() > 0.5);
+    assert!(!Ring::diff(&ring("dalli"), &ring("nginx")).is_exact, "one looks back, and one ahead");
+}
+
+#[test]
+fn keys_that_are_no_text_count_by_the_byte() {
+    assert_eq!(java_string(b"a\xff"), 31 * 97 + 255);
+    // Python has such a byte as U+DCxx.
+    let ring = placed("pymemcache", &[("a", 1), ("b", 1), ("c", 1), ("d", 1)]).unwrap();
+    for byte in 0x80..=0xff_u8 {
+        let text = char::from(byte).to_string();
+        assert_eq!(ring.node_for([byte]), ring.node_for(text), "{byte:#x}");
     }
 }
