@@ -28,7 +28,7 @@ fn sizes() -> impl Iterator<Item = usize> {
 }
 
 /// Placements by name, and what hashes their keys; nothing where that cannot be told from finding the node.
-const PLACEMENTS: [(&str, &str); 14] = [
+const PLACEMENTS: [(&str, &str); 19] = [
     ("native", "XXH3"),
     ("libmemcached:ketama_weighted", "MD5"),
     ("libmemcached:ketama", "one-at-a-time"),
@@ -42,6 +42,12 @@ const PLACEMENTS: [(&str, &str); 14] = [
     ("gomemcache", "CRC-32"),
     ("dskit", "XXH64"),
     ("mcrouter:ch3", ""),
+    // Nodes of weight 1, which this makes 1.0.
+    ("mcrouter:ch3:weighted:1", ""),
+    ("mcrouter:crc32", "CRC-32"),
+    ("mcrouter:rendezvous", ""),
+    ("envoy", "XXH64"),
+    ("envoy:maglev", "XXH64"),
     ("pymemcache", ""),
 ];
 

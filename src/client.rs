@@ -52,7 +52,7 @@ use crate::topology::{Map, Snapshot, Topology, TopologyWatch};
 /// # Errors
 /// Every method but [`metadump`](Self::metadump) keeps one deadline, the [request timeout](ClientBuilder::request_timeout), over waiting for room in the
 /// queue, writing and waiting for the answer. (What is built of several commands, [`update`](Self::update) and the like, keeps
-/// it for each; [`fetch`](Self::fetch) has limits of its own.) What can go wrong is listed at [`ErrorKind`]. Invalid keys and times to
+/// it for each; [`fetch`](Self::fetch) has limits of its own.) What can go wrong is listed at [`ErrorKind`](crate::ErrorKind). Invalid keys and times to
 /// live, and values over the limit, are refused before anything is sent.
 #[derive(Clone)]
 pub struct Client {
@@ -124,7 +124,7 @@ impl Client {
     /// every get, which doubles its cost, or be remembered for a while, in which it answers what was thrown away.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`] if the prefix is empty, holds what no key may, or is longer than 200 bytes, those it is
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if the prefix is empty, holds what no key may, or is longer than 200 bytes, those it is
     /// nested in included.
     pub fn namespace(&self, prefix: impl AsRef<[u8]>) -> Result<Self, Error> {
         let outer = self.prefix.as_deref().unwrap_or_default();
@@ -142,7 +142,7 @@ impl Client {
     /// The node that owns a key now.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`]; [`ErrorKind::NoNodes`]; [`ErrorKind::Closed`] after [`shutdown`](Self::shutdown).
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey); [`ErrorKind::NoNodes`](crate::ErrorKind::NoNodes); [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`shutdown`](Self::shutdown).
     pub fn node_for(&self, key: impl AsRef<[u8]>) -> Result<NodeId, Error> {
         let key = self.any_key(key)?;
         self.inner.snapshot.load().route(key.as_bytes()).map(|node| node.id().clone())
@@ -162,7 +162,7 @@ impl Client {
 
     /// Ends discovery, answers what is queued and under way, and closes every connection, within at most a second or
     /// twice the request timeout, whichever is longer. Commands given later, by any clone, fail with
-    /// [`ErrorKind::Closed`].
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     ///
     /// # Cancel safety
     /// May be dropped, and called again to finish what it began.

@@ -1,6 +1,7 @@
 //! Which node a key belongs to: a consistent-hash ring, pure and fixed for ever.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -197,7 +198,7 @@ impl Ring {
     #[must_use]
     pub fn shares(&self) -> Vec<f64> {
         match &self.table {
-            Table::Native(circle) => circle_shares(circle, self.nodes.len()),
+            Table::Native(circle) => circle_shares(circle, POSITIONS, self.nodes.len()),
             #[cfg(feature = "placements")]
             Table::Foreign(table) => table.shares(self.nodes.len()),
         }
@@ -215,7 +216,7 @@ impl Ring {
     /// ```
     #[must_use]
     pub fn moved(&self, newer: &Self) -> f64 {
-        Self::diff(self, newer).moved()
+        self.sum_of_moved(newer)
     }
 }
 
@@ -239,27 +240,24 @@ fn check(nodes: &[RingNode]) -> Result<(), InvalidRing> {
             return Err(InvalidRing::EmptyLabel);
         }
         if !(1..=RingNode::MAX_WEIGHT).contains(&node.weight) {
-            return Err(InvalidRing::Weight { label: node.label.to_string(), weight: node.weight });
+            return Err(node.outside(1..=RingNode::MAX_WEIGHT));
         }
         total += u64::from(node.weight);
     }
     if total > u64::from(Ring::MAX_TOTAL_WEIGHT) {
-        return Err(InvalidRing::TotalWeight { total });
+        return Err(InvalidRing::TotalWeight { total, max: Ring::MAX_TOTAL_WEIGHT });
     }
     Ok(())
 }
 
-fn circle_shares(circle: &Circle, nodes: usize) -> Vec<f64> {
+/// The parts of the circle's first so many positions, a power of two: exact, for a number up to 2^32 fits in an `f64` and
+/// so does its quotient.
+fn circle_shares(circle: &Circle, within: u64, nodes: usize) -> Vec<f64> {
     let mut positions = vec![0; nodes];
-    for (node, len) in circle.arcs() {
+    for (node, len) in circle.arcs(within) {
         positions[node] += len;
     }
-    positions.into_iter().map(part).collect()
-}
-
-/// Positions as a part of the circle; exact, for a number up to 2^32 fits in an `f64` and so does its quotient.
-fn part(positions: u64) -> f64 {
-    positions as f64 / POSITIONS as f64
+    positions.into_iter().map(|positions| positions as f64 / within as f64).collect()
 }
 
 /// One node of a [`Ring`]: a label that is hashed, and a weight.
@@ -335,6 +333,11 @@ impl RingNode {
     pub fn weight(&self) -> u32 {
         self.weight
     }
+
+    /// That its weight is none of those allowed.
+    fn outside(&self, allowed: RangeInclusive<u32>) -> InvalidRing {
+        InvalidRing::Weight { label: self.label.to_string(), weight: self.weight, allowed }
+    }
 }
 
 impl From<&str> for RingNode {
@@ -363,7 +366,8 @@ pub enum InvalidRing {
     /// A node's label has no bytes.
     #[error("a node's label is empty")]
     EmptyLabel,
-    /// Two nodes have the same label: they would have the same points, and one of them no keys.
+    /// Two nodes have the same label, or for a placement of another client labels of the same host and port: they would
+    /// have the same points, and one of them no keys.
     #[error("two nodes have the label {label:?}")]
     #[non_exhaustive]
     DuplicateLabel {
@@ -377,22 +381,40 @@ pub enum InvalidRing {
         /// The label.
         label: String,
     },
-    /// A node's weight is not from 1 to [`RingNode::MAX_WEIGHT`].
-    #[error("node {label:?} has the weight {weight}, 1 to {max} are allowed", max = RingNode::MAX_WEIGHT)]
+    /// A node's weight is not from 1 to [`RingNode::MAX_WEIGHT`], or with a placement of another client not from 0 to
+    /// 65,535.
+    #[error("node {label:?} has the weight {weight}, {} to {} are allowed", allowed.start(), allowed.end())]
     #[non_exhaustive]
     Weight {
         /// The node's label.
         label: String,
         /// Its weight.
         weight: u32,
+        /// The weights it may have on this ring.
+        allowed: RangeInclusive<u32>,
     },
-    /// The weights of all nodes add up to more than [`Ring::MAX_TOTAL_WEIGHT`].
-    #[error("the weights add up to {total}, {max} are allowed", max = Ring::MAX_TOTAL_WEIGHT)]
+    /// The weights of all nodes add up to more than [`Ring::MAX_TOTAL_WEIGHT`], or with a placement of another client to
+    /// more than 100,000.
+    #[error("the weights add up to {total}, {max} are allowed")]
     #[non_exhaustive]
     TotalWeight {
         /// What they add up to.
         total: u64,
+        /// The most they may add up to on this ring.
+        max: u32,
     },
+    /// There are more than 10,000 nodes.
+    #[error("there are {count} nodes, {max} are allowed")]
+    #[non_exhaustive]
+    Nodes {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: u32,
+    },
+    /// A placement of another client gives nodes of the weight 0 no keys, and there are no others.
+    #[error("no node owns a key: all have the weight 0")]
+    NoOwner,
 }
 
 #[cfg(test)]

@@ -54,6 +54,15 @@ impl Snapshot {
         Self { map: Arc::new(map), nodes: Vec::new(), closed: false }
     }
 
+    /// The same nodes, and no keys for them.
+    #[cfg(test)]
+    pub(crate) fn without_owners(&self) -> Self {
+        let Map { version, addr_epoch, endpoints, .. } = &*self.map;
+        let (version, addr_epoch, endpoints) = (*version, *addr_epoch, endpoints.clone());
+        let map = Map { version, addr_epoch, endpoints, ring: Ring::default() };
+        Self { map: Arc::new(map), nodes: self.nodes.clone(), closed: false }
+    }
+
     /// After the client was shut down.
     pub(crate) fn closed() -> Self {
         Self { closed: true, ..Self::empty() }
@@ -175,6 +184,84 @@ mod tests {
         ] {
             let spoilt: Vec<_> = endpoints(200).into_iter().map(spoil).collect();
             assert_eq!(labels(&Rule::default().ring_of(&spoilt)), labels(&by_identity));
+        }
+    }
+
+    /// A ring of some is better than none.
+    #[test]
+    fn more_nodes_than_a_ring_has_room_for_leave_the_last_without_keys() {
+        let all = endpoints(10_001);
+        let ring = Rule::default().ring_of(&all);
+        assert_eq!(ring.nodes().len(), 10_000);
+        assert!(ring.index_for(b"k").is_some());
+        #[cfg(feature = "placements")]
+        {
+            let mut rule = Rule::default();
+            rule.place_by(crate::Placement::dskit());
+            assert_eq!(rule.ring_of(&all).nodes().len(), 10_000);
+        }
+    }
+
+    #[test]
+    fn a_rules_labels_are_what_is_hashed() {
+        let pods = || {
+            (0..3).map(|n| {
+                let id = NodeId::new(&format!("cache-{n}.cache.svc"), 11212).unwrap();
+                Endpoint::new(id).with_addresses([[10, 0, 0, 7 + n].into()])
+            })
+        };
+        let by_pod = |endpoint: &Endpoint| endpoint.id().host().split('.').next().unwrap().to_owned();
+        let by_address = |endpoint: &Endpoint| format!("{}:{}", endpoint.addresses()[0], endpoint.id().port());
+        let by_whim = |endpoint: &Endpoint| format!("shard {}", endpoint.id().host().as_bytes()[6]);
+        let made_by = |label: fn(&Endpoint) -> String| {
+            let mut rule = Rule::default();
+            rule.label_by(label);
+            rule
+        };
+        for (label, expected) in [
+            (by_pod as fn(&Endpoint) -> String, ["cache-0", "cache-1", "cache-2"]),
+            (by_address, ["10.0.0.7:11212", "10.0.0.8:11212", "10.0.0.9:11212"]),
+            (by_whim, ["shard 48", "shard 49", "shard 50"]),
+        ] {
+            let ring = made_by(label).ring_of(&pods().collect::<Vec<_>>());
+            assert_eq!(ring.nodes().iter().map(|node| node.label()).collect::<Vec<_>>(), expected);
+            assert_eq!(ring.moved(&Ring::new(expected).unwrap()), 0.0);
+        }
+        // The source's own label comes first.
+        let own: Vec<_> = pods().enumerate().map(|(n, pod)| if n == 1 { pod.with_label("own") } else { pod }).collect();
+        assert_eq!(labels(&made_by(by_pod).ring_of(&own)), [("cache-0", 1), ("own", 1), ("cache-2", 1)]);
+        // Two of the same, and none has the label meant.
+        let ring = made_by(|_| "same".to_owned()).ring_of(&own[2..]);
+        assert_eq!(labels(&ring), [("same", 1)]);
+        let ring = made_by(|_| "same".to_owned()).ring_of(&pods().collect::<Vec<_>>());
+        assert_eq!(ring.nodes()[2].label(), "cache-2.cache.svc:11212");
+    }
+
+    #[cfg(feature = "placements")]
+    #[test]
+    fn labels_that_another_clients_placement_cannot_read_cost_no_node_its_place() {
+        let mut rule = Rule::default();
+        rule.place_by(crate::Placement::dskit());
+        for (label, is_read) in [
+            ((|endpoint| endpoint.id().host().to_owned()) as fn(&Endpoint) -> String, true),
+            (|endpoint| format!("shard:{}", endpoint.id().host()), false),
+            (|endpoint| format!("::{}", endpoint.id().host().len()), false),
+            (
+                |endpoint| if endpoint.id().host() == "n0" { "n1:11211".into() } else { endpoint.id().host().into() },
+                false,
+            ),
+        ] {
+            rule.label_by(label);
+            // In the alphabet 10 and 11 come before 2.
+            let mut nodes = endpoints(12);
+            nodes.sort_by(|a, b| a.id().cmp(b.id()));
+            let ring = rule.ring_of(&nodes);
+            let labels: Vec<_> = (0..12).map(|n| if is_read { format!("n{n}") } else { format!("n{n}:1") }).collect();
+            let expected = Ring::with_placement(&crate::Placement::dskit(), labels).unwrap();
+            for key in 0..100 {
+                let key = format!("key-{key}");
+                assert_eq!(ring.node_for(&key), expected.node_for(&key));
+            }
         }
     }
 

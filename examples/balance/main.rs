@@ -17,9 +17,9 @@ use self::measure::{Load, Moved};
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
 /// Placements by name. Those left out share keys out as one of these: php-memcached and pylibmc as libmemcached,
-/// spymemcached and twemproxy as `libmemcached:ketama_weighted`, pecl-memcache's `standard` and all `modula` as
-/// gomemcache.
-const PLACEMENTS: [&str; 12] = [
+/// spymemcached and twemproxy as `libmemcached:ketama_weighted`, pecl-memcache's `standard`, mcrouter's `Crc32`
+/// and all `modula` as gomemcache.
+const PLACEMENTS: [&str; 16] = [
     "native",
     "libmemcached:ketama_weighted",
     "libmemcached:ketama",
@@ -32,6 +32,11 @@ const PLACEMENTS: [&str; 12] = [
     "pymemcache",
     "dskit",
     "mcrouter:ch3",
+    // Nodes of weight 1, which this makes 1.0.
+    "mcrouter:ch3:weighted:1",
+    "mcrouter:rendezvous",
+    "envoy",
+    "envoy:maglev",
 ];
 
 /// Modulo as gomemcache does it; it has no load to measure, and much to move.

@@ -39,7 +39,7 @@ fn ring(placement: &Placement, nodes: impl Iterator<Item = RingNode>) -> Result<
 
 /// Whether a placement has points, or slots made of such; of others who owns a key is worked out for each key.
 pub(crate) fn has_points(name: &str) -> bool {
-    !matches!(name, "pymemcache" | "dskit" | "mcrouter:ch3")
+    !matches!(name, "pymemcache" | "dskit") && !name.starts_with("mcrouter")
 }
 
 /// Over so many sets of `n` nodes; over one alone if no point is made of names.

@@ -21,7 +21,8 @@ Reads keys from standard input, one a line, and prints each with its node.
 
   --placement NAME     native unless given; see `Placement`'s documentation for the names
   --node NODE[=WEIGHT] a node, host:port; give it as often as there are nodes, in the other client's order
-  --service NAME       instead of nodes: those that the service's SRV records name now
+  --service NAME       instead of nodes: those that the service's SRV records name now, as a client takes them: in natural
+                       order of their names
   --diff               the nodes that follow are a second list: prints how much would move, and for each key both nodes
   --vector FILE        prints the index of each key's owner, for a file that names client, config, servers and keys
 ";
@@ -61,7 +62,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if options.nodes.is_empty() {
         return Err("no nodes: give --node or --service (--help says more)".into());
     }
-    let placement = options.placement.unwrap_or_else(Placement::native);
+    let mut placement = options.placement.unwrap_or_else(Placement::native);
+    if options.service.is_some() {
+        // Nobody has listed them: as a client takes them.
+        placement = placement.in_natural_order();
+    }
     let newer = options.newer.map(|nodes| ring(&placement, nodes)).transpose()?;
     locate(&ring(&placement, options.nodes)?, newer.as_ref())
 }

@@ -174,8 +174,9 @@ impl ClientBuilder {
     /// [you say](crate::Placement::custom): see [`Placement`](crate::Placement).
     ///
     /// What is hashed of a node is its label: its identity's text, `host:port`, unless its
-    /// [`Endpoint`](Endpoint::with_label) has one of its own, which must then be a `host:port` too, except for a placement
-    /// of your own. Where a client's placement depends on the order in which servers are listed, they are taken in natural
+    /// [`Endpoint`](Endpoint::with_label) has one of its own or [`node_labels`](Self::node_labels) gives one. That must then
+    /// be a `host`, which means port 11211, or a `host:port`, except for a placement of your own: if one is not, or two are
+    /// the same, all nodes go by their identities, and a warning is logged. Where a client's placement depends on the order in which servers are listed, they are taken in natural
     /// order of their labels (`cache-2` before `cache-10`): list them so there.
     #[cfg(feature = "placements")]
     pub fn placement(mut self, placement: crate::Placement) -> Self {
@@ -186,16 +187,35 @@ impl ClientBuilder {
     /// What the ring hashes of each node whose [`Endpoint`] has no [label](Endpoint::with_label) of its own; its
     /// identity's text, `host:port`, unless set. For applications that know the pods by other names.
     ///
-    /// Asked anew whenever nodes come or go, and not when one merely moves to another address.
+    /// Asked anew whenever nodes come or go, and not when one merely moves to another address. Two nodes must not have the
+    /// same label, or an empty one: then all go by their identities, and a warning is logged.
     ///
-    /// ```no_run
-    /// # use memring::Client;
-    /// // The pod's name alone, as an application in the same namespace is configured with it.
-    /// let builder = Client::builder().service("memcached.default.svc.cluster.local").node_labels(|endpoint| {
+    /// ```
+    /// # use memring::{Client, Endpoint};
+    /// // The pod's name alone.
+    /// let by_pod = |endpoint: &Endpoint| endpoint.id().host().split('.').next().unwrap_or_default().to_owned();
+    /// // The pod's name and port.
+    /// let by_pod_and_port = move |endpoint: &Endpoint| format!("{}:{}", by_pod(endpoint), endpoint.id().port());
+    /// // The address, if the source of nodes tells one: SRV records may. A pod that comes back elsewhere is then another
+    /// // node, and what was its part of the keys is lost.
+    /// let by_address = |endpoint: &Endpoint| match endpoint.addresses().first() {
+    ///     Some(address) => format!("{address}:{}", endpoint.id().port()),
+    ///     None => endpoint.id().to_string(),
+    /// };
+    /// // Or whatever else applications agree on.
+    /// let by_number = |endpoint: &Endpoint| {
     ///     let pod = endpoint.id().host().split('.').next().unwrap_or_default();
-    ///     format!("{pod}:{}", endpoint.id().port())
-    /// });
+    ///     format!("shard-{}", pod.rsplit('-').next().unwrap_or(pod))
+    /// };
+    ///
+    /// let pod: Endpoint = Endpoint::new("memcached-7.memcached.default.svc.cluster.local:11212".parse()?);
+    /// assert_eq!(by_pod(&pod), "memcached-7");
+    /// assert_eq!(by_pod_and_port(&pod), "memcached-7:11212");
+    /// assert_eq!(by_address(&pod.clone().with_addresses([[10, 1, 2, 3].into()])), "10.1.2.3:11212");
+    /// assert_eq!(by_number(&pod), "shard-7");
+    /// let builder = Client::builder().nodes(["memcached-7.memcached"]).node_labels(by_pod_and_port);
     /// # let _ = builder;
+    /// # Ok::<(), memring::InvalidNodeId>(())
     /// ```
     pub fn node_labels(mut self, label: impl Fn(&Endpoint) -> String + Send + Sync + 'static) -> Self {
         self.rule.label_by(label);
@@ -214,8 +234,8 @@ impl ClientBuilder {
     /// connections to them. A node that cannot be reached is no failure: it is dialled in the background.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if an option is out of range, no source was named, or the source says that it is configured
-    /// wrongly; [`ErrorKind::NoNodes`] if no nodes were found in time. Discovery's own error is the source of either.
+    /// [`ErrorKind::Config`] if an option is out of range, no source was named, the source says that it is configured
+    /// wrongly, or what names or places the nodes ([`node_labels`](Self::node_labels), a placement of your own) panics; [`ErrorKind::NoNodes`] if no nodes were found in time. Discovery's own error is the source of either.
     ///
     /// # Cancel safety
     /// Dropping the future ends whatever it started.
@@ -245,8 +265,9 @@ impl ClientBuilder {
 
         follow.first(&startup).await.map_err(no_nodes)?;
         if !follow.roster.borrow().endpoints.is_empty() {
-            // The worker lives in `tasks`.
-            let _ = published.wait_for(|map| map.is_known()).await;
+            // The worker lives in `tasks`, and ends before they do only if what it was given to call panics.
+            let known = published.wait_for(|map| map.is_known()).await.map(drop);
+            known.map_err(|_| config("the placement or the labels of the nodes panicked"))?;
         }
         let timeout = settings.request_timeout;
         let inner = Inner {

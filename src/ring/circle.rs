@@ -130,22 +130,23 @@ impl Circle {
         start + self.positions[start..end].partition_point(|&point| point < at)
     }
 
-    /// The arcs, from position 0 on: the node that owns one, and how many positions it holds. An arc across position 0
-    /// comes in two pieces; one that ends where another did is empty.
-    pub(super) fn arcs(&self) -> impl Iterator<Item = (usize, u64)> {
+    /// The arcs, from position 0 on: the node that owns one, and how many it holds of the first `within` positions, for not
+    /// every hash has values as high as the circle. An arc across position 0 comes in two pieces; one that ends where
+    /// another did is empty.
+    pub(super) fn arcs(&self, within: u64) -> impl Iterator<Item = (usize, u64)> {
         let mut from = 0;
         // With the first sentinel, which stands for what lies beyond the last point.
         let ends = self.positions.iter().zip(self.nodes.iter()).take(self.len() + 1);
         ends.map(move |(&at, &node)| {
-            let end = u64::from(at) + 1;
+            let end = within.min(u64::from(at) + 1);
             (usize::from(node), end - std::mem::replace(&mut from, end))
         })
     }
 
-    /// Goes around this circle and another at once: for every stretch, its owner here, its owner there, and how many
-    /// positions it holds.
-    pub(super) fn overlay(&self, other: &Self, mut stretch: impl FnMut(usize, usize, u64)) {
-        let (mut ours, mut theirs) = (self.arcs(), other.arcs());
+    /// Goes along the first `within` positions of this circle and another at once: for every stretch, its owner here, its
+    /// owner there, and how many positions it holds.
+    pub(super) fn overlay(&self, other: &Self, within: u64, mut stretch: impl FnMut(usize, usize, u64)) {
+        let (mut ours, mut theirs) = (self.arcs(within), other.arcs(within));
         let (mut our, mut their) = (ours.next(), theirs.next());
         while let (Some((us, our_len)), Some((them, their_len))) = (our, their) {
             let len = our_len.min(their_len);

@@ -58,21 +58,16 @@ impl Ring {
     /// ```
     #[must_use]
     pub fn diff(old: &Self, newer: &Self) -> RingDiff {
-        let theirs: HashMap<_, _> = newer.nodes.iter().enumerate().map(|(node, it)| (it.label(), node)).collect();
-        let heirs: Vec<_> = old.nodes.iter().map(|node| theirs.get(node.label()).copied()).collect();
-        let stays = |us: usize, them: usize| heirs[us] == Some(them);
-        let (pairs, is_exact, moved) = match counted(old, newer, stays) {
-            _ if old.nodes.is_empty() && newer.nodes.is_empty() => (Pairs::new(), true, 0.0),
-            _ if old.nodes.is_empty() || newer.nodes.is_empty() => (all_at_once(old, newer), true, 1.0),
-            Some((counts, all)) => {
+        let (pairs, is_exact, moved) = match at_once(old, newer) {
+            Some(moved) if moved > 0.0 => (all_at_once(old, newer), true, moved),
+            Some(moved) => (Pairs::new(), true, moved),
+            None => {
+                let mut counts: Pairs<u128> = Pairs::new();
+                let (all, is_exact) =
+                    compare(old, newer, |us, them, count| *counts.entry((Some(us), Some(them))).or_default() += count);
                 let part = |count: u128| count as f64 / all as f64;
                 let moved = part(counts.values().sum());
-                (counts.into_iter().map(|(pair, count)| (pair, part(count))).collect(), true, moved)
-            }
-            None => {
-                let pairs = old.sample(newer, stays);
-                let moved = pairs.values().sum();
-                (pairs, false, moved)
+                (counts.into_iter().map(|(pair, count)| (pair, part(count))).collect(), is_exact, moved)
             }
         };
         let label = |ring: &Self, node: Option<usize>| node.map(|node| ring.nodes[node].label().to_owned());
@@ -85,16 +80,22 @@ impl Ring {
         RingDiff { pairs, is_exact, moved }
     }
 
-    fn sample(&self, newer: &Self, stays: impl Fn(usize, usize) -> bool) -> Pairs<f64> {
-        let mut pairs = Pairs::new();
-        for key in sample_keys() {
-            if let (Some(us), Some(them)) = (self.index_for(&key), newer.index_for(&key))
-                && !stays(us, them)
-            {
-                *pairs.entry((Some(us), Some(them))).or_insert(0.0) += 1.0 / f64::from(SAMPLES);
-            }
-        }
-        pairs
+    /// What [`diff`](Self::diff) says moves, without its pairs, of which there may be millions.
+    pub(super) fn sum_of_moved(&self, newer: &Self) -> f64 {
+        at_once(self, newer).unwrap_or_else(|| {
+            let mut moved = 0;
+            let (all, _) = compare(self, newer, |_, _, count| moved += count);
+            moved as f64 / all as f64
+        })
+    }
+}
+
+/// What moves from or to the empty ring, if one of them is.
+fn at_once(old: &Ring, newer: &Ring) -> Option<f64> {
+    match (old.nodes.is_empty(), newer.nodes.is_empty()) {
+        (true, true) => Some(0.0),
+        (false, false) => None,
+        _ => Some(1.0),
     }
 }
 
@@ -105,31 +106,39 @@ fn all_at_once(old: &Ring, newer: &Ring) -> Pairs<f64> {
     lost.chain(won).collect()
 }
 
-/// How many values of a key's hash mean another owner, for each pair of nodes, and how many there are; if keys have the
-/// same hash on both rings, and it can be counted.
-fn counted(old: &Ring, newer: &Ring, stays: impl Fn(usize, usize) -> bool) -> Option<(Pairs<u128>, u128)> {
-    let mut counts: Pairs<u128> = Pairs::new();
-    let mut count = |us: usize, them: usize, values: u128| {
-        if !stays(us, them) {
-            *counts.entry((Some(us), Some(them))).or_default() += values;
+/// Says between which nodes how many keys move, perhaps more than once of a pair; then of how many keys, and whether those
+/// are all there can be: values of a key's hash, if keys have the same on both rings and it can be counted. If not, samples.
+fn compare(old: &Ring, newer: &Ring, mut moves: impl FnMut(usize, usize, u128)) -> (u128, bool) {
+    let theirs: HashMap<_, _> = newer.nodes.iter().enumerate().map(|(node, it)| (it.label(), node)).collect();
+    let heirs: Vec<_> = old.nodes.iter().map(|node| theirs.get(node.label()).copied()).collect();
+    let mut count = |us: usize, them: usize, keys: u128| {
+        if heirs[us] != Some(them) {
+            moves(us, them, keys);
         }
     };
     #[cfg(feature = "placements")]
     if let (Table::Foreign(ours), Table::Foreign(theirs)) = (&old.table, &newer.table)
         && let Some((ours, theirs)) = ours.slots(theirs)
+        && let Some(all) = ours.overlay(theirs, &mut count)
     {
-        let all = ours.overlay(theirs, count)?;
-        return Some((counts, all));
+        return (all, true);
     }
-    let (ours, theirs) = circles(old, newer)?;
-    ours.overlay(theirs, |us, them, positions| count(us, them, positions.into()));
-    Some((counts, POSITIONS.into()))
+    if let Some((ours, theirs, within)) = circles(old, newer) {
+        ours.overlay(theirs, within, |us, them, positions| count(us, them, positions.into()));
+        return (within.into(), true);
+    }
+    for key in sample_keys() {
+        if let (Some(us), Some(them)) = (old.index_for(&key), newer.index_for(&key)) {
+            count(us, them, 1);
+        }
+    }
+    (SAMPLES.into(), false)
 }
 
-/// The circles of two rings, if keys lie at the same places on both.
-fn circles<'a>(old: &'a Ring, newer: &'a Ring) -> Option<(&'a Circle, &'a Circle)> {
+/// The circles of two rings, if keys lie at the same places on both, and at how many places they can.
+fn circles<'a>(old: &'a Ring, newer: &'a Ring) -> Option<(&'a Circle, &'a Circle, u64)> {
     match (&old.table, &newer.table) {
-        (Table::Native(ours), Table::Native(theirs)) => Some((ours, theirs)),
+        (Table::Native(ours), Table::Native(theirs)) => Some((ours, theirs, POSITIONS)),
         #[cfg(feature = "placements")]
         (Table::Foreign(ours), Table::Foreign(theirs)) => ours.circles(theirs),
         #[cfg(feature = "placements")]

@@ -1,12 +1,17 @@
 //! Rings that place keys as another client does.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::placement::{self, Placement, Server};
 use super::{InvalidRing, Ring, RingNode, Table};
+use crate::node_id::DEFAULT_PORT;
 
-/// More points, slots and the like than this no ring may have.
-const MAX_WEIGHT_OF_ALL: u64 = 100_000;
+/// What the weights of a ring may add up to: it bounds points and slots. nginx and pecl-memcache have the most, 160 for
+/// each; that is 16 million, in some 160 MB.
+const MAX_TOTAL_WEIGHT: u32 = 100_000;
+/// As many as a native ring can have.
+const MAX_NODES: u32 = Ring::MAX_TOTAL_WEIGHT;
 
 impl Ring {
     /// Builds a ring that places keys as another client does, bit for bit.
@@ -28,8 +33,8 @@ impl Ring {
     ///
     /// # Errors
     /// As [`new`](Self::new); and [`InvalidRing::Label`] if a label is no `host:port`, unless the placement is a
-    /// [custom](Placement::custom) one. Weights may be from 0 (which
-    /// clients read differently) to 65,535, and 100,000 together.
+    /// [custom](Placement::custom) one. Weights may be from 0 (which clients read differently; where it means no keys, not
+    /// every node may have it) to 65,535, and 100,000 together; nodes may be 10,000.
     pub fn with_placement(
         placement: &Placement,
         nodes: impl IntoIterator<Item = impl Into<RingNode>>,
@@ -42,11 +47,14 @@ impl Ring {
             return Err(InvalidRing::EmptyLabel);
         }
         if let Some(node) = nodes.iter().find(|node| node.weight > u32::from(u16::MAX)) {
-            return Err(InvalidRing::Weight { label: node.label.to_string(), weight: node.weight });
+            return Err(node.outside(0..=u16::MAX.into()));
         }
         let total = nodes.iter().map(|node| u64::from(node.weight)).sum();
-        if total > MAX_WEIGHT_OF_ALL || nodes.len() > usize::from(u16::MAX) {
-            return Err(InvalidRing::TotalWeight { total });
+        if total > MAX_TOTAL_WEIGHT.into() {
+            return Err(InvalidRing::TotalWeight { total, max: MAX_TOTAL_WEIGHT });
+        }
+        if nodes.len() as u64 > MAX_NODES.into() {
+            return Err(InvalidRing::Nodes { count: nodes.len(), max: MAX_NODES });
         }
         let mut labels: Vec<&str> = nodes.iter().map(RingNode::label).collect();
         labels.sort_unstable();
@@ -55,21 +63,40 @@ impl Ring {
         }
         let table = match placement.custom_table(&nodes) {
             Some(table) => table,
-            None => placement::Table::new(placement, &nodes.iter().map(server).collect::<Result<Vec<_>, _>>()?),
+            None => placement::Table::new(placement, &servers(&nodes)?),
         };
+        if table.owns_nothing() {
+            return Err(InvalidRing::NoOwner);
+        }
         Ok(Self { table: Table::Foreign(Arc::new(table)), nodes: nodes.into() })
     }
 }
 
+fn servers(nodes: &[RingNode]) -> Result<Vec<Server>, InvalidRing> {
+    let servers = nodes.iter().map(server).collect::<Result<Vec<_>, _>>()?;
+    // `a` and `a:11211` are two labels, and one server.
+    let mut known = HashSet::new();
+    for (server, node) in servers.iter().zip(nodes) {
+        if !known.insert((&server.host, server.port, &server.name)) {
+            return Err(InvalidRing::DuplicateLabel { label: node.label.to_string() });
+        }
+    }
+    Ok(servers)
+}
+
 fn server(node: &RingNode) -> Result<Server, InvalidRing> {
     let invalid = || InvalidRing::Label { label: node.label.to_string() };
-    let (host, port) = match node.label.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, rest)) => {
-            (host, rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("11211")).ok_or_else(invalid)?)
-        }
-        None => node.label.rsplit_once(':').unwrap_or((&node.label, "11211")),
+    let (host, port) = match node.label.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').filter(|(host, _)| host.contains(':')).ok_or_else(invalid)?,
+        // At the first colon: an IPv6 address without brackets could as well be one with a port, and is refused.
+        None => node.label.split_at(node.label.find(':').unwrap_or(node.label.len())),
     };
-    let port = port.parse().map_err(|_| invalid())?;
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => DEFAULT_PORT,
+        // `u16::from_str` takes a leading `+`.
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => port.parse().map_err(|_| invalid())?,
+        _ => return Err(invalid()),
+    };
     if host.is_empty() {
         return Err(invalid());
     }

@@ -41,6 +41,10 @@ fn keys() -> impl Strategy<Value = Vec<Vec<u8>>> {
     proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 20)
 }
 
+fn part(positions: u64) -> f64 {
+    positions as f64 / POSITIONS as f64
+}
+
 fn owner<'a>(ring: &'a Ring, key: &[u8]) -> Option<&'a str> {
     ring.node_for(key).map(RingNode::label)
 }
@@ -283,10 +287,12 @@ fn unsound_nodes_are_refused() {
         InvalidRing::DuplicateLabel { label: "b".into() }
     );
     for weight in [0, 101, u32::MAX] {
-        assert_eq!(refused(vec![weighted("a", weight)]), InvalidRing::Weight { label: "a".into(), weight });
+        let error = refused(vec![weighted("a", weight)]);
+        assert_eq!(error, InvalidRing::Weight { label: "a".into(), weight, allowed: 1..=100 });
+        assert_eq!(error.to_string(), format!("node \"a\" has the weight {weight}, 1 to 100 are allowed"));
     }
     let heavy = |n: u32| (0..n).map(|i| weighted(&i.to_string(), 100)).collect::<Vec<_>>();
-    assert_eq!(refused(heavy(101)), InvalidRing::TotalWeight { total: 10_100 });
+    assert_eq!(refused(heavy(101)), InvalidRing::TotalWeight { total: 10_100, max: 10_000 });
     check(&heavy(100)).unwrap();
 }
 
@@ -320,9 +326,11 @@ fn uhashring_goes_by_all_128_bits() {
     points.sort_unstable();
     let nodes = labels.iter().map(String::as_str);
     let ring = Ring::with_placement(&placement::Placement::uhashring(), nodes).unwrap();
-    for key in 0..2_000 {
-        let at = number(format!("user:{key}"));
+    // Those that are a point's text lie on it, and belong to the next.
+    let on_points = (0..100).map(|index| format!("{}-{index}", labels[index % 20]));
+    for key in (0..2_000).map(|key| format!("user:{key}")).chain(on_points) {
+        let at = number(key.clone());
         let owner = points.iter().find(|point| point.0 > at).unwrap_or(&points[0]).1;
-        assert_eq!(ring.node_for(format!("user:{key}")).map(RingNode::label), Some(&*labels[owner]));
+        assert_eq!(ring.node_for(&key).map(RingNode::label), Some(&*labels[owner]), "{key}");
     }
 }

@@ -42,10 +42,15 @@ impl Rule {
             RingNode::new(label).with_weight(endpoint.weight().clamp(1, RingNode::MAX_WEIGHT))
         };
         self.ring(endpoints.iter().map(by_label).collect()).unwrap_or_else(|error| {
-            // Two nodes with one label, say. Identities are unique, so that all nodes can be used, if not as meant. (More
-            // than a ring has room for cannot: then there are none.)
+            // Two nodes with one label, say. Identities are unique, so that all nodes can be used, if not as meant; or as
+            // many as a ring has room for, the same ones in every client, for they are sorted.
             warn!(target: "memring", %error, "the nodes' labels make no ring; their identities are used instead");
-            self.ring(endpoints.iter().map(|endpoint| RingNode::from(endpoint.id())).collect()).unwrap_or_default()
+            let room = endpoints.len().min(Ring::MAX_TOTAL_WEIGHT as usize);
+            if room < endpoints.len() {
+                warn!(target: "memring", room, "there are more nodes than a ring has room for; the last get no keys");
+            }
+            self.ring(endpoints[..room].iter().map(|endpoint| RingNode::from(endpoint.id())).collect())
+                .unwrap_or_default()
         })
     }
 

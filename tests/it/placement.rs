@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use memring::testing::Memcached;
-use memring::{Client, CustomPlacement, KeyHash, Libmemcached, OwnerOf, Placement, Ring, RingNode};
+use memring::{Client, CustomPlacement, ErrorKind, KeyHash, Libmemcached, OwnerOf, Placement, Ring, RingNode};
 
 use crate::support::{NO_HURRY, stat};
 
@@ -150,5 +150,24 @@ fn a_placement_of_ones_own_is_equal_to_its_clones_and_told_by_its_debug() {
     assert!(format!("{placement:?}").contains("ByNumber"), "{placement:?}");
     for unsound in [["", "b"], ["b", "b"]] {
         Ring::with_placement(&placement, unsound).unwrap_err();
+    }
+}
+
+/// Fails when it is asked.
+#[derive(Debug)]
+struct Panics;
+
+impl CustomPlacement for Panics {
+    fn owners(&self, _nodes: &[RingNode]) -> OwnerOf {
+        panic!("on purpose")
+    }
+}
+
+#[tokio::test]
+async fn a_placement_of_ones_own_that_panics_makes_no_client() {
+    let builder = || Client::builder().nodes(["127.0.0.1:1", "127.0.0.2:1"]);
+    for builder in [builder().placement(Placement::custom(Panics)), builder().node_labels(|_| panic!("on purpose"))] {
+        let error = builder.connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
     }
 }

@@ -290,3 +290,22 @@ impl<K> Answered<K> {
         GetMany { hits, errors: failures.errors }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    /// It does not happen; if it did, it would be no miss.
+    #[tokio::test]
+    async fn a_key_without_an_owner_is_an_error() {
+        // Nobody listens there, nor has to.
+        let cache = Client::builder().nodes(["127.0.0.1:1"]).connect().await.unwrap();
+        let snapshot = cache.inner.snapshot.load().without_owners();
+        cache.inner.snapshot.store(Arc::new(snapshot));
+        let found = cache.get_many(["a", "b"]).await;
+        let [failed] = &found.errors[..] else { panic!("{found:?}") };
+        assert_eq!((failed.error.kind(), &failed.keys[..]), (ErrorKind::NoNodes, &["a", "b"][..]));
+        assert_eq!(cache.get("a").await.unwrap_err().kind(), ErrorKind::NoNodes);
+    }
+}

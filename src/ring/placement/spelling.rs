@@ -87,7 +87,8 @@ impl Order {
             }),
             Self::Natural => {
                 let name = |index: &u16| Spelling::Bracketed.of(server(index));
-                order.sort_by(|a, b| natural(&name(a), &name(b)));
+                // `n1` and `n01` are equal in this order, but not in any.
+                order.sort_by(|a, b| natural(&name(a), &name(b)).then_with(|| name(a).cmp(&name(b))));
             }
         }
         order

@@ -7,7 +7,7 @@ use super::custom::CustomTable;
 use super::points::as_unsigned_order;
 use super::spelling::{Order, Spelling};
 use super::{CircleHash, CircleScheme, KeyHash, Placement, PythonKeys, Scheme, Server, SlotHash, envoy};
-use crate::ring::circle::{Circle, Point};
+use crate::ring::circle::{Circle, POSITIONS, Point};
 use crate::ring::circle_shares;
 use crate::ring::hash::{Joined, crc32, java_string, md5_number, murmur3};
 
@@ -142,7 +142,7 @@ impl Table {
     pub(in crate::ring) fn shares(&self, servers: usize) -> Vec<f64> {
         let mut shares = vec![0.0; servers];
         match self {
-            Self::Circle { circle, .. } => return circle_shares(circle, servers),
+            Self::Circle { circle, key, .. } => return circle_shares(circle, key.range(), servers),
             Self::Custom(table) => return table.shares(),
             Self::Slots(slots) => {
                 for (slot, &server) in slots.slots.iter().enumerate() {
@@ -178,13 +178,22 @@ impl Table {
         shares
     }
 
-    /// This circle and another, if a key lies at the same place on both.
-    pub(in crate::ring) fn circles<'a>(&'a self, other: &'a Self) -> Option<(&'a Circle, &'a Circle)> {
+    /// Whether no key has an owner, though there are servers.
+    pub(in crate::ring) fn owns_nothing(&self) -> bool {
+        match self {
+            Self::Circle { circle, .. } => circle.len() == 0,
+            Self::Slots(slots) => slots.slots.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// This circle and another, if a key lies at the same place on both, and at how many places it can lie.
+    pub(in crate::ring) fn circles<'a>(&'a self, other: &'a Self) -> Option<(&'a Circle, &'a Circle, u64)> {
         match (self, other) {
             (
                 Self::Circle { circle: ours, key: our_key, mirrored: our_side, hash_tag: None },
                 Self::Circle { circle: theirs, key, mirrored, hash_tag: None },
-            ) if our_key == key && our_side == mirrored => Some((ours, theirs)),
+            ) if our_key == key && our_side == mirrored => Some((ours, theirs, key.range())),
             _ => None,
         }
     }
@@ -291,6 +300,14 @@ impl CircleHash {
         match self {
             Self::Key(hash) => hash.hash(key),
             Self::Folsom => as_unsigned_order(murmur3(key.iter().copied(), 0)),
+        }
+    }
+
+    /// How many values there are.
+    fn range(self) -> u64 {
+        match self {
+            Self::Key(KeyHash::Crc) => 1 << 15,
+            Self::Key(_) | Self::Folsom => POSITIONS,
         }
     }
 }
