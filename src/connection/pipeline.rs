@@ -23,7 +23,7 @@ use crate::key::Key;
 use crate::node_id::NodeId;
 use crate::protocol::{
     Body, Decoder, Expect, Keys, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, MetaCode, MetaReply,
-    ProtocolError, Refusal, Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
+    Output, ProtocolError, Refusal, Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
 };
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Pipeline {
     /// Gets go first. Nobody can tell: none of the batch was answered when the last of it was asked for. But a server
     /// that answers a retrieval with an error may drop the replies it had ready for commands before it, and the error
     /// would pass for the answer to one of those.
-    pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
+    pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut Output) {
         let (mut plain_keys, mut some_touch, mut wants_cas) = (0, false, false);
         for call in &*batch {
             match call.request() {
@@ -99,10 +99,10 @@ impl Pipeline {
             }
         }
         if plain_keys > 0 {
-            self.submit_plain_gets(batch, plain_keys, wants_cas, out);
+            self.submit_plain_gets(batch, plain_keys, wants_cas, out.text());
         }
         if some_touch {
-            self.submit_touching_gets(batch, out);
+            self.submit_touching_gets(batch, out.text());
         }
         for call in batch.drain(..).filter(|call| !matches!(call.request(), Request::Get { .. })) {
             let (before, serial) = (out.len(), self.serial);
@@ -205,7 +205,7 @@ impl Pipeline {
     pub(super) fn receive(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) -> Result<(), Poison> {
         loop {
             self.receive_next_values(input, written, wakes);
-            if input.is_empty() {
+            if input.is_empty() && !self.decoder.holds_a_whole_value() {
                 return Ok(());
             }
             let expect = match self.debts.oldest() {
@@ -235,6 +235,12 @@ impl Pipeline {
             // Only what can be trusted is a sign of life.
             self.received += 1;
         }
+    }
+
+    /// Where to read from the socket instead of the usual input: inside a large value, there is no other way to it. What
+    /// was read there is taken by [`receive`](Self::receive).
+    pub(super) fn room_in_large_value(&mut self) -> Option<&mut Vec<u8>> {
+        self.decoder.room_in_large_value()
     }
 
     /// The way of nearly all values, and so without detours: those of keys whose turn it is, and the ends of lines, as

@@ -3,6 +3,7 @@
 mod any_order;
 mod deadlines;
 mod economy;
+mod large;
 mod merged;
 mod meta;
 mod mortal;
