@@ -11,9 +11,8 @@ use crate::support::{NO_HURRY, memcached};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Around the sizes from which values are written and read without a copy, and up to what a server takes with its key.
-const SIZES: [usize; 16] = [
-    0, 1, 4095, 4096, 4097, 8191, 8192, 8193, 16_384, 32_767, 32_768, 65_536, 131_073, 262_144, 524_289, 1_000_000,
-];
+const SIZES: [usize; 16] =
+    [0, 1, 4095, 4096, 4097, 8191, 8192, 8193, 16_384, 32_767, 32_768, 65_536, 131_073, 262_144, 524_289, 1_000_000];
 
 /// Bytes that tell their place, and the values of different keys apart.
 fn body(seed: usize, len: usize) -> Vec<u8> {

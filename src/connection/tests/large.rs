@@ -148,6 +148,8 @@ async fn values_arrive_as_they_are_however_little_a_pipe_holds() {
         there_and_back(sizes, room, true).await;
         there_and_back(sizes, room, false).await;
     }
+    // More pieces than go into one write.
+    there_and_back(&[5000; 50], 1 << 20, true).await;
 }
 
 proptest! {
