@@ -8,7 +8,9 @@ mod dump;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fuzz;
+mod large;
 mod meta;
+mod output;
 mod scan;
 mod version;
 
@@ -20,6 +22,7 @@ pub(crate) use self::dump::{DumpLine, METADUMP, RESET_STATS, StatLine, dump_line
 pub(crate) use self::encode::credentials_line;
 pub(crate) use self::encode::{encode, encode_get_key, encode_get_start, encode_line_end};
 pub(crate) use self::meta::{MetaCode, MetaFlags, MetaReply, MetaRequest, MetaVerb, Token};
+pub(crate) use self::output::Output;
 pub(crate) use self::version::ServerVersion;
 
 use crate::key::Key;

@@ -8,13 +8,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
@@ -26,13 +26,13 @@ use super::pipeline::{Pipeline, Poison, refused};
 use super::queue::{Queue, Timer};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
-use crate::protocol::{ProtocolError, unrequested_error_line};
+use crate::protocol::{Output, ProtocolError, unrequested_error_line};
 
 /// How much is read at a time. Smaller reads cost system calls, larger ones memory per connection.
 const READ_CHUNK: usize = 32 * 1024;
 
-/// A write buffer that grew beyond this for one large batch is not kept.
-const WRITE_BUFFER_KEPT: usize = 256 * 1024;
+/// How many pieces go into one write at the most.
+const WRITE_PIECES: usize = 64;
 
 /// One connection at work. Poll [`run`](Self::run) until it ends.
 pub(crate) struct Driver<S> {
@@ -48,7 +48,7 @@ pub(crate) struct Driver<S> {
     batch: VecDeque<Arc<Call>>,
     wakes: Wakes,
     input: BytesMut,
-    output: BytesMut,
+    output: Output,
     written: u64,
     /// The server takes no more for the time being.
     is_stuck: bool,
@@ -107,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             batch: VecDeque::new(),
             wakes: Wakes::default(),
             input: BytesMut::new(),
-            output: BytesMut::new(),
+            output: Output::default(),
             written: 0,
             is_stuck: false,
             silent_since: Instant::now(),
@@ -188,11 +188,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Reads and hands out whatever there is. `false` once the server has closed its end.
     fn read(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Result<bool, Error> {
         loop {
-            if self.input.capacity() - self.input.len() < READ_CHUNK / 4 {
-                self.input.reserve(READ_CHUNK);
-            }
-            // The future keeps nothing between polls.
-            match pin!(self.socket.read_buf(&mut self.input)).poll(cx) {
+            // The futures keep nothing between polls.
+            let read = if let Some(room) = self.pipeline.room_in_large_value() {
+                pin!(self.socket.read_buf(room)).poll(cx)
+            } else {
+                if self.input.capacity() - self.input.len() < READ_CHUNK / 4 {
+                    self.input.reserve(READ_CHUNK);
+                }
+                pin!(self.socket.read_buf(&mut self.input)).poll(cx)
+            };
+            match read {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Ok(0)) => return Ok(false),
                 Poll::Ready(Ok(_)) => {}
@@ -270,8 +275,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while !self.output.is_empty() {
-            match Pin::new(&mut self.socket).poll_write(cx, &self.output) {
+        while self.output.len() > 0 {
+            match self.poll_write(cx) {
                 Poll::Pending => {
                     self.is_stuck = true;
                     return Ok(());
@@ -288,10 +293,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(Err(error)) => return Err(error),
             }
         }
-        if self.output.capacity() > WRITE_BUFFER_KEPT {
-            self.output = BytesMut::new();
-        }
+        self.output.shrink();
         Ok(())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let socket = Pin::new(&mut self.socket);
+        if self.output.is_one_piece() || !socket.is_write_vectored() {
+            return socket.poll_write(cx, self.output.first_piece());
+        }
+        let mut pieces = [IoSlice::new(&[]); WRITE_PIECES];
+        let count = self.output.pieces(&mut pieces);
+        socket.poll_write_vectored(cx, &pieces[..count])
     }
 
     /// Fails what is past its deadline, and gives up on a server that owes replies and says nothing.
@@ -358,6 +371,14 @@ impl<S> Driver<S> {
 
     fn lost(&self) -> Error {
         Error::new(ErrorKind::Connection, Delivery::Unknown).on(&self.node)
+    }
+}
+
+#[cfg(test)]
+impl<S> Driver<S> {
+    /// How much room the connection keeps for reading and for writing.
+    pub(super) fn room_kept(&self) -> (usize, usize) {
+        (self.input.capacity(), self.output.capacity())
     }
 }
 

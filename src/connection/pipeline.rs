@@ -23,7 +23,7 @@ use crate::key::Key;
 use crate::node_id::NodeId;
 use crate::protocol::{
     Body, Decoder, Expect, Keys, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, MetaCode, MetaReply,
-    ProtocolError, Refusal, Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
+    Output, ProtocolError, Refusal, Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
 };
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Pipeline {
     /// and replies to what comes behind would travel, and wake us, by themselves. But a server that answers a retrieval
     /// with an error may drop the replies it had ready, and the error then stands in their place. In the place of a store's
     /// it ends the connection ([`Expect::survives`]); in that of any other it would pass for the answer.
-    pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
+    pub(super) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut Output) {
         let (mut plain_keys, mut some_touch, mut some_store, mut wants_cas) = (0, false, false, false);
         for call in &*batch {
             match call.request() {
@@ -119,10 +119,10 @@ impl Pipeline {
             self.submit_stores(batch, out);
         }
         if plain_keys > 0 {
-            self.submit_plain_gets(batch, plain_keys, wants_cas, out);
+            self.submit_plain_gets(batch, plain_keys, wants_cas, out.text());
         }
         if some_touch {
-            self.submit_touching_gets(batch, out);
+            self.submit_touching_gets(batch, out.text());
         }
         for call in batch.drain(..).filter(|call| !matches!(call.request(), Request::Get { .. })) {
             let serial = self.serial;
@@ -136,7 +136,7 @@ impl Pipeline {
     }
 
     /// Takes the stores out of the batch.
-    fn submit_stores(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut BytesMut) {
+    fn submit_stores(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut Output) {
         for call in batch.drain(..) {
             if let Request::Store { .. } = call.request() {
                 self.submit_one(call, 0, out);
@@ -148,7 +148,7 @@ impl Pipeline {
     }
 
     /// Writes a request that is a line of its own; the meta commands in it have tokens from `serial` on.
-    fn submit_one(&mut self, call: Arc<Call>, serial: u64, out: &mut BytesMut) {
+    fn submit_one(&mut self, call: Arc<Call>, serial: u64, out: &mut Output) {
         let before = out.len();
         encode(call.request(), serial, out);
         let what = match call.request() {
@@ -242,7 +242,7 @@ impl Pipeline {
     pub(super) fn receive(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) -> Result<(), Poison> {
         loop {
             self.receive_what_is_likely(input, written, wakes);
-            if input.is_empty() {
+            if input.is_empty() && !self.decoder.holds_a_whole_value() {
                 return Ok(());
             }
             let expect = match self.debts.oldest() {
@@ -272,6 +272,12 @@ impl Pipeline {
             // Only what can be trusted is a sign of life.
             self.received += 1;
         }
+    }
+
+    /// Where to read from the socket instead of the usual input: inside a large value, there is no other way to it. What
+    /// was read there is taken by [`receive`](Self::receive).
+    pub(super) fn room_in_large_value(&mut self) -> Option<&mut Vec<u8>> {
+        self.decoder.room_in_large_value()
     }
 
     /// The way of nearly all replies, and so without detours: values of keys whose turn it is, the ends of lines, and that

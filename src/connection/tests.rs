@@ -3,6 +3,7 @@
 mod any_order;
 mod deadlines;
 mod economy;
+mod large;
 mod long_link;
 mod merged;
 mod meta;

@@ -6,14 +6,15 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::large::LargeValue;
 use super::meta::{self, MetaReply};
 use super::{Body, Expect, ProtocolError, Refusal, Reply, Value, scan};
 
 /// Longer than any `VALUE` line (a key of 250 bytes and three numbers) and any error line a server is known to send.
 const MAX_LINE: usize = 2048;
 
-/// Values from this size on are split off the read buffer; smaller ones are copied, so that one that is kept does not
-/// keep the whole buffer.
+/// Values from this size on have a buffer of their own, into which the socket is read; smaller ones are copied out of the
+/// read buffer, which a value that is kept is not to keep.
 const COPY_BELOW: usize = 8 * 1024;
 
 /// Values up to [`LARGEST_SHARED`] share allocations of this size: one for every few values, not for each, which is a
@@ -36,6 +37,8 @@ enum State {
     Line { scanned: usize },
     /// After a line that announces a value.
     Body { header: Header, len: usize },
+    /// Inside a value that goes into a buffer of its own. Until it is whole, `input` is left empty.
+    Large { header: Header, value: LargeValue },
     /// Inside a value that is too long to be kept.
     Skip { header: Header, len: usize, left: usize },
 }
@@ -67,6 +70,19 @@ impl Decoder {
     /// Whether a reply has begun that is not yet whole. (Bytes of an unfinished line are still in the buffer.)
     pub(crate) fn is_inside_a_value(&self) -> bool {
         !matches!(self.state, State::Line { .. })
+    }
+
+    /// Inside a large value, the room for more of it, to be read into instead of the read buffer.
+    pub(crate) fn room_in_large_value(&mut self) -> Option<&mut Vec<u8>> {
+        match &mut self.state {
+            State::Large { value, .. } => Some(value.room()),
+            _ => None,
+        }
+    }
+
+    /// Whether [`decode`](Self::decode) has something to give even if there is no input.
+    pub(crate) fn holds_a_whole_value(&self) -> bool {
+        matches!(&self.state, State::Large { value, .. } if value.is_whole())
     }
 
     /// Takes the next reply off the front of `input`, or says `None` until more of it has come.
@@ -115,8 +131,13 @@ impl Decoder {
                 }
             };
             input.advance(end + 1);
-            self.state =
-                if len > self.max_value { State::Skip { header, len, left: len } } else { State::Body { header, len } };
+            self.state = if len > self.max_value {
+                State::Skip { header, len, left: len }
+            } else if len < COPY_BELOW {
+                State::Body { header, len }
+            } else {
+                State::Large { header, value: LargeValue::new(len) }
+            };
         }
         self.decode_body(input)
     }
@@ -171,8 +192,13 @@ impl Decoder {
             State::Line { .. } => return Ok(None),
             State::Body { len, .. } => {
                 if input.len() < *len + 2 {
-                    // Only ever as much as `max_value` allows, whatever length was declared.
                     input.reserve(*len + 2 - input.len());
+                    return Ok(None);
+                }
+            }
+            State::Large { value, .. } => {
+                value.take_from(input);
+                if !value.is_whole() {
                     return Ok(None);
                 }
             }
@@ -187,7 +213,12 @@ impl Decoder {
         }
         let (header, body) = match std::mem::replace(&mut self.state, State::Line { scanned: 0 }) {
             State::Line { .. } => return Ok(None),
-            State::Body { header, len } => (header, Body::Whole(take_body(len, input))),
+            State::Body { header, len } => {
+                let body = Bytes::copy_from_slice(&input[..len]);
+                input.advance(len);
+                (header, Body::Whole(body))
+            }
+            State::Large { header, value } => return Ok(Some(header.with(Body::Whole(value.finish(input)?)))),
             State::Skip { header, len, .. } => (header, Body::TooLarge { len }),
         };
         if input[..2] != *b"\r\n" {
@@ -195,16 +226,6 @@ impl Decoder {
         }
         input.advance(2);
         Ok(Some(header.with(body)))
-    }
-}
-
-fn take_body(len: usize, input: &mut BytesMut) -> Bytes {
-    if len < COPY_BELOW {
-        let body = Bytes::copy_from_slice(&input[..len]);
-        input.advance(len);
-        body
-    } else {
-        input.split_to(len).freeze()
     }
 }
 
@@ -293,11 +314,23 @@ mod tests {
         decode_split(expect, wire, std::iter::repeat(wire.len()))
     }
 
-    /// Feeds `wire` in pieces of the given sizes and takes whatever comes.
+    /// Feeds `wire` in pieces of the given sizes and takes whatever comes; twice, for what is inside a large value may come
+    /// by either way.
     fn decode_split(
         expect: Expect,
         wire: &[u8],
+        sizes: impl IntoIterator<Item = usize> + Clone,
+    ) -> Result<Vec<Reply>, ProtocolError> {
+        let by_input = decode_fed(expect, wire, sizes.clone(), false);
+        assert_eq!(by_input, decode_fed(expect, wire, sizes, true));
+        by_input
+    }
+
+    fn decode_fed(
+        expect: Expect,
+        wire: &[u8],
         sizes: impl IntoIterator<Item = usize>,
+        into_values: bool,
     ) -> Result<Vec<Reply>, ProtocolError> {
         let (mut decoder, mut input, mut replies) = (Decoder::new(1 << 20), BytesMut::new(), Vec::new());
         let (mut rest, mut sizes) = (wire, sizes.into_iter());
@@ -305,11 +338,25 @@ mod tests {
             while let Some(reply) = decoder.decode(expect, &mut input, |_| true)? {
                 replies.push(reply);
             }
+            assert!(!decoder.holds_a_whole_value());
             if rest.is_empty() {
                 return Ok(replies);
             }
-            let (piece, after) = rest.split_at(sizes.next().unwrap_or(1).clamp(1, rest.len()));
-            input.extend_from_slice(piece);
+            let size = sizes.next().unwrap_or(1).clamp(1, rest.len());
+            let (piece, after) = match decoder.room_in_large_value().filter(|_| into_values) {
+                Some(room) => {
+                    let (piece, after) = rest.split_at(size.min(room.capacity() - room.len()));
+                    room.extend_from_slice(piece);
+                    assert!(input.is_empty());
+                    (piece, after)
+                }
+                None => {
+                    let (piece, after) = rest.split_at(size);
+                    input.extend_from_slice(piece);
+                    (piece, after)
+                }
+            };
+            assert!(!piece.is_empty());
             rest = after;
         }
     }
@@ -532,7 +579,11 @@ mod tests {
     }
 
     fn any_wire() -> impl Strategy<Value = Vec<u8>> {
-        let value = (prop::collection::vec(any::<u8>(), 0..600), any::<u32>(), prop::option::of(any::<u64>()));
+        let large = prop_oneof![COPY_BELOW - 2..COPY_BELOW + 3, 0..4 * COPY_BELOW];
+        let large =
+            (large, any::<u8>()).prop_map(|(len, first)| (first..=255).chain(0..250).cycle().take(len).collect());
+        let body = prop_oneof![2 => prop::collection::vec(any::<u8>(), 0..600), 1 => large];
+        let value = (body, any::<u32>(), prop::option::of(any::<u64>()));
         prop::collection::vec(value, 0..8).prop_map(|values| {
             let mut wire = Vec::new();
             for (body, flags, cas) in values {
@@ -546,9 +597,13 @@ mod tests {
         })
     }
 
+    fn pieces() -> impl Strategy<Value = Vec<usize>> {
+        prop::collection::vec(prop_oneof![1usize..300, 1..3 * COPY_BELOW], 0..50)
+    }
+
     proptest! {
         #[test]
-        fn any_split_decodes_as_the_whole(wire in any_wire(), sizes in prop::collection::vec(1usize..300, 0..50)) {
+        fn any_split_decodes_as_the_whole(wire in any_wire(), sizes in pieces()) {
             let whole = decode_all(Expect::Values, &wire);
             prop_assert!(whole.is_ok());
             prop_assert_eq!(&decode_split(Expect::Values, &wire, sizes), &whole);

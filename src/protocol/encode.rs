@@ -2,21 +2,22 @@
 
 use bytes::BytesMut;
 
-use super::{ArithmeticVerb, Request, StoreVerb};
+use super::{ArithmeticVerb, Output, Request, StoreVerb};
 use crate::key::Key;
 
 const CRLF: &[u8] = b"\r\n";
 
 /// Appends a request other than a get, which is built up key by key: see [`encode_get_start`]. The meta commands in it
 /// have opaque tokens from `serial` on.
-pub(crate) fn encode(request: &Request, serial: u64, out: &mut BytesMut) {
+pub(crate) fn encode(request: &Request, serial: u64, out: &mut Output) {
+    let text = out.text();
     match request {
         Request::Get { keys, cas, touch } => {
-            encode_get_start(*cas, *touch, out);
+            encode_get_start(*cas, *touch, text);
             for key in keys.as_slice() {
-                encode_get_key(key, out);
+                encode_get_key(key, text);
             }
-            encode_line_end(out);
+            encode_line_end(text);
         }
         Request::Store { verb, key, flags, exptime, value } => {
             let word: &[u8] = match verb {
@@ -27,59 +28,59 @@ pub(crate) fn encode(request: &Request, serial: u64, out: &mut BytesMut) {
                 StoreVerb::Prepend => b"prepend ",
                 StoreVerb::Cas(_) => b"cas ",
             };
-            out.reserve(word.len() + key.as_bytes().len() + 64 + value.len());
-            out.extend_from_slice(word);
-            out.extend_from_slice(key.as_bytes());
-            encode_number(*flags, out);
-            encode_number(*exptime, out);
+            text.reserve(word.len() + key.as_bytes().len() + 64 + Output::copied(value));
+            text.extend_from_slice(word);
+            text.extend_from_slice(key.as_bytes());
+            encode_number(*flags, text);
+            encode_number(*exptime, text);
             // `usize` has no width of its own on the wire; every platform's fits.
-            encode_number(value.len() as u64, out);
+            encode_number(value.len() as u64, text);
             if let StoreVerb::Cas(unique) = verb {
-                encode_number(*unique, out);
+                encode_number(*unique, text);
             }
-            out.extend_from_slice(CRLF);
-            out.extend_from_slice(value);
-            out.extend_from_slice(CRLF);
+            text.extend_from_slice(CRLF);
+            out.push_block(value);
+            out.text().extend_from_slice(CRLF);
         }
         Request::Delete { key } => {
-            out.extend_from_slice(b"delete ");
-            out.extend_from_slice(key.as_bytes());
+            text.extend_from_slice(b"delete ");
+            text.extend_from_slice(key.as_bytes());
             if key.as_bytes() == b"noreply" {
                 // Where that is the last word, 1.6.45 takes it for more than a key, and does not answer. (The 0 was once
                 // a time, and does nothing.)
-                out.extend_from_slice(b" 0");
+                text.extend_from_slice(b" 0");
             }
-            out.extend_from_slice(CRLF);
+            text.extend_from_slice(CRLF);
         }
         Request::Touch { key, exptime } => {
-            out.extend_from_slice(b"touch ");
-            out.extend_from_slice(key.as_bytes());
-            encode_number(*exptime, out);
-            out.extend_from_slice(CRLF);
+            text.extend_from_slice(b"touch ");
+            text.extend_from_slice(key.as_bytes());
+            encode_number(*exptime, text);
+            text.extend_from_slice(CRLF);
         }
         Request::Arithmetic { verb, key, delta } => {
-            out.extend_from_slice(match verb {
+            text.extend_from_slice(match verb {
                 ArithmeticVerb::Incr => b"incr ",
                 ArithmeticVerb::Decr => b"decr ",
             });
-            out.extend_from_slice(key.as_bytes());
-            encode_number(*delta, out);
-            out.extend_from_slice(CRLF);
+            text.extend_from_slice(key.as_bytes());
+            encode_number(*delta, text);
+            text.extend_from_slice(CRLF);
         }
         Request::Meta(request) => request.encode(serial, false, out),
         Request::MetaRun(run) => {
             for (request, serial) in run.iter().zip(serial..) {
                 request.encode(serial, true, out);
             }
-            out.extend_from_slice(b"mn\r\n");
+            out.text().extend_from_slice(b"mn\r\n");
         }
-        Request::MetaNoop => out.extend_from_slice(b"mn\r\n"),
-        Request::Version => out.extend_from_slice(b"version\r\n"),
+        Request::MetaNoop => text.extend_from_slice(b"mn\r\n"),
+        Request::Version => text.extend_from_slice(b"version\r\n"),
         // Without a number where none is needed, as the oldest servers know it.
-        Request::FlushAll { delay: 0 } => out.extend_from_slice(b"flush_all\r\n"),
-        Request::FlushAll { delay } => encode_setting(b"flush_all", *delay, out),
-        Request::Verbosity { level } => encode_setting(b"verbosity", *level, out),
-        Request::CacheMemlimit { megabytes } => encode_setting(b"cache_memlimit", *megabytes, out),
+        Request::FlushAll { delay: 0 } => text.extend_from_slice(b"flush_all\r\n"),
+        Request::FlushAll { delay } => encode_setting(b"flush_all", *delay, text),
+        Request::Verbosity { level } => encode_setting(b"verbosity", *level, text),
+        Request::CacheMemlimit { megabytes } => encode_setting(b"cache_memlimit", *megabytes, text),
     }
 }
 
@@ -167,9 +168,9 @@ mod tests {
             (Request::CacheMemlimit { megabytes: u32::MAX }, "cache_memlimit 4294967295\r\n"),
         ];
         for (request, wire) in cases {
-            let mut out = BytesMut::new();
+            let mut out = Output::default();
             encode(&request, 7, &mut out);
-            assert_eq!(out, wire.as_bytes(), "{request:?}");
+            assert_eq!(out.to_vec(), wire.as_bytes(), "{request:?}");
             assert!(request.weight() >= out.len(), "{request:?} is heavier than it says");
         }
     }

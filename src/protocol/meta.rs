@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::version::ServerVersion;
-use super::{ProtocolError, scan};
+use super::{Output, ProtocolError, scan};
 use crate::key::MetaKey;
 
 /// A meta command, checked and ready to be written.
@@ -87,40 +87,41 @@ impl MetaRequest {
 
     /// Appends the command. `serial` is its opaque token unless it has one of its own; `quiet` leaves out the reply to a
     /// miss.
-    pub(crate) fn encode(&self, serial: u64, quiet: bool, out: &mut BytesMut) {
-        out.reserve(self.weight());
-        out.extend_from_slice(match self.verb {
+    pub(crate) fn encode(&self, serial: u64, quiet: bool, out: &mut Output) {
+        let text = out.text();
+        text.reserve(self.weight() - self.value.len() + Output::copied(&self.value));
+        text.extend_from_slice(match self.verb {
             MetaVerb::Get => b"mg ",
             MetaVerb::Set => b"ms ",
             MetaVerb::Delete => b"md ",
             MetaVerb::Arithmetic => b"ma ",
             MetaVerb::Debug => b"me ",
         });
-        self.key.encode(out);
+        self.key.encode(text);
         if self.verb == MetaVerb::Set {
-            out.extend_from_slice(b" ");
-            out.extend_from_slice(itoa::Buffer::new().format(self.value.len()).as_bytes());
+            text.extend_from_slice(b" ");
+            text.extend_from_slice(itoa::Buffer::new().format(self.value.len()).as_bytes());
         }
         if self.key.is_base64() {
-            out.extend_from_slice(b" b");
+            text.extend_from_slice(b" b");
         }
         if self.verb != MetaVerb::Debug {
             // A server forgets that a key was base64 when the item is appended to, and then says it as it is, line ends
             // and all. Nobody needs to be told a key they know.
-            self.flags.encode(self.key.is_base64().then_some(b'k'), out);
-            out.extend_from_slice(b" O");
+            self.flags.encode(self.key.is_base64().then_some(b'k'), text);
+            text.extend_from_slice(b" O");
             match &self.opaque {
-                Some(own) => out.extend_from_slice(own),
-                None => out.extend_from_slice(itoa::Buffer::new().format(serial).as_bytes()),
+                Some(own) => text.extend_from_slice(own),
+                None => text.extend_from_slice(itoa::Buffer::new().format(serial).as_bytes()),
             }
             if quiet {
-                out.extend_from_slice(b" q");
+                text.extend_from_slice(b" q");
             }
         }
-        out.extend_from_slice(b"\r\n");
+        text.extend_from_slice(b"\r\n");
         if self.verb == MetaVerb::Set {
-            out.extend_from_slice(&self.value);
-            out.extend_from_slice(b"\r\n");
+            out.push_block(&self.value);
+            out.text().extend_from_slice(b"\r\n");
         }
     }
 

@@ -12,6 +12,7 @@ mod following;
 mod guide;
 mod inspect;
 mod keys;
+mod large;
 mod many;
 mod meta;
 mod old;

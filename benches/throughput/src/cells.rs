@@ -50,7 +50,7 @@ impl fmt::Display for Entrant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Part {
     Get,
-    /// Gets of other sizes of value.
+    /// Gets of other sizes of value, and sets of large ones.
     Sizes,
     Miss,
     Set,
@@ -137,6 +137,9 @@ pub(crate) fn cells(options: &Options) -> Vec<Cell> {
             (Part::Sizes, Op::Get, 16 << 10, if options.quick { &[64] } else { &[16, 64, 256] }),
             (Part::Sizes, Op::Get, 256 << 10, if options.quick { &[] } else { &[16] }),
             (Part::Sizes, Op::Get, LARGEST, if options.quick { &[] } else { &[16] }),
+            (Part::Sizes, Op::Set, 16 << 10, if options.quick { &[] } else { &[64] }),
+            (Part::Sizes, Op::Set, 256 << 10, if options.quick { &[] } else { &[16] }),
+            (Part::Sizes, Op::Set, LARGEST, if options.quick { &[] } else { &[16] }),
             (Part::Relay, Op::Get, SMALL, &[1024]),
             (Part::Against, Op::Get, SMALL, &[64, 1024]),
         ];

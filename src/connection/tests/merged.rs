@@ -3,12 +3,12 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::super::pipeline::Pipeline;
 use super::*;
 use crate::key::Key;
+use crate::protocol::Output;
 use crate::protocol::fuzz::commands::{classic, key};
 use crate::protocol::fuzz::grammar::{Command, read_all};
 
@@ -53,9 +53,9 @@ proptest! {
         let mut known = HashSet::new();
         plain.retain(|(_, _, key)| known.insert(key.clone()));
         plain.iter_mut().for_each(|(cas, ..)| *cas = wants_cas);
-        let mut out = BytesMut::new();
+        let mut out = Output::default();
         Pipeline::new("mc-0".parse().unwrap(), 1 << 20).submit(&mut batch, &mut out);
-        let commands = read_all(&out);
+        let commands = read_all(&out.to_vec());
         prop_assert!(commands.len() >= stores.len());
         let (stored, commands) = commands.split_at(stores.len());
         prop_assert_eq!(stored, &stores[..]);

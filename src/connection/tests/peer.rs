@@ -111,6 +111,11 @@ pub(super) fn set(key: &str, value: &str) -> Request {
     store(StoreVerb::Set, key, value)
 }
 
+/// Of a value that is any bytes.
+pub(super) fn set_bytes(key: &str, value: Bytes) -> Request {
+    Request::Store { verb: StoreVerb::Set, key: Key::new(key).unwrap(), flags: 0, exptime: 0, value }
+}
+
 pub(super) fn add(key: &str, value: &str) -> Request {
     store(StoreVerb::Add, key, value)
 }

@@ -1,12 +1,12 @@
 //! The encoder on whatever is asked: each request is the one command it is meant to be.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::grammar::{Command, read_all};
 use crate::key::Key;
-use crate::protocol::{ArithmeticVerb, Keys, Request, StoreVerb, encode};
+use crate::protocol::{ArithmeticVerb, Keys, Output, Request, StoreVerb, encode};
 
 /// Any key there is, words of the protocol among them.
 pub(crate) fn key() -> impl Strategy<Value = Key> {
@@ -109,10 +109,10 @@ pub(crate) fn classic() -> impl Strategy<Value = (Request, Command)> {
 
 /// As it goes over the wire, read again.
 pub(crate) fn read_back(request: &Request, serial: u64) -> Vec<Command> {
-    let mut out = BytesMut::new();
+    let mut out = Output::default();
     encode(request, serial, &mut out);
     assert!(request.weight() >= out.len(), "{} bytes are more than a weight of {}", out.len(), request.weight());
-    read_all(&out)
+    read_all(&out.to_vec())
 }
 
 #[test]
