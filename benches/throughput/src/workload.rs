@@ -116,7 +116,7 @@ const ALL_TIMED_UP_TO: usize = 16;
 
 async fn call<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64) -> Outcome<u64> {
     let stride = if work.window <= ALL_TIMED_UP_TO || work.op.keys() > 1 { 1 } else { TIMED_ONE_IN };
-    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut turn = Turn { at: fastrand::Rng::with_seed(seed).usize(..work.data.keys.len()), done: seed as usize };
     let mut done = 0;
     loop {
         let begun = Instant::now();
@@ -124,7 +124,7 @@ async fn call<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64) -> Ou
             // Everybody does one, so that callers that are slow to start do not count as none.
             Until::Elapsed(time) if begun - start >= time && done > 0 => return Ok(done),
             Until::Count(count) if done >= count => return Ok(done),
-            _ => once(cache, work, &mut rng).await?,
+            _ => once(cache, work, &mut turn).await?,
         }
         done += 1;
         work.latencies.record(begun.elapsed(), 1);
@@ -133,17 +133,32 @@ async fn call<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64) -> Ou
             Until::Elapsed(_) => stride - 1,
         };
         for _ in 0..untimed {
-            once(cache, work, &mut rng).await?;
+            once(cache, work, &mut turn).await?;
         }
         done += untimed;
     }
 }
 
-async fn once<C: Cache>(cache: &C, work: &Work, rng: &mut fastrand::Rng) -> Outcome<()> {
+/// A caller takes the items one after the other, from where it began: a service has its key at hand, and would not fetch it
+/// from somewhere in memory for every operation.
+struct Turn {
+    at: usize,
+    done: usize,
+}
+
+impl Turn {
+    fn next(&mut self, items: usize) -> usize {
+        self.done += 1;
+        self.at = if self.at + 1 < items { self.at + 1 } else { 0 };
+        self.at
+    }
+}
+
+async fn once<C: Cache>(cache: &C, work: &Work, turn: &mut Turn) -> Outcome<()> {
     let Work { op, data, .. } = work;
-    let at = rng.usize(..=data.keys.len() - op.keys());
+    let at = turn.next(data.keys.len() + 1 - op.keys());
     let op = match op {
-        Op::Mixed if rng.u8(..10) == 0 => Op::Set,
+        Op::Mixed if turn.done.is_multiple_of(10) => Op::Set,
         Op::Mixed => Op::Get,
         &op => op,
     };
