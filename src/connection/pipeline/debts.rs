@@ -71,11 +71,12 @@ impl Debts {
     }
 
     /// Whether nothing is owed but values and the outcomes of stores: an error that stands in their place is seen to be out
-    /// of place. All others come last in a batch, so the newest debt tells.
+    /// of place. All others come last in a batch, so the newest debt tells. (Where only an `END` is owed, no batch is under
+    /// way that could be counted.)
     pub(super) fn may_be_followed(&self) -> bool {
-        self.owed
-            .back()
-            .is_none_or(|owed| matches!(owed.what, What::Keys { .. } | What::Reply(Expect::Stored | Expect::Swapped)))
+        self.owed.back().map_or(!self.end_due, |owed| {
+            matches!(owed.what, What::Keys { .. } | What::Reply(Expect::Stored | Expect::Swapped))
+        })
     }
 
     pub(super) fn end_is_due(&self) -> bool {
