@@ -68,10 +68,15 @@ async fn the_servers_version_is_asked_for_alone_all_the_same() {
     exchange(&rig, &mut peer).await;
     let a = rig.ask(get("a")).await;
     peer.expect("get a\r\n").await;
+    let c = rig.ask(get("c")).await;
+    peer.expect("get c\r\n").await;
     let meta = rig.ask(peer::meta_get("k", "v")).await;
     peer.expect_nothing().await;
     peer.send("END\r\n").await;
     assert_eq!(value_of(a).await.unwrap(), None);
+    peer.expect_nothing().await;
+    peer.send("END\r\n").await;
+    assert_eq!(value_of(c).await.unwrap(), None);
     peer.expect("version\r\n").await;
     let b = rig.ask(get("b")).await;
     peer.expect_nothing().await;
