@@ -79,12 +79,15 @@ fn key(number: u8) -> String {
     format!("key-{number}-").repeat(1 + usize::from(number))
 }
 
+/// When a store was asked for, and when it was known to be done.
+type Times = (u64, Option<u64>);
+
 /// When what was asked and answered, told by counting.
 #[derive(Debug, Default)]
 struct History {
     clock: AtomicU64,
-    /// When each store was asked for, and when it was known to be done, by key and the serial number of its value.
-    stores: Mutex<HashMap<(u8, u64), (u64, Option<u64>)>>,
+    /// Of each store, by key and the serial number of its value.
+    stores: Mutex<HashMap<(u8, u64), Times>>,
 }
 
 impl History {
@@ -107,9 +110,7 @@ impl History {
     fn check(&self, key: u8, found: Option<&Bytes>, asked: u64) {
         let stores = lock(&self.stores);
         let done_before = |time| {
-            move |((of, _), (_, done)): &(&(u8, u64), &(u64, Option<u64>))| {
-                *of == key && done.is_some_and(|done| done < time)
-            }
+            move |((of, _), (_, done)): &(&(u8, u64), &Times)| *of == key && done.is_some_and(|done| done < time)
         };
         let Some(found) = found else {
             assert!(!stores.iter().any(|store| done_before(asked)(&store)), "not there though it was stored");
@@ -133,7 +134,7 @@ async fn execute(
     read: impl tokio::io::AsyncRead + Unpin,
     items: Items,
     life: Life,
-    out: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
+    out: mpsc::Sender<(Instant, Vec<u8>)>,
 ) {
     let mut read = BufReader::new(read);
     let (mut count, mut replies) = (0, 0);
@@ -188,7 +189,7 @@ async fn execute(
         }
         replies += 1;
         let lag = if replies > WARM_UP && replies % life.quick == 0 { 0 } else { life.lag };
-        if out.send((Instant::now() + Duration::from_millis(lag), reply)).is_err() {
+        if out.send((Instant::now() + Duration::from_millis(lag), reply)).await.is_err() {
             return;
         }
     }
@@ -196,7 +197,7 @@ async fn execute(
 
 async fn serve(io: DuplexStream, items: Items, life: Life, is_first: bool) {
     let (read, mut write) = tokio::io::split(io);
-    let (out, mut replies) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let (out, mut replies) = mpsc::channel::<(Instant, Vec<u8>)>(1000);
     let answer = async {
         let mut left = life.bytes + if is_first { WARM_UP * "END\r\n".len() } else { 0 };
         while let Some((due, reply)) = replies.recv().await {
