@@ -281,7 +281,8 @@ async fn what_was_not_begun_is_neither_missing_nor_stored() {
             // Nothing is read.
             tokio::time::sleep(Duration::from_millis(1)).await;
             peer.send(&format!("STORED\r\n{early}")).await;
-            assert!(matches!(driver.await.unwrap(), End::Lost(_)), "{early:?} with room for {room}");
+            let end = timeout(PATIENCE / 2, driver).await.expect("it was believed").unwrap();
+            assert!(matches!(end, End::Lost(_)), "{early:?} with room for {room}");
             assert_eq!(outcome(first).await.unwrap(), Reply::Stored);
             let (_driver, mut peer) = rig.connect();
             assert!(peer.line().await.contains(" k"));
