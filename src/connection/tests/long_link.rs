@@ -206,3 +206,19 @@ async fn a_command_that_is_refused_here_leaves_the_connection_open_to_others() {
     assert_eq!(value_of(a).await.unwrap(), None);
     assert_eq!(value_of(b).await.unwrap(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_later_batch_puts_off_no_deadline_of_an_earlier_one() {
+    let rig = Rig::new();
+    let (_driver, mut peer) = rig.connect();
+    exchange(&rig, &mut peer).await;
+    tokio::time::sleep(2 * DEADLINE).await;
+    let begun = Instant::now();
+    let hasty = rig.ask(get("a")).await;
+    peer.expect("get a\r\n").await;
+    let patient = Arc::new(Call::new(get("b"), Instant::now() + 3 * DEADLINE));
+    let _patient = rig.queue.enter(&patient).await.unwrap();
+    peer.expect("get b\r\n").await;
+    assert_failed(value_of(hasty).await, ErrorKind::Timeout, Delivery::Unknown);
+    assert!(begun.elapsed() <= DEADLINE + Duration::from_millis(2), "{:?}", begun.elapsed());
+}
