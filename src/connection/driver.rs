@@ -52,6 +52,8 @@ pub(crate) struct Driver<S> {
     written: u64,
     /// The server takes no more for the time being.
     is_stuck: bool,
+    /// The queue may count on this connection to take the next call at once.
+    is_counted_on: bool,
     /// The server owes replies and has been silent since.
     silent_since: Instant,
     /// It may be silent that long.
@@ -110,6 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             output: Output::default(),
             written: 0,
             is_stuck: false,
+            is_counted_on: false,
             silent_since: Instant::now(),
             patience,
             timer: Timer::default(),
@@ -121,6 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes no more calls; [`run`](Self::run) ends when those under way are answered.
     pub(crate) fn replace(&mut self) {
         self.leaving = Leaving::Replaced;
+        self.is_counted_on = false;
         self.queue.leave(self.task);
     }
 
@@ -176,8 +180,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             return Poll::Ready(End::Drained);
         }
+        let was_stuck = self.is_stuck;
         if let Err(error) = self.write(cx) {
             return Poll::Ready(End::Lost(self.broken(error)));
+        }
+        if was_stuck && !self.is_stuck {
+            // What was held back meanwhile may go now.
+            cx.waker().wake_by_ref();
         }
         if let Some(error) = self.keep_time(cx, wakes) {
             return Poll::Ready(End::Lost(error));
@@ -213,15 +222,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Whether the rule allows one more batch. Nothing follows replies that a get's error could take the place of.
+    /// Whether the rule allows one more batch. Nothing follows replies that a get's error could take the place of, nor
+    /// what the server does not even read: in the queue it can still be taken back, or by another connection.
     fn may_send(&mut self) -> bool {
-        let has_room = self.link.has_room(self.pipeline.answered());
+        let has_room = self.link.has_room(self.pipeline.answered()) && !self.is_stuck;
         self.leaving != Leaving::Replaced && (self.pipeline.is_empty() || (has_room && self.pipeline.may_be_followed()))
     }
 
     /// Puts the next batch into the write buffer, if the rule allows one and something waits.
     fn take_batch(&mut self, cx: &Context<'_>, wakes: &mut Wakes) -> bool {
         if !self.may_send() {
+            // Whoever comes is to be told to another connection, or at least timed.
+            if std::mem::take(&mut self.is_counted_on) {
+                self.queue.leave(self.task);
+            }
             return false;
         }
         let is_alone = self.pipeline.is_empty();
@@ -232,11 +246,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
             self.queue.take_batch(self.task, cx.waker(), &mut self.batch);
-            if self.batch.is_empty() {
+            self.is_counted_on = self.batch.is_empty();
+            if self.is_counted_on {
                 return false;
             }
-            self.judge_batch(wakes);
-            if self.batch.is_empty() && !is_alone {
+            let some_wait = self.judge_batch(wakes);
+            if self.batch.is_empty() && some_wait && !is_alone {
                 // What waits for the server's version waits until that can be asked for, alone.
                 return false;
             }
@@ -254,10 +269,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         true
     }
 
-    /// Takes out of the batch what the server cannot answer, and puts back what must wait until that is known.
-    fn judge_batch(&mut self, wakes: &mut Wakes) {
+    /// Takes out of the batch what the server cannot answer, and puts back what must wait until that is known. Says
+    /// whether anything must.
+    fn judge_batch(&mut self, wakes: &mut Wakes) -> bool {
         if self.batch.iter().all(|call| call.request().needs().is_none()) {
-            return;
+            return false;
         }
         let mut waiting = Vec::new();
         self.batch.retain(|call| {
@@ -269,9 +285,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             false
         });
-        if !waiting.is_empty() {
+        let some_wait = !waiting.is_empty();
+        if some_wait {
             self.queue.put_back(waiting.into_iter());
         }
+        some_wait
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {

@@ -195,6 +195,7 @@ impl Pipeline {
             }
         }
         std::mem::swap(batch, &mut self.others);
+        self.debts.order_repeats();
         self.end_line(&line, out);
     }
 

@@ -3,6 +3,7 @@
 mod any_order;
 mod deadlines;
 mod economy;
+mod far_away;
 mod large;
 mod long_link;
 mod merged;
@@ -265,6 +266,47 @@ async fn what_was_not_written_cannot_have_been_answered() {
     peer.expect("incr second 1\r\n").await;
     peer.send("7\r\n").await;
     assert_eq!(outcome(second).await.unwrap(), Reply::Number(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_begun_is_neither_missing_nor_stored() {
+    let body = "x".repeat(100);
+    let line = format!("set first 0 0 100\r\n{body}\r\n");
+    for early in ["END\r\n", "VALUE k 0 1\r\nK\r\nEND\r\n", "STORED\r\n"] {
+        let next = || if early == "STORED\r\n" { set("k", "") } else { get("k") };
+        // The pipe holds less than the first line, or just that.
+        for room in [line.len() - 1, line.len()] {
+            let rig = Rig::new();
+            let (first, _next) = (rig.ask(set("first", &body)).await, rig.ask(next()).await);
+            let (driver, mut peer) = rig.connect_with_room(room);
+            // Nothing is read.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            peer.send(&format!("STORED\r\n{early}")).await;
+            let end = timeout(PATIENCE / 2, driver).await.expect("it was believed").unwrap();
+            assert!(matches!(end, End::Lost(_)), "{early:?} with room for {room}");
+            assert_eq!(outcome(first).await.unwrap(), Reply::Stored);
+            let (_driver, mut peer) = rig.connect();
+            assert!(peer.line().await.contains(" k"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_was_looked_at_leaves_nothing_to_the_next() {
+    // The next is shorter than what was looked at in vain.
+    for (reply, rest) in
+        [("END\r", "\n5\r\n"), ("VALUE a 0 1\r\nA\r\nEND\r", "\n5\r\n"), ("VALUE a 0 1\r", "\nA\r\nEND\r\n5\r\n")]
+    {
+        let rig = Rig::new();
+        let (a, number) = (rig.ask(get("a")).await, rig.ask(incr("n", 1)).await);
+        let (_driver, mut peer) = rig.connect();
+        peer.expect("get a\r\nincr n 1\r\n").await;
+        peer.send(reply).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        peer.send(rest).await;
+        assert_eq!(outcome(number).await.unwrap(), Reply::Number(5), "{reply:?}");
+        value_of(a).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -410,6 +410,17 @@ mod tests {
     }
 
     #[test]
+    fn small_values_share_allocations_and_are_their_own_all_the_same() {
+        let mut decoder = Decoder::new(1 << 20);
+        let values: Vec<Bytes> = (0..100u8).map(|n| decoder.copy(&vec![n; usize::from(n) * 3])).collect();
+        for (n, value) in (0..).zip(&values) {
+            assert_eq!(*value, vec![n; usize::from(n) * 3]);
+        }
+        let adjoin = values.windows(2).filter(|two| two[0].as_ptr_range().end == two[1].as_ptr()).count();
+        assert!(adjoin > 50, "{adjoin}");
+    }
+
+    #[test]
     fn the_next_word_is_a_whole_line() {
         let mut decoder = Decoder::new(1 << 20);
         assert_eq!(decoder.next_word(b"END\r\nEND\r\n", "END"), Some(5));

@@ -138,8 +138,9 @@ impl Client {
     async fn look_up_many<K: AsRef<[u8]>>(&self, keys: Vec<K>, cas: bool, touch: Option<u32>) -> Answered<K> {
         let deadline = self.deadline();
         let mut lookups: Vec<Lookup> = Vec::with_capacity(keys.len());
-        let answers = self.ask_every_owner(&keys, &mut lookups, cas, touch, deadline).await;
-        for (places, answer) in answers {
+        let groups = self.group_by_owner(&keys, &mut lookups);
+        let answers = join_all(groups.map(|group| group.ask(self, cas, touch, deadline))).await;
+        for (places, answer) in answers.into_iter().flatten() {
             match answer {
                 Ok(Answer::Many(found)) => {
                     for (place, lookup) in places.into_iter().zip(found) {
@@ -189,16 +190,13 @@ impl Client {
         }
     }
 
-    /// Asks for every key at the node that owns it. What needs no asking is in `lookups`; the rest comes as what was asked
-    /// together, by the places of the keys, and what was answered.
-    async fn ask_every_owner<K: AsRef<[u8]>>(
+    /// What to ask of which node. What needs no asking is in `lookups`. Apart from the asking, which must not hold on to
+    /// borrowed keys: its future could be sent to another thread only if the keys could be shared with it.
+    fn group_by_owner<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
         lookups: &mut Vec<Lookup>,
-        cas: bool,
-        touch: Option<u32>,
-        deadline: Instant,
-    ) -> impl Iterator<Item = (Vec<usize>, Result<Answer, Error>)> + use<K> {
+    ) -> impl Iterator<Item = Group> + use<K> {
         let snapshot = self.inner.snapshot.load_full();
         // Somewhat more than its part for each node, for parts are not equal.
         let part = keys.len() / snapshot.nodes().len().max(1);
@@ -219,9 +217,7 @@ impl Client {
             });
         }
         // The nodes are not held on to while waiting: the groups have those they need.
-        drop(snapshot);
-        let groups = groups.into_iter().filter(|group| !group.lines.is_empty());
-        join_all(groups.map(|group| group.ask(self, cas, touch, deadline))).await.into_iter().flatten()
+        groups.into_iter().filter(|group| !group.lines.is_empty())
     }
 }
 

@@ -16,8 +16,9 @@ use crate::protocol::{Expect, Request, Value};
 #[derive(Debug, Default)]
 pub(super) struct Debts {
     owed: VecDeque<Owed>,
-    /// In the order of the keys they repeat.
+    /// In the order of the keys they repeat, once [`order_repeats`](Self::order_repeats) has seen to it.
     repeats: VecDeque<Repeat>,
+    are_repeats_out_of_order: bool,
     /// The keys of the retrieval at the head are all answered, its `END` has not come.
     end_due: bool,
     keys_asked: u64,
@@ -71,11 +72,12 @@ impl Debts {
     }
 
     /// Whether nothing is owed but values and the outcomes of stores: an error that stands in their place is seen to be out
-    /// of place. All others come last in a batch, so the newest debt tells.
+    /// of place. All others come last in a batch, so the newest debt tells. (Where only an `END` is owed, no batch is under
+    /// way that could be counted.)
     pub(super) fn may_be_followed(&self) -> bool {
-        self.owed
-            .back()
-            .is_none_or(|owed| matches!(owed.what, What::Keys { .. } | What::Reply(Expect::Stored | Expect::Swapped)))
+        self.owed.back().map_or(!self.end_due, |owed| {
+            matches!(owed.what, What::Keys { .. } | What::Reply(Expect::Stored | Expect::Swapped))
+        })
     }
 
     pub(super) fn end_is_due(&self) -> bool {
@@ -124,10 +126,18 @@ impl Debts {
         self.keys_asked - 1
     }
 
-    /// The key of this number, not written yet, answers this one too.
+    /// The key of this number, not written yet, answers this one too. To be followed by
+    /// [`order_repeats`](Self::order_repeats).
     pub(super) fn owe_repeat(&mut self, number: u64, call: Arc<Call>, index: u32) {
-        let at = self.repeats.partition_point(|repeat| repeat.number <= number);
-        self.repeats.insert(at, Repeat { number, call, index });
+        self.are_repeats_out_of_order |= self.repeats.back().is_some_and(|last| last.number > number);
+        self.repeats.push_back(Repeat { number, call, index });
+    }
+
+    /// All at once: there may be some ten thousand in a batch, and putting each into its place would take a tenth of a second.
+    pub(super) fn order_repeats(&mut self) {
+        if std::mem::take(&mut self.are_repeats_out_of_order) {
+            self.repeats.make_contiguous().sort_by_key(|repeat| repeat.number);
+        }
     }
 
     /// Where the key owed last stands, and which key stands somewhere.

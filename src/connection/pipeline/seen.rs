@@ -112,6 +112,7 @@ mod tests {
         let mut seen = Seen::default();
         assert_eq!(repeats(&mut seen, &["a", "b", "a", "c", "b", "a"]), [None, None, Some(0), None, Some(1), Some(0)]);
         assert_eq!(repeats(&mut seen, &["b", "a"]), [None, None]);
+        assert_eq!(repeats(&mut seen, &["b", "a"]), [None, None]);
         seen.round = u32::MAX;
         assert_eq!(repeats(&mut seen, &["b", "a", "b"]), [None, None, Some(0)]);
     }

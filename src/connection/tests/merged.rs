@@ -61,13 +61,16 @@ proptest! {
         prop_assert_eq!(stored, &stores[..]);
         let retrievals = commands.iter().take_while(|command| keys_of(command).is_some()).count();
         prop_assert_eq!(&commands[retrievals..], &others[..]);
-        let read: Vec<_> = commands[..retrievals]
+        let mut read: Vec<_> = commands[..retrievals]
             .iter()
             .flat_map(|command| {
                 let (touch, keys) = keys_of(command).unwrap();
                 keys.iter().map(move |key| (command.verb().ends_with('s'), touch, key.clone()))
             })
             .collect();
+        // Where hashes crowd, one may be asked for again.
+        let mut known = HashSet::new();
+        read.retain(|(_, touch, key)| touch.is_some() || known.insert(key.clone()));
         prop_assert_eq!(read, [plain, touching].concat());
     }
 }
