@@ -176,6 +176,7 @@ impl Client {
     }
 
     /// When a command begun now must have ended.
+    #[inline]
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
@@ -204,17 +205,20 @@ impl Client {
     }
 
     fn text_key(&self, key: &[u8]) -> Result<Key, InvalidKey> {
-        let made = match &self.prefix {
-            None => Key::new(key),
-            Some(prefix) => Key::in_namespace(prefix, key),
-        };
+        let mut made = Key::blank();
+        self.put_key(key, &mut made)?;
+        Ok(made)
+    }
+
+    /// As [`key`](Self::key), put where it will stay.
+    #[inline]
+    fn put_key(&self, key: &[u8], place: &mut Key) -> Result<(), InvalidKey> {
+        let made = place.become_key(self.prefix.as_deref().unwrap_or_default(), key);
         #[cfg(feature = "long-keys")]
-        let made = match made {
-            Err(too_long @ InvalidKey::TooLong { .. }) => {
-                self.inner.settings.long_keys.shorten(self.prefix.as_deref(), key, too_long)
-            }
-            made => made,
-        };
+        if let Err(too_long @ InvalidKey::TooLong { .. }) = made {
+            *place = self.inner.settings.long_keys.shorten(self.prefix.as_deref(), key, too_long)?;
+            return Ok(());
+        }
         made
     }
 
@@ -233,6 +237,7 @@ impl Client {
         }
     }
 
+    #[inline]
     fn enter_at_once(&self, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
         let snapshot = self.inner.snapshot.load();
         match snapshot.route(call.request().routed_by().unwrap_or_default()) {

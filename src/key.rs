@@ -52,27 +52,24 @@ impl Key {
     /// [`InvalidKey`] says what is wrong with it.
     #[inline]
     pub fn new(key: impl AsRef<[u8]>) -> Result<Self, InvalidKey> {
-        let key = key.as_ref();
-        if key.is_empty() {
-            return Err(InvalidKey::Empty);
-        }
-        if key.len() > Self::MAX_LEN {
-            return Err(InvalidKey::TooLong { len: key.len() });
-        }
-        check_bytes(key)?;
-        let repr = match u8::try_from(key.len()) {
-            Ok(len) if key.len() <= INLINE_LEN => {
-                let mut bytes = [0; INLINE_LEN];
-                bytes[..key.len()].copy_from_slice(key);
-                Repr::Inline { len, bytes }
-            }
-            _ => Repr::Heap(key.into()),
-        };
-        Ok(Self(repr))
+        let mut made = Self::blank();
+        made.become_key(&[], key.as_ref())?;
+        Ok(made)
     }
 
-    /// The key of a namespace, whose prefix has been checked. Put together where it will stay.
-    pub(crate) fn in_namespace(prefix: &[u8], key: &[u8]) -> Result<Self, InvalidKey> {
+    /// No key yet, to [become](Self::become_key) one where it lies.
+    #[inline]
+    pub(crate) fn blank() -> Self {
+        Self(Repr::Inline { len: 0, bytes: [0; INLINE_LEN] })
+    }
+
+    /// Becomes another key: that of a namespace, whose prefix has been checked, or of none. It stays what it is if that
+    /// fails.
+    ///
+    /// In place, for every get has one, and the processor waits for bytes that are written in one width and moved on in
+    /// another.
+    #[inline]
+    pub(crate) fn become_key(&mut self, prefix: &[u8], key: &[u8]) -> Result<(), InvalidKey> {
         if key.is_empty() {
             return Err(InvalidKey::Empty);
         }
@@ -81,24 +78,45 @@ impl Key {
             return Err(InvalidKey::TooLong { len: whole });
         }
         check_bytes(key)?;
-        let repr = match u8::try_from(whole) {
-            Ok(len) if whole <= INLINE_LEN => {
-                let mut bytes = [0; INLINE_LEN];
-                bytes[..prefix.len()].copy_from_slice(prefix);
-                bytes[prefix.len()..whole].copy_from_slice(key);
-                Repr::Inline { len, bytes }
+        match (&mut self.0, u8::try_from(whole)) {
+            (Repr::Inline { len, bytes }, Ok(whole)) if usize::from(whole) <= INLINE_LEN => {
+                *len = whole;
+                if prefix.is_empty() {
+                    bytes[..key.len()].copy_from_slice(key);
+                } else {
+                    let (head, rest) = bytes.split_at_mut(prefix.len());
+                    head.copy_from_slice(prefix);
+                    rest[..key.len()].copy_from_slice(key);
+                }
             }
-            _ => Repr::Heap([prefix, key].concat().into_boxed_slice()),
-        };
-        Ok(Self(repr))
+            (repr, _) => *repr = Repr::of_parts(prefix, key),
+        }
+        Ok(())
     }
 
     /// The key's bytes, as they go over the wire.
     #[must_use]
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
             Repr::Heap(bytes) => bytes,
+        }
+    }
+}
+
+impl Repr {
+    /// Of two parts, which are a key together.
+    #[cold]
+    fn of_parts(prefix: &[u8], key: &[u8]) -> Self {
+        let whole = [prefix, key].concat();
+        match u8::try_from(whole.len()) {
+            Ok(len) if whole.len() <= INLINE_LEN => {
+                let mut bytes = [0; INLINE_LEN];
+                bytes[..whole.len()].copy_from_slice(&whole);
+                Self::Inline { len, bytes }
+            }
+            _ => Self::Heap(whole.into_boxed_slice()),
         }
     }
 }
@@ -294,6 +312,28 @@ pub enum InvalidKey {
 mod tests {
     use super::*;
 
+    fn namespaced(prefix: &[u8], key: &[u8]) -> Result<Key, InvalidKey> {
+        let mut made = Key::blank();
+        made.become_key(prefix, key)?;
+        Ok(made)
+    }
+
+    #[test]
+    fn a_key_becomes_another_wherever_it_lies() {
+        let lengths = [1, 2, INLINE_LEN, INLINE_LEN + 1, 250];
+        for old in lengths {
+            for new in lengths {
+                let (old, new) = ("o".repeat(old), "n".repeat(new));
+                let mut key = Key::new(&old).unwrap();
+                assert!(key.become_key(b"", b"a b").is_err() && key.become_key(b"p:", &[b'k'; 249]).is_err());
+                assert_eq!(key.as_bytes(), old.as_bytes(), "it stays what it is");
+                key.become_key(b"", new.as_bytes()).unwrap();
+                assert_eq!(key, Key::new(&new).unwrap());
+                assert_eq!(matches!(key.0, Repr::Heap(_)), new.len() > INLINE_LEN);
+            }
+        }
+    }
+
     #[test]
     fn lengths_at_the_edges() {
         for len in [1, INLINE_LEN, INLINE_LEN + 1, 250] {
@@ -338,13 +378,13 @@ mod tests {
         for whole in [2, INLINE_LEN, INLINE_LEN + 1, 250] {
             let text = "k".repeat(whole);
             let (prefix, key) = text.as_bytes().split_at(whole / 2);
-            let made = Key::in_namespace(prefix, key).unwrap();
+            let made = namespaced(prefix, key).unwrap();
             assert_eq!(made, Key::new(&text).unwrap());
             assert_eq!(matches!(made.0, Repr::Heap(_)), whole > INLINE_LEN);
         }
-        assert_eq!(Key::in_namespace(b"p:", b""), Err(InvalidKey::Empty));
-        assert_eq!(Key::in_namespace(b"p:", &[b'k'; 249]), Err(InvalidKey::TooLong { len: 251 }));
-        assert_eq!(Key::in_namespace(b"p:", b"a b"), Err(InvalidKey::Byte { value: b' ', at: 1 }));
+        assert_eq!(namespaced(b"p:", b""), Err(InvalidKey::Empty));
+        assert_eq!(namespaced(b"p:", &[b'k'; 249]), Err(InvalidKey::TooLong { len: 251 }));
+        assert_eq!(namespaced(b"p:", b"a b"), Err(InvalidKey::Byte { value: b' ', at: 1 }));
     }
 
     #[test]

@@ -104,6 +104,7 @@ impl Node {
     }
 
     /// As [`call`](Self::call), if that needs no waiting and does not fail; otherwise the call comes back.
+    #[inline]
     pub(crate) fn call_at_once(&self, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
         self.shared.queue.enter_at_once(call)
     }

@@ -93,6 +93,7 @@ pub(crate) enum Keys {
 }
 
 impl Keys {
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[Key] {
         match self {
             Self::One(key) => std::slice::from_ref(key),
@@ -119,6 +120,9 @@ pub(crate) enum ArithmeticVerb {
     Decr,
 }
 
+/// About what a command is but for its key and value.
+const LINE_WEIGHT: usize = 64;
+
 impl Request {
     /// Which replies may answer this request.
     pub(crate) fn expect(&self) -> Expect {
@@ -143,7 +147,15 @@ impl Request {
     }
 
     /// The bytes that say where the request belongs: its key, or the first of several. None if it belongs to every node.
+    #[inline]
     pub(crate) fn routed_by(&self) -> Option<&[u8]> {
+        match self {
+            Self::Get { keys: Keys::One(key), .. } => Some(key.as_bytes()),
+            other => other.any_routed_by(),
+        }
+    }
+
+    fn any_routed_by(&self) -> Option<&[u8]> {
         match self {
             Self::Get { keys, .. } => keys.as_slice().first().map(Key::as_bytes),
             Self::Store { key, .. } | Self::Delete { key } | Self::Touch { key, .. } | Self::Arithmetic { key, .. } => {
@@ -160,6 +172,7 @@ impl Request {
     }
 
     /// The oldest server that can answer it, where that must be known before a byte of it is sent.
+    #[inline]
     pub(crate) fn needs(&self) -> Option<ServerVersion> {
         match self {
             Self::Meta(request) => Some(request.needs),
@@ -172,21 +185,28 @@ impl Request {
     /// About how many bytes the request takes in a queue and on the wire.
     #[inline]
     pub(crate) fn weight(&self) -> usize {
-        const LINE: usize = 64;
         match self {
-            Self::Get { keys: Keys::One(key), .. } => LINE + key.as_bytes().len() + 1,
-            Self::Get { keys, .. } => LINE + keys.as_slice().iter().map(|key| key.as_bytes().len() + 1).sum::<usize>(),
-            Self::Store { key, value, .. } => LINE + key.as_bytes().len() + value.len(),
+            Self::Get { keys: Keys::One(key), .. } => LINE_WEIGHT + key.as_bytes().len() + 1,
+            other => other.any_weight(),
+        }
+    }
+
+    fn any_weight(&self) -> usize {
+        match self {
+            Self::Get { keys, .. } => {
+                LINE_WEIGHT + keys.as_slice().iter().map(|key| key.as_bytes().len() + 1).sum::<usize>()
+            }
+            Self::Store { key, value, .. } => LINE_WEIGHT + key.as_bytes().len() + value.len(),
             Self::Delete { key } | Self::Touch { key, .. } | Self::Arithmetic { key, .. } => {
-                LINE + key.as_bytes().len()
+                LINE_WEIGHT + key.as_bytes().len()
             }
             Self::Meta(request) => request.weight(),
-            Self::MetaRun(run) => LINE + run.iter().map(MetaRequest::weight).sum::<usize>(),
+            Self::MetaRun(run) => LINE_WEIGHT + run.iter().map(MetaRequest::weight).sum::<usize>(),
             Self::MetaNoop
             | Self::Version
             | Self::FlushAll { .. }
             | Self::Verbosity { .. }
-            | Self::CacheMemlimit { .. } => LINE,
+            | Self::CacheMemlimit { .. } => LINE_WEIGHT,
         }
     }
 }

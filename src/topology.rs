@@ -69,11 +69,13 @@ impl Snapshot {
     }
 
     /// The node that owns the key.
+    #[inline]
     pub(crate) fn route(&self, key: &[u8]) -> Result<&Arc<Node>, Error> {
         self.owner(key).map(|index| &self.nodes[index]).ok_or_else(|| self.no_nodes())
     }
 
     /// The owner's place among [`nodes`](Self::nodes); none if there are no nodes.
+    #[inline]
     pub(crate) fn owner(&self, key: &[u8]) -> Option<usize> {
         self.map.ring.index_for(key)
     }

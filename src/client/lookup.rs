@@ -3,14 +3,16 @@
 //! A lease that [`Client::fetch`] or another client took stands in the cache as an empty item, and a classic get cannot
 //! tell it from an empty value. So an empty value is looked at once more, by a meta get, before it is believed.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Client;
 use super::meta::{self, Delete, Get, Options};
-use crate::connection::Call;
+use crate::connection::{Call, Lookup, Ticket};
 use crate::error::{Error, ErrorKind};
 use crate::item::{Cas, Item};
 use crate::key::{Key, MetaKey};
@@ -18,27 +20,15 @@ use crate::protocol::{Keys, MetaVerb, Request};
 
 impl Client {
     /// What every reader of one key goes through.
-    pub(super) async fn find(&self, key: &[u8], cas: bool, touch: Option<u32>) -> Result<Option<Item>, Error> {
-        let deadline = self.deadline();
-        let Ok(text) = self.text_key(key) else {
-            // Binary, or none. The rarer ways must not make every get's future larger.
-            let key = self.any_key(key)?;
-            return Box::pin(async move { self.find_closely(&key, cas, touch).await }).await;
-        };
-        match self.get_plainly(text, cas, touch, deadline).await? {
-            Some(item) if may_be_lease(&item) => {
-                let key = self.any_key(key)?;
-                Box::pin(async move { self.until(deadline).unless_lease(key, item, cas).await }).await
-            }
-            found => Ok(found),
-        }
+    pub(super) fn find<'a>(&'a self, key: &'a [u8], cas: bool, touch: Option<u32>) -> Find<'a> {
+        Find { client: self, key, cas, touch, step: Step::Unbegun }
     }
 
     /// As [`find`](Self::find), for who has the key already.
     pub(super) async fn find_at(&self, key: &MetaKey, cas: bool) -> Result<Option<Item>, Error> {
         let deadline = self.deadline();
         match key {
-            MetaKey::Text(text) => match self.get_plainly(text.clone(), cas, None, deadline).await? {
+            MetaKey::Text(text) => match self.get_plainly(text.clone(), cas).await? {
                 Some(item) if may_be_lease(&item) => self.until(deadline).unless_lease(key.clone(), item, cas).await,
                 found => Ok(found),
             },
@@ -83,16 +73,79 @@ impl Client {
         Ok(found.into_item(cas))
     }
 
-    /// Becomes a call at once: the future holds that, and not the key beside it.
-    fn get_plainly(
-        &self,
-        key: Key,
-        cas: bool,
-        touch: Option<u32>,
+    async fn get_plainly(&self, key: Key, cas: bool) -> Result<Option<Item>, Error> {
+        let request = Request::Get { keys: Keys::One(key), cas, touch: None };
+        self.enter(Arc::new(Call::new(request, self.deadline()))).await?.lookup().await
+    }
+}
+
+/// Reading one item. By hand what an `async fn` would do with more moving about: there is no other way as many commands go.
+pub(super) struct Find<'a> {
+    client: &'a Client,
+    key: &'a [u8],
+    cas: bool,
+    touch: Option<u32>,
+    step: Step<'a>,
+}
+
+enum Step<'a> {
+    Unbegun,
+    Asked {
+        ticket: Ticket,
         deadline: Instant,
-    ) -> impl Future<Output = Result<Option<Item>, Error>> {
-        let call = Arc::new(Call::new(Request::Get { keys: Keys::One(key), cas, touch }, deadline));
-        async move { self.enter(call).await?.lookup().await }
+    },
+    /// All that is rare, so that it does not make every get's future larger.
+    Rare(Pin<Box<dyn Future<Output = Lookup> + Send + 'a>>),
+}
+
+impl<'a> Find<'a> {
+    /// The next step, if the first is to be waited for.
+    fn begin(&self, cx: &Context<'_>) -> Step<'a> {
+        let &Self { client, key, cas, touch, .. } = self;
+        let deadline = client.deadline();
+        let Ok(call) = Call::get((cas, touch), deadline, cx.waker(), |place| client.put_key(key, place)) else {
+            // Binary, or none.
+            return Step::Rare(Box::pin(async move { client.find_closely(&client.any_key(key)?, cas, touch).await }));
+        };
+        match client.enter_at_once(call) {
+            Ok(ticket) => Step::Asked { ticket: ticket.begun(), deadline },
+            Err(call) => Step::Rare(Box::pin(async move {
+                match client.enter_patiently(&call).await?.lookup().await? {
+                    Some(item) if may_be_lease(&item) => {
+                        client.until(deadline).unless_lease(client.any_key(key)?, item, cas).await
+                    }
+                    found => Ok(found),
+                }
+            })),
+        }
+    }
+
+    fn look_closely(&mut self, item: Item, deadline: Instant) {
+        let &mut Self { client, key, cas, .. } = self;
+        self.step =
+            Step::Rare(Box::pin(
+                async move { client.until(deadline).unless_lease(client.any_key(key)?, item, cas).await },
+            ));
+    }
+}
+
+impl Future for Find<'_> {
+    type Output = Lookup;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Lookup> {
+        loop {
+            match &mut self.step {
+                Step::Unbegun => self.step = self.begin(cx),
+                Step::Asked { ticket, deadline } => {
+                    let (found, deadline) = (ready!(ticket.poll_lookup(cx)), *deadline);
+                    match found {
+                        Ok(Some(item)) if may_be_lease(&item) => self.look_closely(item, deadline),
+                        found => return Poll::Ready(found),
+                    }
+                }
+                Step::Rare(rest) => return rest.as_mut().poll(cx),
+            }
+        }
     }
 }
 

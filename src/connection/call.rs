@@ -1,8 +1,10 @@
 //! One caller's request, and the slot its answer is put in.
 
+mod spare;
+
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::time::Instant;
@@ -10,6 +12,7 @@ use tokio::time::Instant;
 use super::{Queue, lock};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::Item;
+use crate::key::Key;
 use crate::protocol::{Keys, MetaReply, Reply, Request};
 
 /// What is known of one key: found, not there, or why it cannot be said.
@@ -30,8 +33,6 @@ pub(crate) enum Answer {
 }
 
 /// One caller's request. Shared by the caller, who waits, and by the queue or pipeline it is in.
-///
-/// The one allocation a get makes before its value.
 #[derive(Debug)]
 pub(crate) struct Call {
     request: Request,
@@ -44,7 +45,7 @@ pub(crate) struct Call {
 #[derive(Debug)]
 struct Slot {
     answers: Answers,
-    /// How many answers are still to come.
+    /// How many answers are still to come. Those that come when there are none have come too late.
     pending: usize,
     waker: Option<Waker>,
 }
@@ -71,19 +72,54 @@ impl Call {
         Self { weight: request.weight(), request, deadline, slot: Mutex::new(Slot { answers, pending, waker: None }) }
     }
 
+    /// A get of the one key that `put_key` puts in its place, for a caller who waits from the beginning: a
+    /// [`Ticket::begun`].
+    ///
+    /// Filled in where it lies, if there is one to spare: what is made elsewhere and moved there costs more than all the
+    /// rest.
+    #[inline]
+    pub(crate) fn get<E>(
+        (cas, touch): (bool, Option<u32>),
+        deadline: Instant,
+        waker: &Waker,
+        put_key: impl Fn(&mut Key) -> Result<(), E>,
+    ) -> Result<Arc<Self>, E> {
+        if let Some(mut spare) = spare::take()
+            && let Some(call) = Arc::get_mut(&mut spare)
+            && let Self { request: Request::Get { keys: Keys::One(key), cas: asks_cas, touch: touches }, .. } = call
+        {
+            put_key(key)?;
+            (*asks_cas, *touches) = (cas, touch);
+            call.weight = call.request.weight();
+            call.deadline = deadline;
+            let slot = call.slot.get_mut().unwrap_or_else(PoisonError::into_inner);
+            (slot.pending, slot.waker) = (1, Some(waker.clone()));
+            return Ok(spare);
+        }
+        let mut key = Key::blank();
+        put_key(&mut key)?;
+        let mut call = Self::new(Request::Get { keys: Keys::One(key), cas, touch }, deadline);
+        call.slot.get_mut().unwrap_or_else(PoisonError::into_inner).waker = Some(waker.clone());
+        Ok(Arc::new(call))
+    }
+
+    #[inline]
     pub(crate) fn request(&self) -> &Request {
         &self.request
     }
 
+    #[inline]
     pub(super) fn weight(&self) -> usize {
         self.weight
     }
 
+    #[inline]
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
     /// Answers one key of a get. Whoever must be woken for it is given back, to be woken outside every lock.
+    #[inline]
     pub(crate) fn settle(&self, index: usize, lookup: Lookup) -> Option<Waker> {
         lock(&self.slot).settle(index, lookup)
     }
@@ -119,11 +155,11 @@ impl Call {
     /// Answers a request other than a get.
     pub(crate) fn reply(&self, reply: Result<Reply, Error>) -> Option<Waker> {
         let mut slot = lock(&self.slot);
-        if let Answers::Reply(place @ None) = &mut slot.answers {
-            *place = Some(reply);
-            return slot.settled();
+        match &mut slot.answers {
+            Answers::Reply(place @ None) => *place = Some(reply),
+            _ => return None,
         }
-        None
+        slot.settled()
     }
 
     /// Answers whatever is not yet answered with an error.
@@ -159,6 +195,7 @@ impl Call {
     }
 
     /// The slot, once nothing is left to be answered.
+    #[inline]
     fn poll_settled(&self, cx: &Context<'_>) -> Poll<MutexGuard<'_, Slot>> {
         let mut slot = lock(&self.slot);
         if slot.pending == 0 {
@@ -181,7 +218,8 @@ impl Call {
 impl Slot {
     fn settle(&mut self, index: usize, lookup: Lookup) -> Option<Waker> {
         let place = match &mut self.answers {
-            Answers::One(place) if index == 0 => Some(place),
+            // Taken out, there is room for the next call's, but this one is over.
+            Answers::One(place) if index == 0 && self.pending > 0 => Some(place),
             Answers::Many(lookups) => lookups.get_mut(index),
             _ => None,
         };
@@ -199,6 +237,19 @@ impl Slot {
         self.pending -= 1;
         if self.pending == 0 { self.waker.take() } else { None }
     }
+
+    /// Takes out the one lookup there is, and makes room for that of the next call.
+    fn take_lookup(&mut self) -> Option<Lookup> {
+        match &mut self.answers {
+            Answers::One(lookup) => lookup.take(),
+            _ => None,
+        }
+    }
+
+    /// Takes out everything. What comes later must find the call over.
+    fn take(&mut self) -> Answers {
+        std::mem::replace(&mut self.answers, Answers::Gone)
+    }
 }
 
 /// A caller's end of a call: waits for the answer, and takes the call back when dropped.
@@ -207,47 +258,75 @@ impl Slot {
 /// that was is read in its turn and dropped.
 #[derive(Debug)]
 pub(crate) struct Ticket {
+    /// Until it is answered.
+    open: Option<Open>,
+    /// The call has known from the beginning whom to wake.
+    has_begun: bool,
+}
+
+#[derive(Debug)]
+struct Open {
     call: Arc<Call>,
     queue: Arc<Queue>,
-    answered: bool,
 }
 
 impl Ticket {
     pub(super) fn new(call: Arc<Call>, queue: Arc<Queue>) -> Self {
-        Self { call, queue, answered: false }
+        Self { open: Some(Open { call, queue }), has_begun: false }
     }
-}
 
-impl Ticket {
+    /// Of a call that had its caller's waker before it was queued, so that there is nothing to be done when the ticket is
+    /// polled for the first time, in the same turn.
+    pub(crate) fn begun(mut self) -> Self {
+        self.has_begun = true;
+        self
+    }
+
     /// Waits for what is known of the one key of a get.
     pub(crate) async fn lookup(mut self) -> Lookup {
-        self.take(|answers| match answers {
-            Answers::One(lookup) => lookup,
-            _ => None,
-        })
-        .await
+        poll_fn(|cx| self.poll_lookup(cx)).await
+    }
+
+    #[inline]
+    pub(crate) fn poll_lookup(&mut self, cx: &Context<'_>) -> Poll<Lookup> {
+        if std::mem::take(&mut self.has_begun) {
+            return Poll::Pending;
+        }
+        let Some(Open { call, .. }) = &mut self.open else { return Poll::Pending };
+        let lookup = ready!(call_settled(call, cx, Slot::take_lookup));
+        if let Some(Open { call, .. }) = self.open.take() {
+            spare::keep(call);
+        }
+        Poll::Ready(lookup.unwrap_or_else(|| Err(misfit())))
     }
 
     /// Waits for the reply to a request other than a get.
     pub(crate) async fn reply(mut self) -> Result<Reply, Error> {
-        self.take(|answers| match answers {
-            Answers::Reply(reply) => reply,
-            _ => None,
-        })
-        .await
+        let answers = poll_fn(|cx| self.poll_answers(cx)).await;
+        let reply = if let Answers::Reply(reply) = answers { reply } else { None };
+        reply.unwrap_or_else(|| Err(misfit()))
     }
 
-    fn take<T>(
-        &mut self,
-        pick: impl Fn(Answers) -> Option<Result<T, Error>>,
-    ) -> impl Future<Output = Result<T, Error>> {
-        poll_fn(move |cx| {
-            // What comes later, such as the reply to one whose deadline has passed, must find the call over.
-            let answers = std::mem::replace(&mut ready!(self.call.poll_settled(cx)).answers, Answers::Gone);
-            self.answered = true;
-            Poll::Ready(pick(answers).unwrap_or_else(|| Err(misfit())))
-        })
+    fn poll_answers(&mut self, cx: &Context<'_>) -> Poll<Answers> {
+        // Polled again after it was ready, which a future may answer as it likes, but not with a panic.
+        let Some(Open { call, .. }) = &mut self.open else { return Poll::Pending };
+        let answers = ready!(call_settled(call, cx, Slot::take));
+        self.open = None;
+        Poll::Ready(answers)
     }
+}
+
+/// Takes the answers of a call once all are there. Most often whoever gave them has let go of it already.
+#[inline]
+fn call_settled<T>(call: &mut Arc<Call>, cx: &Context<'_>, take: impl FnOnce(&mut Slot) -> T) -> Poll<T> {
+    if let Some(call) = Arc::get_mut(call) {
+        let slot = call.slot.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if slot.pending == 0 {
+            return Poll::Ready(take(slot));
+        }
+    }
+    let mut slot = ready!(call.poll_settled(cx));
+    Poll::Ready(take(&mut slot))
 }
 
 /// An answer of another shape than its request: the pipeline makes none.
@@ -259,24 +338,21 @@ impl Future for Ticket {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let answers = std::mem::replace(&mut ready!(self.call.poll_settled(cx)).answers, Answers::Gone);
-        self.answered = true;
-        match answers {
-            Answers::One(Some(lookup)) => Poll::Ready(Answer::One(lookup)),
-            Answers::Many(lookups) => Poll::Ready(Answer::Many(lookups.into_iter().flatten().collect())),
-            Answers::Run(replies) => Poll::Ready(Answer::Run(replies.into_iter().flatten().collect())),
-            Answers::Reply(Some(reply)) => Poll::Ready(Answer::Reply(reply)),
-            // Polled again after it was ready, which a future may answer as it likes, but not with a panic.
-            Answers::One(None) | Answers::Reply(None) | Answers::Gone => Poll::Pending,
-        }
+        Poll::Ready(match ready!(self.poll_answers(cx)) {
+            Answers::One(lookup) => Answer::One(lookup.unwrap_or_else(|| Err(misfit()))),
+            Answers::Many(lookups) => Answer::Many(lookups.into_iter().flatten().collect()),
+            Answers::Run(replies) => Answer::Run(replies.into_iter().flatten().collect()),
+            Answers::Reply(reply) => Answer::Reply(reply.unwrap_or_else(|| Err(misfit()))),
+            Answers::Gone => Answer::Reply(Err(misfit())),
+        })
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.answered {
-            self.queue.take_back(&self.call);
-            self.call.abandon();
+        if let Some(Open { call, queue }) = self.open.take() {
+            queue.take_back(&call);
+            call.abandon();
         }
     }
 }

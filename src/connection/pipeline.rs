@@ -445,6 +445,7 @@ fn within_limits(reply: MetaReply, node: &NodeId) -> Result<MetaReply, Error> {
     }
 }
 
+#[inline]
 fn lookup(value: Value, call: &Call, node: &NodeId) -> Lookup {
     let wants_cas = matches!(call.request(), Request::Get { cas: true, .. });
     match value {

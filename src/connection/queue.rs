@@ -84,6 +84,7 @@ impl Queue {
     }
 
     /// As [`enter`](Self::enter), if that needs no waiting and does not fail; otherwise the call comes back.
+    #[inline]
     pub(crate) fn enter_at_once(self: &Arc<Self>, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
         match self.push(&call) {
             Ok(()) => Ok(Ticket::new(call, Arc::clone(self))),
@@ -108,6 +109,7 @@ impl Queue {
         }
     }
 
+    #[inline]
     fn push(&self, call: &Arc<Call>) -> Result<(), Refused> {
         let weight = call.weight();
         let wake = {
@@ -284,6 +286,7 @@ impl Queue {
 impl State {
     /// Who must hear of a call that was just queued: a connection with nothing to do, or else the first task, if it
     /// would look for passed deadlines too late.
+    #[inline]
     fn whom_to_tell(&mut self, deadline: Instant) -> Option<Waker> {
         if let Some(task) = self.tasks.iter_mut().find(|task| task.idle) {
             task.idle = false;

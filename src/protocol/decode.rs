@@ -68,6 +68,7 @@ impl Decoder {
     }
 
     /// Whether a reply has begun that is not yet whole. (Bytes of an unfinished line are still in the buffer.)
+    #[inline]
     pub(crate) fn is_inside_a_value(&self) -> bool {
         !matches!(self.state, State::Line { .. })
     }
@@ -145,10 +146,9 @@ impl Decoder {
     /// What nearly every value is: whole, small, and of the key that is next in turn. Says how many bytes at the front of
     /// `input` it takes, which the caller takes off. Anything else is left to [`decode`](Self::decode), which would
     /// have said the same.
+    #[inline]
     pub(crate) fn next_value(&mut self, input: &[u8], key: &[u8]) -> Option<(Value, usize)> {
-        if self.is_inside_a_value() {
-            return None;
-        }
+        let State::Line { .. } = self.state else { return None };
         let rest = input.strip_prefix(b"VALUE ")?.strip_prefix(key)?.strip_prefix(b" ")?;
         let (flags, rest) = scan::leading_number(rest)?;
         let (len, mut rest) = scan::leading_number(rest.strip_prefix(b" ")?)?;
@@ -160,11 +160,13 @@ impl Decoder {
         let len = usize::try_from(len).ok().filter(|&len| len < COPY_BELOW && len <= self.max_value)?;
         let (body, rest) = rest.strip_prefix(b"\r\n")?.split_at_checked(len)?;
         let rest = rest.strip_prefix(b"\r\n")?;
-        let value = Value { flags: u32::try_from(flags).ok()?, cas, body: Body::Whole(self.copy(body)) };
-        self.state = State::Line { scanned: 0 };
+        let flags = u32::try_from(flags).ok()?;
+        self.begin_line();
+        let value = Value { flags, cas, body: Body::Whole(self.copy(body)) };
         Some((value, input.len() - rest.len()))
     }
 
+    #[inline]
     fn copy(&mut self, body: &[u8]) -> Bytes {
         if body.is_empty() || body.len() > LARGEST_SHARED {
             return Bytes::copy_from_slice(body);
@@ -178,13 +180,22 @@ impl Decoder {
 
     /// A reply of one word, such as `END`, if it stands whole at the front of `input`, and the bytes it takes. As
     /// [`next_value`](Self::next_value) in all else.
+    #[inline]
     pub(crate) fn next_word(&mut self, input: &[u8], word: &str) -> Option<usize> {
         let rest = input.strip_prefix(word.as_bytes())?;
         if self.is_inside_a_value() || !rest.starts_with(b"\r\n") {
             return None;
         }
-        self.state = State::Line { scanned: 0 };
+        self.begin_line();
         Some(word.len() + 2)
+    }
+
+    /// A line has been taken, and another begins.
+    #[inline]
+    fn begin_line(&mut self) {
+        if let State::Line { scanned } = &mut self.state {
+            *scanned = 0;
+        }
     }
 
     fn decode_body(&mut self, input: &mut BytesMut) -> Result<Option<Reply>, ProtocolError> {

@@ -18,6 +18,7 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
 
 /// Reads the number `text` begins with, and gives what follows it. None if there is none, or none of up to 19 digits,
 /// which cannot overflow: whoever meets a longer one has [`number`] to judge it.
+#[inline]
 pub(super) fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut sum = 0;
     for (at, byte) in text.iter().enumerate().take(20) {

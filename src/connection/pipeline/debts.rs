@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::seen::Place;
 use crate::connection::Wakes;
@@ -80,10 +81,12 @@ impl Debts {
         })
     }
 
+    #[inline]
     pub(super) fn end_is_due(&self) -> bool {
         self.end_due
     }
 
+    #[inline]
     pub(super) fn oldest(&self) -> Option<&Owed> {
         self.owed.front()
     }
@@ -93,6 +96,7 @@ impl Debts {
     }
 
     /// The key that is the next to be answered.
+    #[inline]
     pub(super) fn next_key(&self) -> Option<&Key> {
         let Owed { call, what: What::Keys { next, .. }, .. } = self.owed.front()? else { return None };
         match call.request() {
@@ -101,11 +105,13 @@ impl Debts {
         }
     }
 
+    #[inline]
     pub(super) fn owe(&mut self, call: Arc<Call>, start: u64, what: What) {
         self.owed.push_back(Owed { call, start, what });
     }
 
     /// The only key of a call, in the line that begins at `start`; gives the key's number.
+    #[inline]
     pub(super) fn owe_only_key(&mut self, call: Arc<Call>, start: u64) -> u64 {
         self.owe(call, start, What::Keys { next: 0, end: 1, last: false });
         self.keys_asked += 1;
@@ -141,6 +147,7 @@ impl Debts {
     }
 
     /// Where the key owed last stands, and which key stands somewhere.
+    #[inline]
     pub(super) fn last_place(&self, index: u32) -> Place {
         Place { owed: (self.owed.len().saturating_sub(1)) as u32, index }
     }
@@ -164,11 +171,12 @@ impl Debts {
     }
 
     /// Settles the key that is next with its value; `lookup` says what a call makes of that.
+    #[inline]
     pub(super) fn settle_next(&mut self, value: Value, lookup: impl Fn(Value, &Call) -> Lookup, wakes: &mut Wakes) {
         let Some(Owed { call, what: What::Keys { next, end, last }, .. }) = self.owed.front_mut() else { return };
         self.keys_settled += 1;
         while let Some(repeat) = next_before(self.keys_settled, &mut self.repeats) {
-            wakes.add(repeat.call.settle(repeat.index as usize, lookup(value.clone(), &repeat.call)));
+            wakes.add(repeat.settle_with(&value, &lookup));
         }
         wakes.add(call.settle(*next as usize, lookup(value, call)));
         *next += 1;
@@ -269,6 +277,13 @@ impl Debts {
         }
         *self = Self::default();
         unsent
+    }
+}
+
+impl Repeat {
+    #[cold]
+    fn settle_with(self, value: &Value, lookup: &dyn Fn(Value, &Call) -> Lookup) -> Option<Waker> {
+        self.call.settle(self.index as usize, lookup(value.clone(), &self.call))
     }
 }
 

@@ -56,6 +56,7 @@ impl Seen {
     }
 
     /// Where to note a key, if there is room, or else the number of an equal one that stands there already.
+    #[inline]
     pub(super) fn find(&self, key: &[u8], is_equal: impl Fn(Place) -> bool) -> Result<Option<Vacancy>, u64> {
         if !self.is_needed {
             return Ok(None);
@@ -77,6 +78,7 @@ impl Seen {
         Ok(None)
     }
 
+    #[inline]
     pub(super) fn note(&mut self, vacancy: Option<Vacancy>, place: Place, number: u64) {
         if let Some(vacancy) = vacancy
             && let Some(slot) = self.slots.get_mut(vacancy.slot)
