@@ -1,5 +1,6 @@
 //! The client: what every command shares, and the one way down. The commands themselves are in the modules below.
 
+mod asking;
 mod binary;
 mod builder;
 mod commands;
@@ -28,6 +29,7 @@ pub use self::inspect::Metadump;
 pub use self::multi::{GetMany, KeysFailed, WriteMany};
 pub use self::recipes::Counter;
 
+use self::asking::Asking;
 use self::fetch::Flights;
 use crate::config::{LONGEST_WAIT, Settings};
 use crate::connection::{Call, Ticket};
@@ -36,7 +38,7 @@ use crate::error::Error;
 use crate::key::{InvalidKey, Key, MetaKey, nested_prefix};
 use crate::node::Node;
 use crate::node_id::NodeId;
-use crate::protocol::{Reply, Request};
+use crate::protocol::Request;
 use crate::topology::{Map, Snapshot, Topology, TopologyWatch};
 
 /// A memcached client over all the nodes of a service.
@@ -223,9 +225,8 @@ impl Client {
     }
 
     /// Becomes a call at once: the future holds that, and not the request beside it.
-    fn reply_to(&self, request: Request) -> impl Future<Output = Result<Reply, Error>> {
-        let call = Arc::new(Call::new(request, self.deadline()));
-        async move { self.enter(call).await?.reply().await }
+    fn reply_to(&self, request: Request) -> Asking<'_> {
+        Asking::new(self, Call::filled(request, self.deadline()))
     }
 
     /// Puts a call in the queue of the node that owns its key: the only way down for a command with one key.

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Queue, lock};
@@ -75,8 +76,7 @@ impl Call {
     /// A get of the one key that `put_key` puts in its place, for a caller who waits from the beginning: a
     /// [`Ticket::begun`].
     ///
-    /// Filled in where it lies, if there is one to spare: what is made elsewhere and moved there costs more than all the
-    /// rest.
+    /// Filled in where it lies: what is made elsewhere and moved there costs more than all the rest.
     #[inline]
     pub(crate) fn get<E>(
         (cas, touch): (bool, Option<u32>),
@@ -84,23 +84,47 @@ impl Call {
         waker: &Waker,
         put_key: impl Fn(&mut Key) -> Result<(), E>,
     ) -> Result<Arc<Self>, E> {
-        if let Some(mut spare) = spare::take()
-            && let Some(call) = Arc::get_mut(&mut spare)
-            && let Self { request: Request::Get { keys: Keys::One(key), cas: asks_cas, touch: touches }, .. } = call
-        {
-            put_key(key)?;
-            (*asks_cas, *touches) = (cas, touch);
-            call.weight = call.request.weight();
-            call.deadline = deadline;
-            let slot = call.slot.get_mut().unwrap_or_else(PoisonError::into_inner);
-            (slot.pending, slot.waker) = (1, Some(waker.clone()));
+        loop {
+            let mut spare = spare::take(deadline);
+            let Some(call) = Arc::get_mut(&mut spare) else { continue };
+            if let Request::Get { keys: Keys::One(key), cas: asks_cas, touch: touches } = &mut call.request {
+                put_key(key)?;
+                (*asks_cas, *touches) = (cas, touch);
+                call.weight = call.request.weight();
+                call.deadline = deadline;
+                call.slot_mut().pending = 1;
+            } else {
+                let mut key = Key::blank();
+                put_key(&mut key)?;
+                *call = Self::new(Request::Get { keys: Keys::One(key), cas, touch }, deadline);
+            }
+            call.slot_mut().waker = Some(waker.clone());
             return Ok(spare);
         }
-        let mut key = Key::blank();
-        put_key(&mut key)?;
-        let mut call = Self::new(Request::Get { keys: Keys::One(key), cas, touch }, deadline);
-        call.slot.get_mut().unwrap_or_else(PoisonError::into_inner).waker = Some(waker.clone());
-        Ok(Arc::new(call))
+    }
+
+    /// As [`new`](Self::new), where it will lie.
+    #[inline]
+    pub(crate) fn filled(request: Request, deadline: Instant) -> Arc<Self> {
+        loop {
+            let mut spare = spare::take(deadline);
+            let Some(call) = Arc::get_mut(&mut spare) else { continue };
+            *call = Self::new(request, deadline);
+            return spare;
+        }
+    }
+
+    /// Whoever asks waits for the answer from the beginning.
+    #[inline]
+    pub(crate) fn is_awaited(call: &mut Arc<Self>, waker: &Waker) {
+        if let Some(call) = Arc::get_mut(call) {
+            call.slot_mut().waker = Some(waker.clone());
+        }
+    }
+
+    #[inline]
+    fn slot_mut(&mut self) -> &mut Slot {
+        self.slot.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[inline]
@@ -146,10 +170,7 @@ impl Call {
     /// What was answered to a call that nobody waits for.
     pub(super) fn take_reply(&self) -> Option<Result<Reply, Error>> {
         let mut slot = lock(&self.slot);
-        let Answers::Reply(reply) = &mut slot.answers else { return None };
-        let reply = reply.take()?;
-        slot.answers = Answers::Gone;
-        Some(reply)
+        if matches!(slot.answers, Answers::Reply(Some(_))) { slot.take_reply() } else { None }
     }
 
     /// Answers a request other than a get.
@@ -246,6 +267,14 @@ impl Slot {
         }
     }
 
+    /// Takes out the one reply there is.
+    fn take_reply(&mut self) -> Option<Result<Reply, Error>> {
+        match self.take() {
+            Answers::Reply(reply) => reply,
+            _ => None,
+        }
+    }
+
     /// Takes out everything. What comes later must find the call over.
     fn take(&mut self) -> Answers {
         std::mem::replace(&mut self.answers, Answers::Gone)
@@ -302,9 +331,20 @@ impl Ticket {
 
     /// Waits for the reply to a request other than a get.
     pub(crate) async fn reply(mut self) -> Result<Reply, Error> {
-        let answers = poll_fn(|cx| self.poll_answers(cx)).await;
-        let reply = if let Answers::Reply(reply) = answers { reply } else { None };
-        reply.unwrap_or_else(|| Err(misfit()))
+        poll_fn(|cx| self.poll_reply(cx)).await
+    }
+
+    #[inline]
+    pub(crate) fn poll_reply(&mut self, cx: &Context<'_>) -> Poll<Result<Reply, Error>> {
+        if std::mem::take(&mut self.has_begun) {
+            return Poll::Pending;
+        }
+        let Some(Open { call, .. }) = &mut self.open else { return Poll::Pending };
+        let reply = ready!(call_settled(call, cx, Slot::take_reply));
+        if let Some(Open { call, .. }) = self.open.take() {
+            spare::keep(call);
+        }
+        Poll::Ready(reply.unwrap_or_else(|| Err(misfit())))
     }
 
     fn poll_answers(&mut self, cx: &Context<'_>) -> Poll<Answers> {
@@ -320,9 +360,14 @@ impl Ticket {
 #[inline]
 fn call_settled<T>(call: &mut Arc<Call>, cx: &Context<'_>, take: impl FnOnce(&mut Slot) -> T) -> Poll<T> {
     if let Some(call) = Arc::get_mut(call) {
-        let slot = call.slot.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let slot = call.slot_mut();
         if slot.pending == 0 {
-            return Poll::Ready(take(slot));
+            let taken = take(slot);
+            // Its caller may want to be free of it.
+            if let Request::Store { value, .. } = &mut call.request {
+                *value = Bytes::new();
+            }
+            return Poll::Ready(taken);
         }
     }
     let mut slot = ready!(call.poll_settled(cx));

@@ -1,8 +1,10 @@
-//! Gets that are over, kept for the next ones of their thread: whoever is answered most often asks again at once, and the
+//! Calls that are over, kept for the next ones of their thread: whoever is answered most often asks again at once, and the
 //! memory is still at hand.
 
 use std::cell::RefCell;
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use super::Call;
 use crate::protocol::{Keys, Request};
@@ -14,18 +16,18 @@ thread_local! {
     static SPARE: RefCell<Vec<Arc<Call>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A get of one key that is over and that nobody else owns.
+/// A call that nobody else has, to be filled in.
 #[inline]
-pub(super) fn take() -> Option<Arc<Call>> {
+pub(super) fn take(deadline: Instant) -> Arc<Call> {
     // While its thread ends there are none.
-    SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten()
+    let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
+    spare.unwrap_or_else(|| Arc::new(Call::new(Request::Version, deadline)))
 }
 
-/// Keeps one that is answered, if it is such a get.
+/// Keeps a call that is answered, if nobody else has it, and nothing is in it but a key.
 #[inline]
 pub(super) fn keep(call: Arc<Call>) {
-    // Of anything else the request may hold what its caller wants to be free of.
-    if Arc::strong_count(&call) == 1 && matches!(call.request, Request::Get { keys: Keys::One(_), .. }) {
+    if Arc::strong_count(&call) == 1 && is_light(&call.request) {
         // Where there is no room it is dropped after the borrow is over.
         let _full = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
@@ -38,6 +40,16 @@ pub(super) fn keep(call: Arc<Call>) {
     }
 }
 
+#[inline]
+fn is_light(request: &Request) -> bool {
+    match request {
+        Request::Get { keys: Keys::One(_), .. } | Request::Delete { .. } => true,
+        // Its caller may want to be free of the value.
+        Request::Store { value, .. } => value.is_empty(),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Waker};
@@ -45,7 +57,6 @@ mod tests {
     use super::super::{Slot, call_settled};
     use super::*;
     use crate::key::Key;
-    use tokio::time::Instant;
 
     fn get(key: &str) -> Arc<Call> {
         let put = |place: &mut Key| place.become_key(b"", key.as_bytes());
