@@ -12,6 +12,10 @@ use crate::ttl::{InvalidTtl, Ttl};
 #[non_exhaustive]
 pub struct Item {
     /// The value, exactly as it was stored.
+    ///
+    /// A small one, of up to 256 bytes, may share an allocation of 1 KiB with those that came before and after it, which
+    /// is freed with the last of them: one that is kept for long may keep up to 1 KiB. Where many are kept, keep a copy
+    /// ([`Bytes::copy_from_slice`]). A larger one has a buffer of its own.
     pub value: Bytes,
     /// The 32 bits stored beside the value. memcached gives them no meaning; clients use them for encodings.
     pub flags: u32,

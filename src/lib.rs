@@ -76,6 +76,8 @@
 //! | `long-keys` | no | `LongKeys` and `ClientBuilder::long_keys`: keys over 250 bytes, shortened by a digest |
 //! | `testing` | no | the `testing` module: in-process pods and DNS to test an application against |
 //!
+//! A fifth, `internals`, is for the benchmarks of this package, and no part of the interface.
+//!
 //! # Logging
 //! `tracing` events with the target `memring`: connections made, lost and given up, nodes that cannot be reached, changes
 //! of the topology and of discovery's state. Never one per request, and never a key or a value.
@@ -126,6 +128,9 @@ pub use crate::ring::{InvalidRing, MovedShare, Ring, RingDiff, RingNode};
 pub use crate::topology::{NodeInfo, Topology, TopologyChange, TopologyWatch};
 pub use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
 pub mod guide;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 #[cfg(feature = "testing")]
 pub mod testing;
 
