@@ -150,20 +150,25 @@ fn is_forbidden(byte: u8) -> bool {
 }
 
 /// Whether no byte is forbidden; every key of every command is asked, so eight bytes at a time.
+#[inline]
 fn is_allowed(key: &[u8]) -> bool {
     let Some(last) = key.last_chunk::<8>() else { return !key.iter().any(|&byte| is_forbidden(byte)) };
     // The last eight bytes overlap those before, unless the length is a multiple of eight.
-    !key.as_chunks::<8>().0.iter().chain([last]).any(|&chunk| holds_forbidden(u64::from_ne_bytes(chunk)))
+    let mut found = forbidden_in(u64::from_ne_bytes(*last));
+    for chunk in key.as_chunks::<8>().0 {
+        found |= forbidden_in(u64::from_ne_bytes(*chunk));
+    }
+    found == 0
 }
 
-/// The tests for a byte less than some and for a zero byte, of "Bit Twiddling Hacks" by Sean Eron Anderson.
-fn holds_forbidden(bytes: u64) -> bool {
+/// Zero if no byte is forbidden. The tests for a byte less than some and for a zero byte, of "Bit Twiddling Hacks" by Sean Eron Anderson.
+fn forbidden_in(bytes: u64) -> u64 {
     const EACH: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = EACH * 0x80;
     let delete = bytes ^ (EACH * 0x7f);
     let up_to_space = bytes.wrapping_sub(EACH * 0x21) & !bytes;
     let is_delete = delete.wrapping_sub(EACH) & !delete;
-    (up_to_space | is_delete) & HIGH != 0
+    (up_to_space | is_delete) & HIGH
 }
 
 impl AsRef<[u8]> for Key {

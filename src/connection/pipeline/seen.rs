@@ -13,6 +13,8 @@ const PROBES: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     slots: Vec<Slot>,
+    /// How many of the slots are used, less one: few for a small batch, so that they stay in the processor's cache.
+    mask: usize,
     round: u32,
     is_needed: bool,
 }
@@ -53,6 +55,7 @@ impl Seen {
             self.round = 0;
         }
         self.round += 1;
+        self.mask = wanted - 1;
     }
 
     /// Where to note a key, if there is room, or else the number of an equal one that stands there already.
@@ -62,9 +65,8 @@ impl Seen {
             return Ok(None);
         }
         let hash = xxh3_64(key) as u32;
-        let mask = self.slots.len().wrapping_sub(1);
         for probe in 0..PROBES {
-            let slot = (hash as usize).wrapping_add(probe) & mask;
+            let slot = (hash as usize).wrapping_add(probe) & self.mask;
             match self.slots.get(slot) {
                 Some(known) if known.round == self.round => {
                     if known.hash == hash && is_equal(known.place) {
