@@ -1,5 +1,8 @@
 //! The items everybody reads and writes: keys of 17 bytes, and values that begin with their key.
 
+use std::fmt::Write;
+
+use arrayvec::ArrayString;
 use bytes::Bytes;
 
 /// How many items there are of small values, of larger ones fewer.
@@ -9,13 +12,17 @@ const KEYS_BYTES: usize = 16 << 20;
 /// How much of a large value is compared at either end.
 const COMPARED: usize = 512;
 
+/// In the list itself: a service has its key at hand, and a client is not to wait for it to come from some other place in
+/// memory.
+pub(crate) type Key = ArrayString<24>;
+
 /// The items of one value size. The keys of different sizes differ.
 #[derive(Debug)]
 pub(crate) struct Dataset {
     pub(crate) size: usize,
-    pub(crate) keys: Vec<String>,
+    pub(crate) keys: Vec<Key>,
     /// Of the same length; nobody ever stores these.
-    pub(crate) missing: Vec<String>,
+    pub(crate) missing: Vec<Key>,
     pub(crate) values: Vec<Bytes>,
     filler: Bytes,
 }
@@ -23,20 +30,15 @@ pub(crate) struct Dataset {
 impl Dataset {
     pub(crate) fn new(size: usize) -> Self {
         let count = (KEYS_BYTES / size).clamp(16, KEYS);
-        let keys: Vec<_> = (0..count).map(|index| format!("{size:07}:{index:09}")).collect();
+        let keys = |mark: char| -> Vec<Key> { (0..count).map(|index| key(size, mark, index)).collect() };
+        let (keys, missing) = (keys(':'), keys('-'));
         let filler: Bytes = (0..size).map(|at| b'a' + (at % 26) as u8).collect::<Vec<_>>().into();
-        let value = |key: &String| {
+        let value = |key: &Key| {
             let mut value = filler.to_vec();
             value[..key.len()].copy_from_slice(key.as_bytes());
             Bytes::from(value)
         };
-        Self {
-            size,
-            missing: keys.iter().map(|key| key.replace(':', "-")).collect(),
-            values: keys.iter().map(value).collect(),
-            keys,
-            filler,
-        }
+        Self { size, missing, values: keys.iter().map(value).collect(), keys, filler }
     }
 
     /// Whether this is what was stored under the key: its length, and every byte of it, or of a large value those at both
@@ -50,6 +52,14 @@ impl Dataset {
             if size <= 2 * COMPARED { [head..size, size..size] } else { [head..COMPARED, size - COMPARED..size] };
         ends.into_iter().all(|end| value[end.clone()] == self.filler[end])
     }
+}
+
+/// Of 17 bytes.
+fn key(size: usize, mark: char, index: usize) -> Key {
+    let mut key = Key::new_const();
+    // It has room for them.
+    let _ = write!(key, "{size:07}{mark}{index:09}");
+    key
 }
 
 #[cfg(test)]

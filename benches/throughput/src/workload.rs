@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::Outcome;
-use crate::data::Dataset;
+use crate::data::{Dataset, Key};
 use crate::meter::Latencies;
 
 /// How many keys one get_many or set_many has.
@@ -82,11 +82,11 @@ pub(crate) trait Cache: Clone + Send + Sync + 'static {
     /// Fails unless there is a value for every key, and `check` finds it right.
     fn get_many(
         &self,
-        keys: &[String],
+        keys: &[Key],
         check: impl Fn(&str, &[u8]) -> bool + Send + Sync,
     ) -> impl Future<Output = Outcome<()>> + Send;
 
-    fn set_many(&self, keys: &[String], values: &[Bytes]) -> impl Future<Output = Outcome<()>> + Send;
+    fn set_many(&self, keys: &[Key], values: &[Bytes]) -> impl Future<Output = Outcome<()>> + Send;
 }
 
 /// How many operations were done: one task per operation under way, as in a service.

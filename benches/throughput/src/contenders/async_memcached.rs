@@ -11,6 +11,7 @@ use futures_util::future::try_join_all;
 
 use super::POOLED;
 use crate::Outcome;
+use crate::data::Key;
 use crate::workload::Cache;
 
 #[derive(Clone)]
@@ -46,7 +47,7 @@ impl AsyncMemcached {
     }
 
     /// The indices of those that belong to each node.
-    fn by_node(&self, keys: &[String]) -> Vec<Vec<usize>> {
+    fn by_node(&self, keys: &[Key]) -> Vec<Vec<usize>> {
         let mut parts = vec![Vec::new(); self.nodes.len()];
         for (at, key) in keys.iter().enumerate() {
             parts[self.node(key)].push(at);
@@ -66,7 +67,7 @@ impl Cache for AsyncMemcached {
         Ok(client.set(key, &value[..], None, None).await?)
     }
 
-    async fn get_many(&self, keys: &[String], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
+    async fn get_many(&self, keys: &[Key], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
         let parts = self.by_node(keys);
         let asked = self.nodes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
         let found = try_join_all(asked.map(|(node, part)| async move {
@@ -82,7 +83,7 @@ impl Cache for AsyncMemcached {
         if right == keys.len() { Ok(()) } else { Err("a wrong value, or none".into()) }
     }
 
-    async fn set_many(&self, keys: &[String], values: &[Bytes]) -> Outcome<()> {
+    async fn set_many(&self, keys: &[Key], values: &[Bytes]) -> Outcome<()> {
         let parts = self.by_node(keys);
         let told = self.nodes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
         let stored = try_join_all(told.map(|(node, part)| async move {

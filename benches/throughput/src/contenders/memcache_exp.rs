@@ -8,6 +8,7 @@ use memcache::exp::{AsyncMemcache, Ttl};
 
 use super::POOLED;
 use crate::Outcome;
+use crate::data::Key;
 use crate::workload::Cache;
 
 #[derive(Debug, Clone)]
@@ -31,15 +32,15 @@ impl Cache for MemcacheExp {
         Ok(self.0.set(key, &value[..], Ttl::NEVER).await?)
     }
 
-    async fn get_many(&self, keys: &[String], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
-        let found = self.0.get_many::<Vec<u8>, _>(keys.iter().map(String::as_str)).await?;
+    async fn get_many(&self, keys: &[Key], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
+        let found = self.0.get_many::<Vec<u8>, _>(keys.iter().map(Key::as_str)).await?;
         if found.len() != keys.len() || !found.iter().all(|(key, value)| check(key, value)) {
             return Err("a wrong value, or none".into());
         }
         Ok(())
     }
 
-    async fn set_many(&self, keys: &[String], values: &[Bytes]) -> Outcome<()> {
-        Ok(self.0.set_many(keys.iter().zip(values.iter().map(|value| &value[..])), Ttl::NEVER).await?)
+    async fn set_many(&self, keys: &[Key], values: &[Bytes]) -> Outcome<()> {
+        Ok(self.0.set_many(keys.iter().map(Key::as_str).zip(values.iter().map(|value| &value[..])), Ttl::NEVER).await?)
     }
 }

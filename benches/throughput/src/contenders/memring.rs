@@ -7,6 +7,7 @@ use bytes::Bytes;
 use memring::{Client, Endpoint, NodeId, StaticNodes, Ttl};
 
 use crate::Outcome;
+use crate::data::Key;
 use crate::workload::Cache;
 
 #[derive(Debug, Clone)]
@@ -35,8 +36,8 @@ impl Cache for Memring {
         Ok(self.0.set(key, value.clone(), Ttl::NEVER).await?)
     }
 
-    async fn get_many(&self, keys: &[String], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
-        let found = self.0.get_many(keys).await;
+    async fn get_many(&self, keys: &[Key], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
+        let found = self.0.get_many(keys.iter().map(Key::as_str)).await;
         if let Some(failed) = found.errors.into_iter().next() {
             return Err(failed.error.into());
         }
@@ -46,8 +47,8 @@ impl Cache for Memring {
         Ok(())
     }
 
-    async fn set_many(&self, keys: &[String], values: &[Bytes]) -> Outcome<()> {
-        let written = self.0.set_many(keys.iter().zip(values.iter().cloned()), Ttl::NEVER).await;
+    async fn set_many(&self, keys: &[Key], values: &[Bytes]) -> Outcome<()> {
+        let written = self.0.set_many(keys.iter().map(Key::as_str).zip(values.iter().cloned()), Ttl::NEVER).await;
         match written.errors.into_iter().next() {
             Some(failed) => Err(failed.error.into()),
             None => Ok(()),

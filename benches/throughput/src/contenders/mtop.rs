@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 
 use super::POOLED;
 use crate::Outcome;
+use crate::data::Key;
 use crate::workload::Cache;
 
 #[derive(Clone)]
@@ -36,15 +37,15 @@ impl Cache for Mtop {
         Ok(self.0.set(key, 0, 0, value).await?)
     }
 
-    async fn get_many(&self, keys: &[String], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
-        let found = self.0.get(keys).await?;
+    async fn get_many(&self, keys: &[Key], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
+        let found = self.0.get(keys.iter().map(Key::as_str)).await?;
         if found.values.len() != keys.len() || !found.values.iter().all(|(key, value)| check(key, &value.data)) {
             return Err("a wrong value, or none".into());
         }
         Ok(())
     }
 
-    async fn set_many(&self, _: &[String], _: &[Bytes]) -> Outcome<()> {
+    async fn set_many(&self, _: &[Key], _: &[Bytes]) -> Outcome<()> {
         Err("mtop-client has no such command".into())
     }
 }
