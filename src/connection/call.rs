@@ -385,7 +385,8 @@ impl Future for Ticket {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         Poll::Ready(match ready!(self.poll_answers(cx)) {
             Answers::One(lookup) => Answer::One(lookup.unwrap_or_else(|| Err(misfit()))),
-            Answers::Many(lookups) => Answer::Many(lookups.into_iter().flatten().collect()),
+            // In the same memory, which `flatten` would not manage.
+            Answers::Many(lookups) => Answer::Many(lookups.into_iter().map_while(|lookup| lookup).collect()),
             Answers::Run(replies) => Answer::Run(replies.into_iter().flatten().collect()),
             Answers::Reply(reply) => Answer::Reply(reply.unwrap_or_else(|| Err(misfit()))),
             Answers::Gone => Answer::Reply(Err(misfit())),

@@ -432,6 +432,7 @@ impl Line {
     }
 }
 
+#[cold]
 fn too_large(len: usize, node: &NodeId) -> Error {
     let text = format!("the stored value of {len} bytes is over the client's limit");
     Error::new(ErrorKind::TooLarge, Delivery::Answered).on(node).saying(text)
@@ -450,13 +451,16 @@ fn lookup(value: Value, call: &Call, node: &NodeId) -> Lookup {
     let wants_cas = matches!(call.request(), Request::Get { cas: true, .. });
     match value {
         Value { body: Body::TooLarge { len }, .. } => Err(too_large(len, node)),
-        Value { cas: None, .. } if wants_cas => {
-            Err(Error::new(ErrorKind::Protocol, Delivery::Answered).on(node).saying("a value without its version"))
-        }
+        Value { cas: None, .. } if wants_cas => Err(without_version(node)),
         Value { flags, cas, body: Body::Whole(value) } => {
             Ok(Some(Item { value, flags, cas: cas.filter(|_| wants_cas).map(Cas) }))
         }
     }
+}
+
+#[cold]
+fn without_version(node: &NodeId) -> Error {
+    Error::new(ErrorKind::Protocol, Delivery::Answered).on(node).saying("a value without its version")
 }
 
 /// The error an error line stands for.

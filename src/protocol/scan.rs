@@ -20,9 +20,9 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
 /// which cannot overflow: whoever meets a longer one has [`number`] to judge it.
 #[inline]
 pub(super) fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let mut sum = 0;
-    for (at, byte) in text.iter().enumerate().take(20) {
-        let digit = byte.wrapping_sub(b'0');
+    let (mut sum, mut at) = (0, 0);
+    loop {
+        let digit = text.get(at)?.wrapping_sub(b'0');
         if digit > 9 {
             return (at > 0).then_some((sum, &text[at..]));
         }
@@ -30,8 +30,8 @@ pub(super) fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
             return None;
         }
         sum = sum * 10 + u64::from(digit);
+        at += 1;
     }
-    None
 }
 
 /// Reads the declared length of a data block.

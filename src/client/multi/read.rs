@@ -203,17 +203,18 @@ impl Client {
         let part = (part + part / 4 + 4).min(LARGEST_LINE_KEYS).min(keys.len());
         let mut groups: Vec<Group> = snapshot.nodes().iter().map(|node| Group::new(Arc::clone(node), part)).collect();
         let mut nobody = None;
+        let mut whole = Key::blank();
         for (place, key) in keys.iter().enumerate() {
-            lookups.push(match self.key(key) {
-                Ok(key) => match snapshot.owner(key.as_bytes()) {
+            lookups.push(match self.put_key(key.as_ref(), &mut whole) {
+                Ok(()) => match snapshot.owner(whole.as_bytes()) {
                     Some(owner) => {
-                        groups[owner].add(place, key);
+                        groups[owner].add(place, &whole);
                         Ok(None)
                     }
                     // One cause for all of them.
                     None => Err(nobody.get_or_insert_with(|| snapshot.no_nodes()).clone()),
                 },
-                Err(invalid) => Err(invalid),
+                Err(invalid) => Err(invalid.into()),
             });
         }
         // The nodes are not held on to while waiting: the groups have those they need.
@@ -234,13 +235,13 @@ impl Group {
         Self { node, lines: Vec::new(), part }
     }
 
-    fn add(&mut self, place: usize, key: Key) {
+    fn add(&mut self, place: usize, key: &Key) {
         if self.lines.last().is_none_or(|(_, keys)| keys.len() == LARGEST_LINE_KEYS) {
             self.lines.push((Vec::with_capacity(self.part), Vec::with_capacity(self.part)));
         }
         if let Some((places, keys)) = self.lines.last_mut() {
             places.push(place);
-            keys.push(key);
+            keys.push(key.clone());
         }
     }
 

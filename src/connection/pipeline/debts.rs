@@ -281,8 +281,8 @@ impl Debts {
 }
 
 impl Repeat {
-    #[cold]
-    fn settle_with(self, value: &Value, lookup: &dyn Fn(Value, &Call) -> Lookup) -> Option<Waker> {
+    #[inline(never)]
+    fn settle_with(self, value: &Value, lookup: &impl Fn(Value, &Call) -> Lookup) -> Option<Waker> {
         self.call.settle(self.index as usize, lookup(value.clone(), &self.call))
     }
 }
