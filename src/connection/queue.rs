@@ -139,13 +139,12 @@ impl Queue {
     pub(super) fn take_batch(&self, task: usize, waker: &Waker, batch: &mut VecDeque<Arc<Call>>) {
         let (crowded, wake) = {
             let mut state = lock(&self.state);
-            let mut bytes = 0;
-            while batch.len() < BATCH_CALLS && bytes < BATCH_BYTES {
-                let Some(call) = state.waiting.pop_front() else { break };
-                let weight = call.weight();
-                bytes += weight;
-                state.bytes -= weight;
-                batch.push_back(call);
+            if batch.is_empty() && state.waiting.len() <= BATCH_CALLS && state.bytes <= BATCH_BYTES {
+                // All of them, without a look at each: callers on other threads wait for the lock.
+                std::mem::swap(&mut state.waiting, batch);
+                state.bytes = 0;
+            } else {
+                state.move_some_to(batch);
             }
             let idle = batch.is_empty();
             state.note_task(task, waker, idle);
@@ -284,6 +283,18 @@ impl Queue {
 }
 
 impl State {
+    /// As many as a batch holds.
+    fn move_some_to(&mut self, batch: &mut VecDeque<Arc<Call>>) {
+        let mut bytes = 0;
+        while batch.len() < BATCH_CALLS && bytes < BATCH_BYTES {
+            let Some(call) = self.waiting.pop_front() else { break };
+            let weight = call.weight();
+            bytes += weight;
+            self.bytes -= weight;
+            batch.push_back(call);
+        }
+    }
+
     /// Who must hear of a call that was just queued: a connection with nothing to do, or else the first task, if it
     /// would look for passed deadlines too late.
     #[inline]
