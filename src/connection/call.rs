@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Queue, lock};
@@ -362,12 +361,7 @@ fn call_settled<T>(call: &mut Arc<Call>, cx: &Context<'_>, take: impl FnOnce(&mu
     if let Some(call) = Arc::get_mut(call) {
         let slot = call.slot_mut();
         if slot.pending == 0 {
-            let taken = take(slot);
-            // Its caller may want to be free of it.
-            if let Request::Store { value, .. } = &mut call.request {
-                *value = Bytes::new();
-            }
-            return Poll::Ready(taken);
+            return Poll::Ready(take(slot));
         }
     }
     let mut slot = ready!(call.poll_settled(cx));
