@@ -20,7 +20,7 @@ enum Step<'a> {
     Unasked(Option<Arc<Call>>),
     Asked(Ticket),
     /// It cannot be queued at once. Boxed, so that what is rare does not make every command's future larger.
-    Patient(Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + 'a>>),
+    Patient(Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + Sync + 'a>>),
 }
 
 impl<'a> Asking<'a> {

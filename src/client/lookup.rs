@@ -95,7 +95,7 @@ enum Step<'a> {
         deadline: Instant,
     },
     /// All that is rare, so that it does not make every get's future larger.
-    Rare(Pin<Box<dyn Future<Output = Lookup> + Send + 'a>>),
+    Rare(Pin<Box<dyn Future<Output = Lookup> + Send + Sync + 'a>>),
 }
 
 impl<'a> Find<'a> {

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Queue, lock};
@@ -87,7 +86,10 @@ impl Call {
         loop {
             let mut spare = spare::take(deadline);
             let Some(call) = Arc::get_mut(&mut spare) else { continue };
-            if let Request::Get { keys: Keys::One(key), cas: asks_cas, touch: touches } = &mut call.request {
+            let has_room = matches!(call.slot_mut().answers, Answers::One(None));
+            if let Request::Get { keys: Keys::One(key), cas: asks_cas, touch: touches } = &mut call.request
+                && has_room
+            {
                 put_key(key)?;
                 (*asks_cas, *touches) = (cas, touch);
                 call.weight = call.request.weight();
@@ -362,12 +364,7 @@ fn call_settled<T>(call: &mut Arc<Call>, cx: &Context<'_>, take: impl FnOnce(&mu
     if let Some(call) = Arc::get_mut(call) {
         let slot = call.slot_mut();
         if slot.pending == 0 {
-            let taken = take(slot);
-            // Its caller may want to be free of it.
-            if let Request::Store { value, .. } = &mut call.request {
-                *value = Bytes::new();
-            }
-            return Poll::Ready(taken);
+            return Poll::Ready(take(slot));
         }
     }
     let mut slot = ready!(call.poll_settled(cx));

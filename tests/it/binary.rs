@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use memring::meta::{Arithmetic, Delete, Get, Set};
+use memring::meta::{Arithmetic, Delete, Get, Set, TimeLeft};
 use memring::{CasOutcome, Client, Counter, Delivery, ErrorKind, Origin, Ring, SetOptions};
 
 use crate::support::{NO_HURRY, Version, builder, memcached, memcached_from, quick, service, version_of};
@@ -33,7 +33,9 @@ async fn every_command_takes_keys_of_any_bytes() {
         let item = cache.gets(key).await.unwrap().unwrap();
         assert_eq!((&item.value[..], item.flags), (&b"r"[..], 7));
         let version = item.cas.unwrap();
-        assert_eq!(cache.gets_and_touch(key, MINUTE).await.unwrap().unwrap().value, "r");
+        assert_eq!(cache.gets_and_touch(key, 10 * MINUTE).await.unwrap().unwrap().value, "r");
+        let left = cache.meta_get(key, Get::new().ttl_left()).await.unwrap().unwrap().ttl_left;
+        assert!(left > Some(TimeLeft::For(MINUTE)) && left < Some(TimeLeft::Ever), "{left:?}");
         assert_eq!(cache.cas(key, version, "flush_all\r\n", MINUTE).await.unwrap(), CasOutcome::Stored);
         assert_eq!(cache.cas(key, version, "x", MINUTE).await.unwrap(), CasOutcome::Changed);
         assert_eq!(cache.get_and_touch(key, MINUTE).await.unwrap().unwrap().value, "flush_all\r\n");

@@ -541,3 +541,34 @@ async fn a_second_look_at_an_empty_value_keeps_the_one_deadline() {
     let cache = client_of(addr).await;
     assert_eq!(by(DEADLINE, cache.get("k")).await.unwrap_err().kind(), ErrorKind::Timeout);
 }
+
+/// So it does where the first had to wait for room in the queue.
+#[tokio::test]
+async fn a_second_look_by_one_who_waited_for_room_keeps_the_one_deadline() {
+    let addr = peer(|mut socket| async move {
+        let mut line = vec![0; 4096];
+        while let Ok(count @ 1..) = socket.read(&mut line).await {
+            let reply: &[u8] = match &line[..count] {
+                b"get k\r\n" => b"VALUE k 0 0\r\n\r\nEND\r\n",
+                b"version\r\n" => b"VERSION 1.6.18\r\n",
+                get if get.starts_with(b"get ") => b"END\r\n",
+                _ => continue,
+            };
+            tokio::time::sleep(DEADLINE / 4).await;
+            socket.write_all(reply).await.unwrap();
+        }
+    })
+    .await;
+    let builder = Client::builder().nodes([addr.to_string()]).connections_per_node(1).queue_limits(1, 1 << 20);
+    let cache = builder.connect().await.unwrap();
+    let ask = async |before: Duration, key: &'static str| {
+        tokio::time::sleep(before).await;
+        cache.get(key).await
+    };
+    let (_written, _queued, outside) = tokio::join!(
+        ask(Duration::ZERO, "a"),
+        ask(DEADLINE / 20, "b"),
+        by(DEADLINE + DEADLINE / 10, ask(DEADLINE / 10, "k")),
+    );
+    assert_eq!(outside.unwrap_err().kind(), ErrorKind::Timeout);
+}

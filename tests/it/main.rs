@@ -17,5 +17,6 @@ mod many;
 mod meta;
 mod old;
 mod placement;
+mod polling;
 mod recipes;
 mod support;

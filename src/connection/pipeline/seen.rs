@@ -132,6 +132,18 @@ mod tests {
     }
 
     #[test]
+    fn there_is_room_for_all_of_a_batch_after_one_of_any_size() {
+        let mut seen = Seen::default();
+        let keys: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+        for count in [3, 300, 20, 100, 300, 2] {
+            let keys: Vec<&str> = keys[..count].iter().chain(&keys[..count]).map(String::as_str).collect();
+            let again = repeats(&mut seen, &keys);
+            let all = (0..count as u64).map(Some);
+            assert!(again.into_iter().eq(std::iter::repeat_n(None, count).chain(all)), "{count}");
+        }
+    }
+
+    #[test]
     fn its_memory_is_bounded() {
         let mut seen = Seen::default();
         let keys: Vec<String> = (0..5000).map(|n| n.to_string()).collect();
