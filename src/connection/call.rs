@@ -320,15 +320,7 @@ impl Ticket {
 
     #[inline]
     pub(crate) fn poll_lookup(&mut self, cx: &Context<'_>) -> Poll<Lookup> {
-        if std::mem::take(&mut self.has_begun) {
-            return Poll::Pending;
-        }
-        let Some(Open { call, .. }) = &mut self.open else { return Poll::Pending };
-        let lookup = ready!(call_settled(call, cx, Slot::take_lookup));
-        if let Some(Open { call, .. }) = self.open.take() {
-            spare::keep(call);
-        }
-        Poll::Ready(lookup.unwrap_or_else(|| Err(misfit())))
+        self.poll_one(cx, Slot::take_lookup)
     }
 
     /// Waits for the reply to a request other than a get.
@@ -338,15 +330,26 @@ impl Ticket {
 
     #[inline]
     pub(crate) fn poll_reply(&mut self, cx: &Context<'_>) -> Poll<Result<Reply, Error>> {
+        self.poll_one(cx, Slot::take_reply)
+    }
+
+    /// Takes the one answer there is, and lets the call be the next's.
+    #[inline]
+    fn poll_one<T>(
+        &mut self,
+        cx: &Context<'_>,
+        take: impl FnOnce(&mut Slot) -> Option<Result<T, Error>>,
+    ) -> Poll<Result<T, Error>> {
         if std::mem::take(&mut self.has_begun) {
             return Poll::Pending;
         }
+        // Polled again after it was ready, which a future may answer as it likes, but not with a panic.
         let Some(Open { call, .. }) = &mut self.open else { return Poll::Pending };
-        let reply = ready!(call_settled(call, cx, Slot::take_reply));
+        let answer = ready!(call_settled(call, cx, take));
         if let Some(Open { call, .. }) = self.open.take() {
             spare::keep(call);
         }
-        Poll::Ready(reply.unwrap_or_else(|| Err(misfit())))
+        Poll::Ready(answer.unwrap_or_else(|| Err(misfit())))
     }
 
     fn poll_answers(&mut self, cx: &Context<'_>) -> Poll<Answers> {
