@@ -212,7 +212,7 @@ impl Client {
         Ok(made)
     }
 
-    /// As [`key`](Self::key), put where it will stay.
+    /// As [`text_key`](Self::text_key), put where it will stay.
     #[inline]
     fn put_key(&self, key: &[u8], place: &mut Key) -> Result<(), InvalidKey> {
         let made = place.become_key(self.prefix.as_deref().unwrap_or_default(), key);

@@ -161,7 +161,8 @@ fn is_allowed(key: &[u8]) -> bool {
     found == 0
 }
 
-/// Zero if no byte is forbidden. The tests for a byte less than some and for a zero byte, of "Bit Twiddling Hacks" by Sean Eron Anderson.
+/// Zero if no byte is forbidden. The tests for a byte less than some and for a zero byte, of "Bit Twiddling Hacks" by
+/// Sean Eron Anderson.
 fn forbidden_in(bytes: u64) -> u64 {
     const EACH: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = EACH * 0x80;

@@ -147,6 +147,8 @@ impl Request {
     }
 
     /// The bytes that say where the request belongs: its key, or the first of several. None if it belongs to every node.
+    ///
+    /// Like [`weight`](Self::weight) split in two, so that the way of a get is inlined.
     #[inline]
     pub(crate) fn routed_by(&self) -> Option<&[u8]> {
         match self {

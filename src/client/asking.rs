@@ -38,7 +38,7 @@ impl Future for Asking<'_> {
             self.step = match &mut self.step {
                 Step::Unasked(call) => {
                     let Some(mut call) = call.take() else { return Poll::Pending };
-                    Call::is_awaited(&mut call, cx.waker());
+                    Call::note_waker(&mut call, cx.waker());
                     match client.enter_at_once(call) {
                         Ok(ticket) => Step::Asked(ticket.begun()),
                         Err(call) => {

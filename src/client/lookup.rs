@@ -4,7 +4,6 @@
 //! tell it from an empty value. So an empty value is looked at once more, by a meta get, before it is believed.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use super::meta::{self, Delete, Get, Options};
 use crate::connection::{Call, Lookup, Ticket};
 use crate::error::{Error, ErrorKind};
 use crate::item::{Cas, Item};
-use crate::key::{Key, MetaKey};
+use crate::key::MetaKey;
 use crate::protocol::{Keys, MetaVerb, Request};
 
 impl Client {
@@ -28,10 +27,15 @@ impl Client {
     pub(super) async fn find_at(&self, key: &MetaKey, cas: bool) -> Result<Option<Item>, Error> {
         let deadline = self.deadline();
         match key {
-            MetaKey::Text(text) => match self.get_plainly(text.clone(), cas).await? {
-                Some(item) if may_be_lease(&item) => self.until(deadline).unless_lease(key.clone(), item, cas).await,
-                found => Ok(found),
-            },
+            MetaKey::Text(text) => {
+                let request = Request::Get { keys: Keys::One(text.clone()), cas, touch: None };
+                match self.enter(Call::filled(request, deadline)).await?.lookup().await? {
+                    Some(item) if may_be_lease(&item) => {
+                        self.until(deadline).unless_lease(key.clone(), item, cas).await
+                    }
+                    found => Ok(found),
+                }
+            }
             MetaKey::Binary(_) => self.find_closely(key, cas, None).await,
         }
     }
@@ -73,9 +77,9 @@ impl Client {
         Ok(found.into_item(cas))
     }
 
-    async fn get_plainly(&self, key: Key, cas: bool) -> Result<Option<Item>, Error> {
-        let request = Request::Get { keys: Keys::One(key), cas, touch: None };
-        self.enter(Arc::new(Call::new(request, self.deadline()))).await?.lookup().await
+    /// Looks once more at what may be a lease, with what is left until the deadline.
+    async fn look_again(&self, key: &[u8], item: Item, cas: bool, deadline: Instant) -> Lookup {
+        self.until(deadline).unless_lease(self.any_key(key)?, item, cas).await
     }
 }
 
@@ -111,21 +115,11 @@ impl<'a> Find<'a> {
             Ok(ticket) => Step::Asked { ticket: ticket.begun(), deadline },
             Err(call) => Step::Rare(Box::pin(async move {
                 match client.enter_patiently(&call).await?.lookup().await? {
-                    Some(item) if may_be_lease(&item) => {
-                        client.until(deadline).unless_lease(client.any_key(key)?, item, cas).await
-                    }
+                    Some(item) if may_be_lease(&item) => client.look_again(key, item, cas, deadline).await,
                     found => Ok(found),
                 }
             })),
         }
-    }
-
-    fn look_closely(&mut self, item: Item, deadline: Instant) {
-        let &mut Self { client, key, cas, .. } = self;
-        self.step =
-            Step::Rare(Box::pin(
-                async move { client.until(deadline).unless_lease(client.any_key(key)?, item, cas).await },
-            ));
     }
 }
 
@@ -133,13 +127,16 @@ impl Future for Find<'_> {
     type Output = Lookup;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Lookup> {
+        let Self { client, key, cas, .. } = *self;
         loop {
             match &mut self.step {
                 Step::Unbegun => self.step = self.begin(cx),
                 Step::Asked { ticket, deadline } => {
                     let (found, deadline) = (ready!(ticket.poll_lookup(cx)), *deadline);
                     match found {
-                        Ok(Some(item)) if may_be_lease(&item) => self.look_closely(item, deadline),
+                        Ok(Some(item)) if may_be_lease(&item) => {
+                            self.step = Step::Rare(Box::pin(client.look_again(key, item, cas, deadline)));
+                        }
                         found => return Poll::Ready(found),
                     }
                 }

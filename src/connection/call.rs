@@ -116,9 +116,9 @@ impl Call {
         }
     }
 
-    /// Whoever asks waits for the answer from the beginning.
+    /// Whom to wake, said before the call is queued: of a [`Ticket::begun`]. Nobody else may have the call yet.
     #[inline]
-    pub(crate) fn is_awaited(call: &mut Arc<Self>, waker: &Waker) {
+    pub(crate) fn note_waker(call: &mut Arc<Self>, waker: &Waker) {
         if let Some(call) = Arc::get_mut(call) {
             call.slot_mut().waker = Some(waker.clone());
         }

@@ -281,6 +281,7 @@ impl Debts {
 }
 
 impl Repeat {
+    // Rare. Inlined, it would keep what is not from being inlined: `lookup`, for every value.
     #[inline(never)]
     fn settle_with(self, value: &Value, lookup: &impl Fn(Value, &Call) -> Lookup) -> Option<Waker> {
         self.call.settle(self.index as usize, lookup(value.clone(), &self.call))
