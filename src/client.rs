@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::builder::ClientBuilder;
-pub use self::fetch::{FetchError, FetchOptions, Fetched, Origin, Stale, WaitOver};
+pub use self::fetch::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 pub use self::inspect::Metadump;
 pub use self::multi::{GetMany, KeysFailed, WriteMany};
 pub use self::recipes::Counter;
@@ -32,7 +32,7 @@ pub use self::recipes::Counter;
 use self::asking::Asking;
 use self::fetch::Flights;
 use crate::config::{LONGEST_WAIT, Settings};
-use crate::connection::{Call, Ticket};
+use crate::connection::{Call, ResponseFuture};
 use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::Error;
 use crate::key::{InvalidKey, Key, MetaKey, nested_prefix};
@@ -107,7 +107,7 @@ impl Client {
     ///
     /// A view, as cheap as a clone. On the wire, at the server and on the ring a key is the prefix followed by the caller's
     /// bytes, with nothing in between: say `"orders:"` for a separator. The whole is limited to 250 bytes, and
-    /// the whole is what places it on a node. Answers carry the caller's own keys. A namespace of a namespace appends its
+    /// the whole is what places it on a node. ResponseSlot carry the caller's own keys. A namespace of a namespace appends its
     /// prefix. Commands for whole nodes, such as [`flush_all`](Self::flush_all), know no namespaces: they act
     /// on everybody's items.
     ///
@@ -131,7 +131,7 @@ impl Client {
     pub fn namespace(&self, prefix: impl AsRef<[u8]>) -> Result<Self, Error> {
         let outer = self.prefix.as_deref().unwrap_or_default();
         let prefix = nested_prefix(outer, prefix.as_ref())
-            .map_err(|reason| Error::from(reason).saying("the prefix of a namespace"))?;
+            .map_err(|reason| Error::from(reason).with_message("the prefix of a namespace"))?;
         Ok(Self { prefix: Some(prefix.into()), ..self.clone() })
     }
 
@@ -173,7 +173,7 @@ impl Client {
         // Waited for, so that no snapshot comes after the last.
         tasks.shutdown().await;
         let last = self.inner.snapshot.swap(Arc::new(Snapshot::closed()));
-        let limit = self.inner.settings.patience();
+        let limit = self.inner.settings.silence_timeout();
         join_all(last.nodes().iter().map(|node| node.retire(limit))).await;
     }
 
@@ -230,7 +230,7 @@ impl Client {
     }
 
     /// Puts a call in the queue of the node that owns its key: the only way down for a command with one key.
-    async fn enter(&self, call: Arc<Call>) -> Result<Ticket, Error> {
+    async fn enter(&self, call: Arc<Call>) -> Result<ResponseFuture, Error> {
         match self.enter_at_once(call) {
             Ok(ticket) => Ok(ticket),
             // Boxed, so that what is rare does not make every command's future larger.
@@ -239,7 +239,7 @@ impl Client {
     }
 
     #[inline]
-    fn enter_at_once(&self, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
+    fn enter_at_once(&self, call: Arc<Call>) -> Result<ResponseFuture, Arc<Call>> {
         let snapshot = self.inner.snapshot.load();
         match snapshot.route(call.request().routed_by().unwrap_or_default()) {
             Ok(node) => node.call_at_once(call),
@@ -247,7 +247,7 @@ impl Client {
         }
     }
 
-    async fn enter_patiently(&self, call: &Arc<Call>) -> Result<Ticket, Error> {
+    async fn enter_patiently(&self, call: &Arc<Call>) -> Result<ResponseFuture, Error> {
         loop {
             let node = {
                 let snapshot = self.inner.snapshot.load();

@@ -75,12 +75,12 @@ impl Default for Settings {
 impl Settings {
     /// How long a server may owe replies and say nothing before it is taken for gone: longer than any request waits,
     /// and never so short that a pause of the process looks like death.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn silence_timeout(&self) -> Duration {
         (self.request_timeout * 2).max(Duration::from_secs(1))
     }
 
     /// How long it may take for the next line of a long answer: it may have much to look through that it need not list.
-    pub(crate) fn stream_patience(&self) -> Duration {
-        self.patience().max(Duration::from_secs(10))
+    pub(crate) fn line_timeout(&self) -> Duration {
+        self.silence_timeout().max(Duration::from_secs(10))
     }
 }

@@ -5,25 +5,27 @@
 //! its `Pipeline`, which does no I/O. A call is in the queue (nothing of it was sent) or in one pipeline (it was
 //! written, or soon will be), and is answered exactly once: by a reply, by its deadline, or by the end of the connection.
 
+mod batch_window;
 mod call;
 mod connect;
+mod deadlines;
 mod driver;
 mod handshake;
-mod inquiry;
-mod link;
+mod line_reader;
 mod pipeline;
 mod queue;
-mod stream;
 #[cfg(test)]
 mod tests;
+mod version_probe;
 
-pub(crate) use self::call::{Answer, Call, Lookup, Ticket, misfit};
+pub(crate) use self::call::{Answer, Call, GetResult, ResponseFuture, unexpected_response};
 pub(crate) use self::connect::dial;
+pub(crate) use self::deadlines::DeadlineSweeper;
 pub(crate) use self::driver::{Driver, End};
 pub(crate) use self::handshake::authenticate;
-pub(crate) use self::inquiry::Inquiries;
-pub(crate) use self::queue::{Queue, Sweeper};
-pub(crate) use self::stream::Stream;
+pub(crate) use self::line_reader::LineReader;
+pub(crate) use self::queue::{Availability, Queue};
+pub(crate) use self::version_probe::ProbeHistory;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -35,9 +37,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Wake-ups gathered while locks are held and work is left, done last and outside every lock.
 #[derive(Debug, Default)]
-pub(crate) struct Wakes(Vec<Waker>);
+pub(crate) struct WakeList(Vec<Waker>);
 
-impl Wakes {
+impl WakeList {
     pub(crate) fn add(&mut self, waker: Option<Waker>) {
         self.0.extend(waker);
     }
@@ -51,7 +53,7 @@ impl Wakes {
     }
 }
 
-impl Drop for Wakes {
+impl Drop for WakeList {
     /// Nobody is left asleep, whichever way the gatherer was left.
     fn drop(&mut self) {
         self.wake_all();

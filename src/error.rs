@@ -125,16 +125,16 @@ impl Error {
         Self::new(kind, Delivery::NotSent)
     }
 
-    pub(crate) fn on(self, node: &NodeId) -> Self {
+    pub(crate) fn with_node(self, node: &NodeId) -> Self {
         self.with(|inner| inner.node = Some(node.clone()))
     }
 
-    pub(crate) fn because(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub(crate) fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.with(|inner| inner.source = Some(source.into()))
     }
 
     /// What the kind alone does not say. Must not hold a key or a value.
-    pub(crate) fn saying(self, message: impl Into<Box<str>>) -> Self {
+    pub(crate) fn with_message(self, message: impl Into<Box<str>>) -> Self {
         self.with(|inner| inner.message = Some(message.into()))
     }
 
@@ -202,19 +202,19 @@ impl StdError for Error {
 
 impl From<InvalidKey> for Error {
     fn from(reason: InvalidKey) -> Self {
-        Self::not_sent(ErrorKind::InvalidKey).because(reason)
+        Self::not_sent(ErrorKind::InvalidKey).with_source(reason)
     }
 }
 
 impl From<InvalidTtl> for Error {
     fn from(reason: InvalidTtl) -> Self {
-        Self::not_sent(ErrorKind::InvalidTtl).because(reason)
+        Self::not_sent(ErrorKind::InvalidTtl).with_source(reason)
     }
 }
 
 impl From<InvalidNodeId> for Error {
     fn from(reason: InvalidNodeId) -> Self {
-        Self::not_sent(ErrorKind::Config).because(reason)
+        Self::not_sent(ErrorKind::Config).with_source(reason)
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
     fn text_says_what_and_where_but_not_the_cause() {
         let node = "cache-1".parse().unwrap();
         let cause = std::io::Error::other("the very cause");
-        let error = Error::new(ErrorKind::Connection, Delivery::Unknown).on(&node).because(cause);
+        let error = Error::new(ErrorKind::Connection, Delivery::Unknown).with_node(&node).with_source(cause);
         assert_eq!(error.to_string(), "connection lost on cache-1:11211");
         assert_eq!(error.source().unwrap().to_string(), "the very cause");
         assert_eq!(error.clone().node(), Some(&node));

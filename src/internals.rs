@@ -12,7 +12,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::config::Settings;
-use crate::connection::{Answer, Call, Driver, Inquiries, Queue, Sweeper, Ticket, misfit};
+use crate::connection::{
+    Answer, Call, DeadlineSweeper, Driver, ProbeHistory, Queue, ResponseFuture, unexpected_response,
+};
 use crate::error::Error;
 use crate::item::Item;
 use crate::key::{InvalidKey, Key};
@@ -130,10 +132,17 @@ impl Connection {
     pub fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, node: NodeId) -> Self {
         let settings = Settings { request_timeout: DEADLINE, ..Settings::default() };
         let queue = Arc::new(Queue::new(node.clone(), settings.queue, 1));
-        let (max_value, patience) = (settings.max_value, settings.patience());
-        let mut driver =
-            Driver::new(stream, Arc::clone(&queue), node, 0, max_value, patience, Inquiries::default().into());
-        let mut sweeper = Sweeper::new(Arc::clone(&queue));
+        let (max_value, silence_timeout) = (settings.max_value, settings.silence_timeout());
+        let mut driver = Driver::new(
+            stream,
+            Arc::clone(&queue),
+            node,
+            0,
+            max_value,
+            silence_timeout,
+            ProbeHistory::default().into(),
+        );
+        let mut sweeper = DeadlineSweeper::new(Arc::clone(&queue));
         let serving = Arc::clone(&queue);
         let task = tokio::spawn(async move {
             // As a node's first task does it.
@@ -165,7 +174,7 @@ impl Connection {
         let keys = keys.iter().map(Key::new).collect::<Result<_, _>>()?;
         match self.ask(Request::Get { keys: Keys::Many(keys), cas: false, touch: None }).await?.await {
             Answer::Many(lookups) => lookups.into_iter().collect(),
-            _ => Err(misfit()),
+            _ => Err(unexpected_response()),
         }
     }
 
@@ -182,11 +191,11 @@ impl Connection {
             .await?
         {
             Reply::Stored => Ok(()),
-            _ => Err(misfit()),
+            _ => Err(unexpected_response()),
         }
     }
 
-    async fn ask(&self, request: Request) -> Result<Ticket, Error> {
+    async fn ask(&self, request: Request) -> Result<ResponseFuture, Error> {
         self.queue.enter(&Arc::new(Call::new(request, Instant::now() + DEADLINE))).await
     }
 }

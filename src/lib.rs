@@ -103,8 +103,8 @@ mod ttl;
 
 // The public interface is:
 pub use crate::client::{
-    Client, ClientBuilder, Counter, FetchError, FetchOptions, Fetched, GetMany, KeysFailed, Metadump, Origin, Stale,
-    WaitOver, WriteMany, meta,
+    Client, ClientBuilder, Counter, FetchError, FetchOptions, Fetched, GetMany, KeysFailed, Metadump, OnWaitTimeout,
+    Origin, Stale, WriteMany, meta,
 };
 pub use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,

@@ -2,7 +2,7 @@
 
 mod dial;
 mod inspect;
-mod keeper;
+mod reconnector;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::keeper::Keeper;
+use self::reconnector::Reconnector;
 use crate::config::Settings;
-use crate::connection::{Call, Inquiries, Queue, Ticket};
+use crate::connection::{Availability, Call, ProbeHistory, Queue, ResponseFuture};
 use crate::discovery::Addresses;
 use crate::error::Error;
 use crate::node_id::NodeId;
@@ -25,7 +25,7 @@ pub(crate) struct Node {
     shared: Arc<Shared>,
     orders: watch::Sender<Orders>,
     /// Aborted when dropped, and with them everything they own.
-    _keepers: JoinSet<()>,
+    _reconnectors: JoinSet<()>,
 }
 
 /// What a node and its connections' tasks share.
@@ -33,7 +33,7 @@ pub(crate) struct Node {
 struct Shared {
     id: NodeId,
     queue: Arc<Queue>,
-    inquiries: Arc<Inquiries>,
+    probe_history: Arc<ProbeHistory>,
     addresses: Addresses,
     settings: Settings,
     health: watch::Sender<Health>,
@@ -51,10 +51,8 @@ struct Orders {
 struct Health {
     /// The peer of each connection that is up.
     connected: Vec<Option<SocketAddr>>,
-    /// A dial has failed, and none has succeeded since.
-    unreachable: bool,
     /// The first dial has ended, one way or the other.
-    settled: bool,
+    first_dial_done: bool,
     /// Connection tasks that have not ended.
     running: usize,
 }
@@ -75,22 +73,21 @@ impl Node {
     /// Begins to connect.
     pub(crate) fn open(id: NodeId, listed: Vec<IpAddr>, addresses: Addresses, settings: Settings) -> Self {
         let connections = settings.connections;
-        let health =
-            Health { connected: vec![None; connections], unreachable: false, settled: false, running: connections };
+        let health = Health { connected: vec![None; connections], first_dial_done: false, running: connections };
         let shared = Arc::new(Shared {
             queue: Arc::new(Queue::new(id.clone(), settings.queue, connections)),
-            inquiries: Arc::default(),
+            probe_history: Arc::default(),
             id,
             addresses,
             settings,
             health: watch::Sender::new(health),
         });
         let orders = watch::Sender::new(Orders { listed, retired: false });
-        let mut keepers = JoinSet::new();
+        let mut reconnectors = JoinSet::new();
         for index in 0..connections {
-            keepers.spawn(Keeper::new(Arc::clone(&shared), index, orders.subscribe()).run());
+            reconnectors.spawn(Reconnector::new(Arc::clone(&shared), index, orders.subscribe()).run());
         }
-        Self { shared, orders, _keepers: keepers }
+        Self { shared, orders, _reconnectors: reconnectors }
     }
 
     pub(crate) fn id(&self) -> &NodeId {
@@ -99,13 +96,13 @@ impl Node {
 
     /// Puts a call in the node's queue. Fails at once if the node cannot be reached, and with `Overloaded` if the queue
     /// stays full until the call's deadline.
-    pub(crate) async fn call(&self, call: &Arc<Call>) -> Result<Ticket, Error> {
+    pub(crate) async fn call(&self, call: &Arc<Call>) -> Result<ResponseFuture, Error> {
         self.shared.queue.enter(call).await
     }
 
     /// As [`call`](Self::call), if that needs no waiting and does not fail; otherwise the call comes back.
     #[inline]
-    pub(crate) fn call_at_once(&self, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
+    pub(crate) fn call_at_once(&self, call: Arc<Call>) -> Result<ResponseFuture, Arc<Call>> {
         self.shared.queue.enter_at_once(call)
     }
 
@@ -121,10 +118,10 @@ impl Node {
     }
 
     /// Waits until the first dial has ended, one way or the other.
-    pub(crate) async fn settled(&self) {
+    pub(crate) async fn first_dial_done(&self) {
         let mut health = self.shared.health.subscribe();
         // The sender lives in `self`.
-        let _ = health.wait_for(|health| health.settled).await;
+        let _ = health.wait_for(|health| health.first_dial_done).await;
     }
 
     /// Lets what is queued and under way be answered, for at most `limit`, then closes.
@@ -144,7 +141,7 @@ impl Node {
         let health = self.shared.health.borrow();
         if health.connected.iter().any(Option::is_some) {
             NodeState::Connected
-        } else if health.unreachable {
+        } else if let Availability::Unavailable(_) = self.shared.queue.availability() {
             NodeState::Unreachable
         } else {
             NodeState::Connecting
@@ -162,10 +159,9 @@ impl Shared {
     fn connected(&self, index: usize, peer: SocketAddr) {
         self.health.send_modify(|health| {
             health.connected[index] = Some(peer);
-            health.unreachable = false;
-            health.settled = true;
+            health.first_dial_done = true;
             // Within the closure, so that no two connections can disagree about what holds.
-            self.queue.admit();
+            self.queue.mark_available();
         });
     }
 
@@ -177,27 +173,23 @@ impl Shared {
     /// A dial failed: requests fail at once, unless another connection serves them.
     fn unreachable(&self, error: &Error) {
         self.health.send_modify(|health| {
-            health.settled = true;
+            health.first_dial_done = true;
             if health.connected.iter().all(Option::is_none) {
-                health.unreachable = true;
-                self.queue.refuse(error);
+                self.queue.mark_unavailable(error);
             }
         });
     }
 
     /// The node is to be found elsewhere: requests wait for the dial that is about to be made.
     fn moved(&self) {
-        self.health.send_modify(|health| {
-            health.unreachable = false;
-            self.queue.admit();
-        });
+        self.health.send_modify(|_| self.queue.mark_available());
     }
 
     /// A connection's task has ended. Without any, nobody would ever answer.
     fn ended(&self, index: usize) {
         self.health.send_modify(|health| {
             health.connected[index] = None;
-            health.settled = true;
+            health.first_dial_done = true;
             health.running -= 1;
             if health.running == 0 {
                 self.queue.close();

@@ -271,7 +271,7 @@ impl Expect {
             },
             Reply::Version(_) => self == Self::Version,
             Reply::Ok => matches!(self, Self::Ok | Self::Memlimit),
-            Reply::Refused(_) => true,
+            Reply::ErrorLine(_) => true,
         }
     }
 
@@ -280,7 +280,7 @@ impl Expect {
     /// A retrieval: servers of the 1.6 series drop replies already stacked for earlier commands, so nothing owed can be
     /// trusted any more. A data block: unless the server is known to have swallowed it, it may have been run as
     /// commands. A single line leaves nothing behind.
-    pub(crate) fn survives(self, refusal: &Refusal) -> bool {
+    pub(crate) fn survives(self, refusal: &ErrorLine) -> bool {
         if refusal.is_unauthenticated() {
             return false;
         }
@@ -311,7 +311,7 @@ pub(crate) enum Reply {
     Meta(Box<MetaReply>),
     Version(Box<str>),
     Ok,
-    Refused(Refusal),
+    ErrorLine(ErrorLine),
 }
 
 /// A value as it came; its key has been checked against those asked for.
@@ -333,9 +333,9 @@ pub(crate) enum Body {
 
 /// An error line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal(Box<str>);
+pub(crate) struct ErrorLine(Box<str>);
 
-impl Refusal {
+impl ErrorLine {
     fn new(line: &[u8]) -> Self {
         Self(decode::printable(line))
     }

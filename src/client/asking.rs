@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Client;
-use crate::connection::{Call, Ticket};
+use crate::connection::{Call, ResponseFuture};
 use crate::error::Error;
 use crate::protocol::Reply;
 
@@ -18,7 +18,7 @@ pub(super) struct Asking<'a> {
 enum Step<'a> {
     /// Taken out to be asked.
     Unasked(Option<Arc<Call>>),
-    Asked(Ticket),
+    Asked(ResponseFuture),
     /// It cannot be queued at once. Boxed, so that what is rare does not make every command's future larger.
     Patient(Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send + Sync + 'a>>),
 }

@@ -5,7 +5,7 @@ use futures_util::future::Either;
 
 use super::Client;
 use super::meta::{Number, Options};
-use crate::connection::misfit;
+use crate::connection::unexpected_response;
 use crate::error::Error;
 use crate::item::Cas;
 use crate::key::{Key, MetaKey};
@@ -75,7 +75,7 @@ fn classic(reply: &MetaReply, done: Reply) -> Result<Reply, Error> {
         MetaCode::NotFound | MetaCode::Miss => Ok(Reply::NotFound),
         MetaCode::NotStored => Ok(Reply::NotStored),
         MetaCode::Exists => Ok(Reply::Exists),
-        MetaCode::Debug | MetaCode::End => Err(misfit()),
+        MetaCode::Debug | MetaCode::End => Err(unexpected_response()),
     }
 }
 

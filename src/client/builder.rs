@@ -60,7 +60,7 @@ impl ClientBuilder {
     pub fn nodes<N: AsRef<str>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
         let parse = |node: &str| match node.parse() {
             Ok(id) => Ok(Endpoint::new(id)),
-            Err(error) => Err(Error::from(error).saying(format!("node {node:?}"))),
+            Err(error) => Err(Error::from(error).with_message(format!("node {node:?}"))),
         };
         match nodes.into_iter().map(|node| parse(node.as_ref())).collect::<Result<Vec<_>, _>>() {
             Ok(endpoints) => self.discovery(StaticNodes::new(endpoints)),
@@ -305,11 +305,11 @@ fn validate(settings: &Settings, discovery: &DiscoveryOptions) -> Result<(), Err
 /// Why there is nothing to connect to: a mistake, which trying again will not mend, or nobody there.
 fn no_nodes(error: DiscoveryError) -> Error {
     let kind = if matches!(error, DiscoveryError::Config(_)) { ErrorKind::Config } else { ErrorKind::NoNodes };
-    Error::not_sent(kind).because(error)
+    Error::not_sent(kind).with_source(error)
 }
 
 fn config(message: impl Into<Box<str>>) -> Error {
-    Error::not_sent(ErrorKind::Config).saying(message)
+    Error::not_sent(ErrorKind::Config).with_message(message)
 }
 
 impl fmt::Debug for ClientBuilder {

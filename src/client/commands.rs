@@ -228,5 +228,5 @@ pub(super) fn exptime(ttl: impl IntoTtl) -> Result<u32, InvalidTtl> {
 
 /// No memcached says `NOT_STORED` to a set, but a proxy may.
 pub(super) fn not_stored() -> Error {
-    Error::new(ErrorKind::Server, Delivery::Answered).saying("NOT_STORED")
+    Error::new(ErrorKind::Server, Delivery::Answered).with_message("NOT_STORED")
 }

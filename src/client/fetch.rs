@@ -14,9 +14,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 pub(super) use self::flight::Flights;
-pub use self::options::{FetchError, FetchOptions, Fetched, Origin, Stale, WaitOver};
+pub use self::options::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 
-use self::flight::{Flight, Landing};
+use self::flight::{Flight, FlightResult};
 use self::lease::{Kind, Lease, Lock};
 use super::Client;
 use super::meta::{Get, Item, Outcome};
@@ -115,7 +115,7 @@ trait Computing<E>: Future<Output = Result<Bytes, E>> {}
 impl<E, T: Future<Output = Result<Bytes, E>>> Computing<E> for T {}
 
 /// Why a leader has nothing for those who follow it.
-enum Alone<E> {
+enum LeaderError<E> {
     Failed(FetchError<E>),
     /// It has a value that is good for its own caller only.
     Private(Fetched),
@@ -170,11 +170,11 @@ impl<'a> Task<'a> {
                 self.lead(flight, cache_fails, &mut computing)
             });
             let failed = match follow(limit, &leads, landing).await {
-                Some(Ok(Landing::Value(fetched))) => return Ok(fetched.clone()),
-                Some(Ok(Landing::LookAgain)) if Instant::now() < limit => continue,
-                Some(Err(Alone::Private(fetched))) => return Ok(fetched),
-                Some(Err(Alone::Failed(error))) => error,
-                Some(Ok(Landing::LookAgain)) | None => FetchError::WaitOver,
+                Some(Ok(FlightResult::Value(fetched))) => return Ok(fetched.clone()),
+                Some(Ok(FlightResult::LookAgain)) if Instant::now() < limit => continue,
+                Some(Err(LeaderError::Private(fetched))) => return Ok(fetched),
+                Some(Err(LeaderError::Failed(error))) => error,
+                Some(Ok(FlightResult::LookAgain)) | None => FetchError::OnWaitTimeout,
             };
             return old.ok_or(failed);
         }
@@ -186,7 +186,7 @@ impl<'a> Task<'a> {
         flight: &Flight,
         cache_fails: bool,
         computing: &mut Option<impl Computing<E>>,
-    ) -> Result<Landing, Alone<E>> {
+    ) -> Result<FlightResult, LeaderError<E>> {
         let over = Instant::now() + self.options.wait.min(LONGEST_WAIT);
         let mut pause = FIRST_LOOK_AFTER;
         let mut wait_is_over = cache_fails;
@@ -196,30 +196,30 @@ impl<'a> Task<'a> {
             }
             if wait_is_over {
                 return match self.options.when_wait_ends {
-                    WaitOver::Fail if !cache_fails => Err(Alone::Failed(FetchError::WaitOver)),
-                    _ => self.compute_unguarded(flight, computing).await,
+                    OnWaitTimeout::Fail if !cache_fails => Err(LeaderError::Failed(FetchError::OnWaitTimeout)),
+                    _ => self.compute_leaseless(flight, computing).await,
                 };
             }
             match self.look().await {
                 // It is looked for once more, by every follower too.
                 Look::Found(_) | Look::Taken(Some(_)) => {
                     flight.close();
-                    return Ok(Landing::LookAgain);
+                    return Ok(FlightResult::LookAgain);
                 }
                 Look::Won(lease, old) => {
                     let filled = self.fill(flight, lease, computing).await;
                     return match (filled, old) {
-                        (Err(Alone::Failed(_)), Some(old)) => Err(Alone::Private(old)),
+                        (Err(LeaderError::Failed(_)), Some(old)) => Err(LeaderError::Private(old)),
                         (filled, _) => filled,
                     };
                 }
                 Look::Absent => match Lock::take(self.client, self.key.as_bytes(), self.options.lease).await {
                     Ok(Some(lock)) => return self.fill_under(flight, lock, computing).await,
                     Ok(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
-                    Err(_) => return self.compute_unguarded(flight, computing).await,
+                    Err(_) => return self.compute_leaseless(flight, computing).await,
                 },
                 Look::Taken(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
-                Look::Failed(_) => return self.compute_unguarded(flight, computing).await,
+                Look::Failed(_) => return self.compute_leaseless(flight, computing).await,
             }
         }
     }
@@ -237,16 +237,16 @@ impl<'a> Task<'a> {
         flight: &Flight,
         lease: Lease,
         computing: &mut Option<impl Computing<E>>,
-    ) -> Result<Landing, Alone<E>> {
+    ) -> Result<FlightResult, LeaderError<E>> {
         let mut fetched = self.compute(flight, computing).await?;
         match lease.fill(fetched.value.clone(), &self.options.store).await {
             Ok(Outcome::Done) => fetched.origin = Origin::Computed,
             // Good for anybody, but not for the cache.
             Err(error) if error.kind() == ErrorKind::TooLarge => {}
             // The item has changed since, or may have, so that whoever came later may know more than this value does.
-            _ => return Err(Alone::Private(fetched)),
+            _ => return Err(LeaderError::Private(fetched)),
         }
-        Ok(Landing::Value(fetched))
+        Ok(FlightResult::Value(fetched))
     }
 
     async fn fill_under<E>(
@@ -254,45 +254,45 @@ impl<'a> Task<'a> {
         flight: &Flight,
         lock: Lock,
         computing: &mut Option<impl Computing<E>>,
-    ) -> Result<Landing, Alone<E>> {
+    ) -> Result<FlightResult, LeaderError<E>> {
         // Who had the lock before may have stored the value since it was looked for.
         if let Look::Found(_) = self.look().await {
             flight.close();
-            return Ok(Landing::LookAgain);
+            return Ok(FlightResult::LookAgain);
         }
         let mut fetched = self.compute(flight, computing).await?;
         if self.client.set_at(self.key.clone(), fetched.value.clone(), self.options.store).await.is_ok() {
             fetched.origin = Origin::Computed;
         }
         drop(lock);
-        Ok(Landing::Value(fetched))
+        Ok(FlightResult::Value(fetched))
     }
 
     /// Computes without a lease: nothing will tell whether the item has changed meanwhile.
-    async fn compute_unguarded<E>(
+    async fn compute_leaseless<E>(
         &self,
         flight: &Flight,
         computing: &mut Option<impl Computing<E>>,
-    ) -> Result<Landing, Alone<E>> {
-        flight.unguard();
-        self.compute(flight, computing).await.map(Landing::Value)
+    ) -> Result<FlightResult, LeaderError<E>> {
+        flight.mark_leaseless();
+        self.compute(flight, computing).await.map(FlightResult::Value)
     }
 
     async fn compute<E>(
         &self,
         flight: &Flight,
         computing: &mut Option<impl Computing<E>>,
-    ) -> Result<Fetched, Alone<E>> {
+    ) -> Result<Fetched, LeaderError<E>> {
         // One who has computed leaves: with the value, or with an error.
-        let Some(computing) = computing.take() else { return Err(Alone::Failed(FetchError::WaitOver)) };
+        let Some(computing) = computing.take() else { return Err(LeaderError::Failed(FetchError::OnWaitTimeout)) };
         match timeout(self.options.compute_limit, computing).await {
             Ok(Ok(value)) => {
                 flight.close();
                 let flags = self.options.store.wire_flags();
                 Ok(Fetched { value, flags, origin: Origin::Unstored })
             }
-            Ok(Err(error)) => Err(Alone::Failed(FetchError::Compute(error))),
-            Err(_) => Err(Alone::Failed(FetchError::ComputeTimeout)),
+            Ok(Err(error)) => Err(LeaderError::Failed(FetchError::Compute(error))),
+            Err(_) => Err(LeaderError::Failed(FetchError::ComputeTimeout)),
         }
     }
 

@@ -46,7 +46,7 @@ impl Client {
         let delay = u32::try_from(seconds)
             .ok()
             .filter(|_| seconds <= MAX_RELATIVE)
-            .ok_or_else(|| Error::not_sent(ErrorKind::InvalidTtl).saying("a delay of more than 30 days"))?;
+            .ok_or_else(|| Error::not_sent(ErrorKind::InvalidTtl).with_message("a delay of more than 30 days"))?;
         Ok(self.done_on_every_node(|| Request::FlushAll { delay }).await)
     }
 

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 
 use super::Client;
-use crate::connection::Stream;
+use crate::connection::LineReader;
 use crate::error::{Error, ErrorKind};
 use crate::inspect::{MetadumpEntry, Stats, StatsKind};
 use crate::node::Node;
@@ -102,7 +102,7 @@ impl Client {
             Some(node) => Ok(Arc::clone(node)),
             // Nodes come and go: one that is not there is no mistake of whoever configured the client.
             None if snapshot.map().is_known() => {
-                Err(Error::not_sent(ErrorKind::NoNodes).on(id).saying("the client has no such node"))
+                Err(Error::not_sent(ErrorKind::NoNodes).with_node(id).with_message("the client has no such node"))
             }
             None => Err(snapshot.no_nodes()),
         }
@@ -121,7 +121,7 @@ impl Client {
 pub struct Metadump {
     node: NodeId,
     /// Until the end.
-    stream: Option<Stream<TcpStream>>,
+    stream: Option<LineReader<TcpStream>>,
     begun: bool,
 }
 

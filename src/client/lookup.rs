@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Client;
 use super::meta::{self, Delete, Get, Options};
-use crate::connection::{Call, Lookup, Ticket};
+use crate::connection::{Call, GetResult, ResponseFuture};
 use crate::error::{Error, ErrorKind};
 use crate::item::{Cas, Item};
 use crate::key::MetaKey;
@@ -78,7 +78,7 @@ impl Client {
     }
 
     /// Looks once more at what may be a lease, with what is left until the deadline.
-    async fn look_again(&self, key: &[u8], item: Item, cas: bool, deadline: Instant) -> Lookup {
+    async fn look_again(&self, key: &[u8], item: Item, cas: bool, deadline: Instant) -> GetResult {
         self.until(deadline).unless_lease(self.any_key(key)?, item, cas).await
     }
 }
@@ -95,11 +95,11 @@ pub(super) struct Find<'a> {
 enum Step<'a> {
     Unbegun,
     Asked {
-        ticket: Ticket,
+        ticket: ResponseFuture,
         deadline: Instant,
     },
     /// All that is rare, so that it does not make every get's future larger.
-    Rare(Pin<Box<dyn Future<Output = Lookup> + Send + Sync + 'a>>),
+    Rare(Pin<Box<dyn Future<Output = GetResult> + Send + Sync + 'a>>),
 }
 
 impl<'a> Find<'a> {
@@ -124,9 +124,9 @@ impl<'a> Find<'a> {
 }
 
 impl Future for Find<'_> {
-    type Output = Lookup;
+    type Output = GetResult;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Lookup> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<GetResult> {
         let Self { client, key, cas, .. } = *self;
         loop {
             match &mut self.step {

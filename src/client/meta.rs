@@ -44,7 +44,7 @@ pub use self::options::{Arithmetic, Delete, Get, InvalidFlag, Mode, Set};
 
 pub(super) use self::options::Options;
 use super::Client;
-use crate::connection::misfit;
+use crate::connection::unexpected_response;
 use crate::error::Error;
 use crate::key::MetaKey;
 use crate::node_id::NodeId;
@@ -135,7 +135,7 @@ impl Client {
     ) -> Result<MetaReply, Error> {
         match self.reply_to(Request::Meta(Box::new(options.into_request(verb, key, value)?))).await? {
             Reply::Meta(reply) => Ok(*reply),
-            _ => Err(misfit()),
+            _ => Err(unexpected_response()),
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::Client;
 use super::meta::{self, Arithmetic, Delete, Outcome, Set};
-use crate::connection::misfit;
+use crate::connection::unexpected_response;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::MetaKey;
@@ -137,7 +137,7 @@ impl Client {
                 }
                 return Ok(None);
             }
-            let (Some(cas), Some(item)) = (found.cas, found.into_item(true)) else { return Err(misfit()) };
+            let (Some(cas), Some(item)) = (found.cas, found.into_item(true)) else { return Err(unexpected_response()) };
             let options = Delete::new().compare(cas);
             let reply = self.meta(MetaVerb::Delete, key.clone(), options.into(), Bytes::new()).await?;
             match Outcome::of(reply.code) {
@@ -186,7 +186,7 @@ impl Client {
             }
             reply => reply?,
         };
-        meta::Number::from_reply(reply)?.value.ok_or_else(misfit)
+        meta::Number::from_reply(reply)?.value.ok_or_else(unexpected_response)
     }
 
     async fn count_classically(&self, key: &MetaKey, initial: u64, ttl: Ttl, count: Count) -> Result<u64, Error> {

@@ -30,20 +30,20 @@ pub(super) struct TooLarge {
 
 impl TooLarge {
     fn unsent(self) -> Error {
-        Error::not_sent(ErrorKind::TooLarge).saying(self.to_string())
+        Error::not_sent(ErrorKind::TooLarge).with_message(self.to_string())
     }
 
     /// The delivery is that of the delete, so that it says the same of the old value as the server's own refusal would.
     pub(super) fn after_delete(self, reply: Result<Reply, Error>) -> Error {
         let Err(failed) = reply else {
-            return Error::new(ErrorKind::TooLarge, Delivery::Answered).saying(self.to_string());
+            return Error::new(ErrorKind::TooLarge, Delivery::Answered).with_message(self.to_string());
         };
         let error = Error::new(ErrorKind::TooLarge, failed.delivery());
         let error = match failed.node() {
-            Some(node) => error.on(node),
+            Some(node) => error.with_node(node),
             None => error,
         };
-        error.saying(format!("{self}; deleting the old value failed")).because(failed)
+        error.with_message(format!("{self}; deleting the old value failed")).with_source(failed)
     }
 }
 

@@ -16,16 +16,16 @@ use crate::key::Key;
 use crate::protocol::{Keys, MetaReply, Reply, Request};
 
 /// What is known of one key: found, not there, or why it cannot be said.
-pub(crate) type Lookup = Result<Option<Item>, Error>;
+pub(crate) type GetResult = Result<Option<Item>, Error>;
 
 /// The answer to a call, in the shape of its request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// To a get of one key.
-    #[cfg_attr(not(test), expect(dead_code, reason = "it is waited for by `Ticket::lookup`"))]
-    One(Lookup),
+    #[cfg_attr(not(test), expect(dead_code, reason = "it is waited for by `ResponseFuture::lookup`"))]
+    One(GetResult),
     /// To a get of many keys, in their order.
-    Many(Vec<Lookup>),
+    Many(Vec<GetResult>),
     /// To a run of meta gets, in their order.
     Run(Vec<Result<MetaReply, Error>>),
     /// To anything else.
@@ -44,16 +44,16 @@ pub(crate) struct Call {
 
 #[derive(Debug)]
 struct Slot {
-    answers: Answers,
+    answers: ResponseSlot,
     /// How many answers are still to come. Those that come when there are none have come too late.
     pending: usize,
     waker: Option<Waker>,
 }
 
 #[derive(Debug)]
-enum Answers {
-    One(Option<Lookup>),
-    Many(Vec<Option<Lookup>>),
+enum ResponseSlot {
+    One(Option<GetResult>),
+    Many(Vec<Option<GetResult>>),
     Run(Vec<Option<Result<MetaReply, Error>>>),
     Reply(Option<Result<Reply, Error>>),
     /// Handed over, or no longer wanted.
@@ -64,16 +64,16 @@ impl Call {
     #[inline]
     pub(crate) fn new(request: Request, deadline: Instant) -> Self {
         let (answers, pending) = match &request {
-            Request::Get { keys: Keys::One(_), .. } => (Answers::One(None), 1),
-            Request::Get { keys: Keys::Many(keys), .. } => (Answers::Many(vec![None; keys.len()]), keys.len()),
-            Request::MetaRun(run) => (Answers::Run(vec![None; run.len()]), run.len()),
-            _ => (Answers::Reply(None), 1),
+            Request::Get { keys: Keys::One(_), .. } => (ResponseSlot::One(None), 1),
+            Request::Get { keys: Keys::Many(keys), .. } => (ResponseSlot::Many(vec![None; keys.len()]), keys.len()),
+            Request::MetaRun(run) => (ResponseSlot::Run(vec![None; run.len()]), run.len()),
+            _ => (ResponseSlot::Reply(None), 1),
         };
         Self { weight: request.weight(), request, deadline, slot: Mutex::new(Slot { answers, pending, waker: None }) }
     }
 
     /// A get of the one key that `put_key` puts in its place, for a caller who waits from the beginning: a
-    /// [`Ticket::begun`].
+    /// [`ResponseFuture::begun`].
     ///
     /// Filled in where it lies: what is made elsewhere and moved there costs more than all the rest.
     #[inline]
@@ -86,7 +86,7 @@ impl Call {
         loop {
             let mut spare = spare::take(deadline);
             let Some(call) = Arc::get_mut(&mut spare) else { continue };
-            let has_room = matches!(call.slot_mut().answers, Answers::One(None));
+            let has_room = matches!(call.slot_mut().answers, ResponseSlot::One(None));
             if let Request::Get { keys: Keys::One(key), cas: asks_cas, touch: touches } = &mut call.request
                 && has_room
             {
@@ -116,7 +116,7 @@ impl Call {
         }
     }
 
-    /// Whom to wake, said before the call is queued: of a [`Ticket::begun`]. Nobody else may have the call yet.
+    /// Whom to wake, said before the call is queued: of a [`ResponseFuture::begun`]. Nobody else may have the call yet.
     #[inline]
     pub(crate) fn note_waker(call: &mut Arc<Self>, waker: &Waker) {
         if let Some(call) = Arc::get_mut(call) {
@@ -144,23 +144,23 @@ impl Call {
         self.deadline
     }
 
-    /// Answers one key of a get. Whoever must be woken for it is given back, to be woken outside every lock.
+    /// ResponseSlot one key of a get. Whoever must be woken for it is given back, to be woken outside every lock.
     #[inline]
-    pub(crate) fn settle(&self, index: usize, lookup: Lookup) -> Option<Waker> {
+    pub(crate) fn settle(&self, index: usize, lookup: GetResult) -> Option<Waker> {
         lock(&self.slot).settle(index, lookup)
     }
 
-    /// Answers keys `from..to` of a get: they are not there.
+    /// ResponseSlot keys `from..to` of a get: they are not there.
     pub(crate) fn settle_misses(&self, from: usize, to: usize) -> Option<Waker> {
         let mut slot = lock(&self.slot);
         (from..to).fold(None, |waker, index| slot.settle(index, Ok(None)).or(waker))
     }
 
-    /// Answers one command of a run.
+    /// ResponseSlot one command of a run.
     pub(crate) fn settle_in_run(&self, index: usize, reply: Result<MetaReply, Error>) -> Option<Waker> {
         let mut slot = lock(&self.slot);
         match &mut slot.answers {
-            Answers::Run(replies) => match replies.get_mut(index) {
+            ResponseSlot::Run(replies) => match replies.get_mut(index) {
                 Some(place @ None) => *place = Some(reply),
                 _ => return None,
             },
@@ -172,42 +172,42 @@ impl Call {
     /// What was answered to a call that nobody waits for.
     pub(super) fn take_reply(&self) -> Option<Result<Reply, Error>> {
         let mut slot = lock(&self.slot);
-        if matches!(slot.answers, Answers::Reply(Some(_))) { slot.take_reply() } else { None }
+        if matches!(slot.answers, ResponseSlot::Reply(Some(_))) { slot.take_reply() } else { None }
     }
 
-    /// Answers a request other than a get.
+    /// ResponseSlot a request other than a get.
     pub(crate) fn reply(&self, reply: Result<Reply, Error>) -> Option<Waker> {
         let mut slot = lock(&self.slot);
         match &mut slot.answers {
-            Answers::Reply(place @ None) => *place = Some(reply),
+            ResponseSlot::Reply(place @ None) => *place = Some(reply),
             _ => return None,
         }
         slot.settled()
     }
 
-    /// Answers whatever is not yet answered with an error.
+    /// ResponseSlot whatever is not yet answered with an error.
     pub(crate) fn fail(&self, error: &Error) -> Option<Waker> {
         let mut slot = lock(&self.slot);
         let mut waker = None;
         match &mut slot.answers {
-            Answers::One(None) => waker = slot.settle(0, Err(error.clone())),
-            Answers::Many(lookups) => {
+            ResponseSlot::One(None) => waker = slot.settle(0, Err(error.clone())),
+            ResponseSlot::Many(lookups) => {
                 for index in 0..lookups.len() {
                     waker = slot.settle(index, Err(error.clone())).or(waker);
                 }
             }
-            Answers::Run(replies) => {
+            ResponseSlot::Run(replies) => {
                 let unanswered = replies.iter_mut().filter(|place| place.is_none());
                 let count = unanswered.map(|place| *place = Some(Err(error.clone()))).count();
                 for _ in 0..count {
                     waker = slot.settled().or(waker);
                 }
             }
-            Answers::Reply(place @ None) => {
+            ResponseSlot::Reply(place @ None) => {
                 *place = Some(Err(error.clone()));
                 waker = slot.settled();
             }
-            Answers::One(Some(_)) | Answers::Reply(Some(_)) | Answers::Gone => {}
+            ResponseSlot::One(Some(_)) | ResponseSlot::Reply(Some(_)) | ResponseSlot::Gone => {}
         }
         waker
     }
@@ -234,16 +234,16 @@ impl Call {
     /// The caller has gone: later answers are dropped as they come.
     fn abandon(&self) {
         let mut slot = lock(&self.slot);
-        (slot.answers, slot.pending, slot.waker) = (Answers::Gone, 0, None);
+        (slot.answers, slot.pending, slot.waker) = (ResponseSlot::Gone, 0, None);
     }
 }
 
 impl Slot {
-    fn settle(&mut self, index: usize, lookup: Lookup) -> Option<Waker> {
+    fn settle(&mut self, index: usize, lookup: GetResult) -> Option<Waker> {
         let place = match &mut self.answers {
             // Taken out, there is room for the next call's, but this one is over.
-            Answers::One(place) if index == 0 && self.pending > 0 => Some(place),
-            Answers::Many(lookups) => lookups.get_mut(index),
+            ResponseSlot::One(place) if index == 0 && self.pending > 0 => Some(place),
+            ResponseSlot::Many(lookups) => lookups.get_mut(index),
             _ => None,
         };
         match place {
@@ -262,9 +262,9 @@ impl Slot {
     }
 
     /// Takes out the one lookup there is, and makes room for that of the next call.
-    fn take_lookup(&mut self) -> Option<Lookup> {
+    fn take_lookup(&mut self) -> Option<GetResult> {
         match &mut self.answers {
-            Answers::One(lookup) => lookup.take(),
+            ResponseSlot::One(lookup) => lookup.take(),
             _ => None,
         }
     }
@@ -272,14 +272,14 @@ impl Slot {
     /// Takes out the one reply there is.
     fn take_reply(&mut self) -> Option<Result<Reply, Error>> {
         match self.take() {
-            Answers::Reply(reply) => reply,
+            ResponseSlot::Reply(reply) => reply,
             _ => None,
         }
     }
 
     /// Takes out everything. What comes later must find the call over.
-    fn take(&mut self) -> Answers {
-        std::mem::replace(&mut self.answers, Answers::Gone)
+    fn take(&mut self) -> ResponseSlot {
+        std::mem::replace(&mut self.answers, ResponseSlot::Gone)
     }
 }
 
@@ -288,7 +288,7 @@ impl Slot {
 /// Dropping it is always safe. A call that was not written yet leaves the queue and is never sent; the answer to one
 /// that was is read in its turn and dropped.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct ResponseFuture {
     /// Until it is answered.
     open: Option<Open>,
     /// The call has known from the beginning whom to wake.
@@ -301,7 +301,7 @@ struct Open {
     queue: Arc<Queue>,
 }
 
-impl Ticket {
+impl ResponseFuture {
     pub(super) fn new(call: Arc<Call>, queue: Arc<Queue>) -> Self {
         Self { open: Some(Open { call, queue }), has_begun: false }
     }
@@ -314,12 +314,12 @@ impl Ticket {
     }
 
     /// Waits for what is known of the one key of a get.
-    pub(crate) async fn lookup(mut self) -> Lookup {
+    pub(crate) async fn lookup(mut self) -> GetResult {
         poll_fn(|cx| self.poll_lookup(cx)).await
     }
 
     #[inline]
-    pub(crate) fn poll_lookup(&mut self, cx: &Context<'_>) -> Poll<Lookup> {
+    pub(crate) fn poll_lookup(&mut self, cx: &Context<'_>) -> Poll<GetResult> {
         self.poll_one(cx, Slot::take_lookup)
     }
 
@@ -349,10 +349,10 @@ impl Ticket {
         if let Some(Open { call, .. }) = self.open.take() {
             spare::keep(call);
         }
-        Poll::Ready(answer.unwrap_or_else(|| Err(misfit())))
+        Poll::Ready(answer.unwrap_or_else(|| Err(unexpected_response())))
     }
 
-    fn poll_answers(&mut self, cx: &Context<'_>) -> Poll<Answers> {
+    fn poll_answers(&mut self, cx: &Context<'_>) -> Poll<ResponseSlot> {
         // Polled again after it was ready, which a future may answer as it likes, but not with a panic.
         let Some(Open { call, .. }) = &mut self.open else { return Poll::Pending };
         let answers = ready!(call_settled(call, cx, Slot::take));
@@ -375,29 +375,29 @@ fn call_settled<T>(call: &mut Arc<Call>, cx: &Context<'_>, take: impl FnOnce(&mu
 }
 
 /// An answer of another shape than its request: the pipeline makes none.
-pub(crate) fn misfit() -> Error {
-    Error::new(ErrorKind::Protocol, Delivery::Answered).saying("an answer of the wrong shape")
+pub(crate) fn unexpected_response() -> Error {
+    Error::new(ErrorKind::Protocol, Delivery::Answered).with_message("an answer of the wrong shape")
 }
 
-impl Future for Ticket {
+impl Future for ResponseFuture {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         Poll::Ready(match ready!(self.poll_answers(cx)) {
-            Answers::One(lookup) => Answer::One(lookup.unwrap_or_else(|| Err(misfit()))),
+            ResponseSlot::One(lookup) => Answer::One(lookup.unwrap_or_else(|| Err(unexpected_response()))),
             // In the same memory, which `flatten` would not manage.
-            Answers::Many(lookups) => Answer::Many(lookups.into_iter().map_while(|lookup| lookup).collect()),
-            Answers::Run(replies) => Answer::Run(replies.into_iter().flatten().collect()),
-            Answers::Reply(reply) => Answer::Reply(reply.unwrap_or_else(|| Err(misfit()))),
-            Answers::Gone => Answer::Reply(Err(misfit())),
+            ResponseSlot::Many(lookups) => Answer::Many(lookups.into_iter().map_while(|lookup| lookup).collect()),
+            ResponseSlot::Run(replies) => Answer::Run(replies.into_iter().flatten().collect()),
+            ResponseSlot::Reply(reply) => Answer::Reply(reply.unwrap_or_else(|| Err(unexpected_response()))),
+            ResponseSlot::Gone => Answer::Reply(Err(unexpected_response())),
         })
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ResponseFuture {
     fn drop(&mut self) {
         if let Some(Open { call, queue }) = self.open.take() {
-            queue.take_back(&call);
+            queue.cancel(&call);
             call.abandon();
         }
     }

@@ -18,12 +18,13 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
-use super::Wakes;
+use super::WakeList;
+use super::batch_window::BatchWindow;
 use super::call::Call;
-use super::inquiry::{Inquiries, Inquiry, Verdict};
-use super::link::Link;
+use super::deadlines::LazyTimer;
 use super::pipeline::{Pipeline, Poison, refused};
-use super::queue::{Queue, Timer};
+use super::queue::Queue;
+use super::version_probe::{Admission, ProbeHistory, VersionProbe};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
 use crate::protocol::{Output, ProtocolError, unrequested_error_line};
@@ -42,23 +43,23 @@ pub(crate) struct Driver<S> {
     /// Which of the node's connections this is.
     task: usize,
     pipeline: Pipeline,
-    link: Link,
-    inquiry: Inquiry,
+    window: BatchWindow,
+    version_probe: VersionProbe,
     // Kept for their room only.
     batch: VecDeque<Arc<Call>>,
-    wakes: Wakes,
+    wakes: WakeList,
     input: BytesMut,
     output: Output,
     written: u64,
     /// The server takes no more for the time being.
-    is_stuck: bool,
+    write_blocked: bool,
     /// The queue may count on this connection to take the next call at once.
-    is_counted_on: bool,
+    advertised_idle: bool,
     /// The server owes replies and has been silent since.
     silent_since: Instant,
     /// It may be silent that long.
-    patience: Duration,
-    timer: Timer,
+    silence_timeout: Duration,
+    timer: LazyTimer,
     timer_due: Option<Instant>,
     leaving: Leaving,
 }
@@ -73,9 +74,9 @@ enum Leaving {
     Retired,
 }
 
-/// The question for the server's version is given this part of the patience with the server: what waits behind it is to
+/// The question for the server's version is given this part of the silence_timeout with the server: what waits behind it is to
 /// be sent elsewhere in time.
-const INQUIRY_SHARE: u32 = 8;
+const PROBE_SHARE: u32 = 8;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -95,27 +96,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         node: NodeId,
         task: usize,
         max_value: usize,
-        patience: Duration,
-        inquiries: Arc<Inquiries>,
+        silence_timeout: Duration,
+        probe_history: Arc<ProbeHistory>,
     ) -> Self {
         Self {
             socket,
             queue,
             pipeline: Pipeline::new(node.clone(), max_value),
-            link: Link::default(),
-            inquiry: Inquiry::new(inquiries),
+            window: BatchWindow::default(),
+            version_probe: VersionProbe::new(probe_history),
             node,
             task,
             batch: VecDeque::new(),
-            wakes: Wakes::default(),
+            wakes: WakeList::default(),
             input: BytesMut::new(),
             output: Output::default(),
             written: 0,
-            is_stuck: false,
-            is_counted_on: false,
+            write_blocked: false,
+            advertised_idle: false,
             silent_since: Instant::now(),
-            patience,
-            timer: Timer::default(),
+            silence_timeout,
+            timer: LazyTimer::default(),
             timer_due: None,
             leaving: Leaving::No,
         }
@@ -124,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Takes no more calls; [`run`](Self::run) ends when those under way are answered.
     pub(crate) fn replace(&mut self) {
         self.leaving = Leaving::Replaced;
-        self.is_counted_on = false;
+        self.advertised_idle = false;
         self.queue.leave(self.task);
     }
 
@@ -147,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut wakes = std::mem::take(&mut self.wakes);
         let end = self.advance(cx, &mut wakes);
         if let Poll::Ready(End::Lost(error)) = &end {
-            self.inquiry.lost();
+            self.version_probe.lost();
             self.abandon(error, &mut wakes);
         }
         // Callers are woken last: after the next batch is on its way, and outside every lock.
@@ -156,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         end
     }
 
-    fn advance(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Poll<End> {
+    fn advance(&mut self, cx: &mut Context<'_>, wakes: &mut WakeList) -> Poll<End> {
         // Always read before the next batch is written: bytes that nobody asked for must not be taken for an answer to what
         // is only now being sent. Reading ends when there is nothing more, and leaves word to be woken by what comes.
         let open = match self.read(cx, wakes) {
@@ -180,22 +181,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             return Poll::Ready(End::Drained);
         }
-        let was_stuck = self.is_stuck;
+        let was_blocked = self.write_blocked;
         if let Err(error) = self.write(cx) {
             return Poll::Ready(End::Lost(self.broken(error)));
         }
-        if was_stuck && !self.is_stuck {
+        if was_blocked && !self.write_blocked {
             // What was held back meanwhile may go now.
             cx.waker().wake_by_ref();
         }
-        if let Some(error) = self.keep_time(cx, wakes) {
+        if let Some(error) = self.poll_deadlines(cx, wakes) {
             return Poll::Ready(End::Lost(error));
         }
         Poll::Pending
     }
 
     /// Reads and hands out whatever there is. `false` once the server has closed its end.
-    fn read(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Result<bool, Error> {
+    fn read(&mut self, cx: &mut Context<'_>, wakes: &mut WakeList) -> Result<bool, Error> {
         loop {
             // The futures keep nothing between polls.
             let read = if let Some(room) = self.pipeline.room_in_large_value() {
@@ -216,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let outcome = self.pipeline.receive(&mut self.input, self.written, wakes);
             if self.pipeline.received() != before {
                 self.silent_since = Instant::now();
-                self.link.received(self.silent_since);
+                self.window.received(self.silent_since);
             }
             outcome.map_err(|poison| self.poisoned(&poison))?;
         }
@@ -225,32 +226,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Whether the rule allows one more batch. Nothing follows replies that a get's error could take the place of, nor
     /// what the server does not even read: in the queue it can still be taken back, or by another connection.
     fn may_send(&mut self) -> bool {
-        let has_room = self.link.has_room(self.pipeline.answered()) && !self.is_stuck;
+        let has_room = self.window.has_room(self.pipeline.answered()) && !self.write_blocked;
         self.leaving != Leaving::Replaced && (self.pipeline.is_empty() || (has_room && self.pipeline.may_be_followed()))
     }
 
     /// Puts the next batch into the write buffer, if the rule allows one and something waits.
-    fn take_batch(&mut self, cx: &Context<'_>, wakes: &mut Wakes) -> bool {
+    fn take_batch(&mut self, cx: &Context<'_>, wakes: &mut WakeList) -> bool {
         if !self.may_send() {
             // Whoever comes is to be told to another connection, or at least timed.
-            if std::mem::take(&mut self.is_counted_on) {
+            if std::mem::take(&mut self.advertised_idle) {
                 self.queue.leave(self.task);
             }
             return false;
         }
         let is_alone = self.pipeline.is_empty();
-        self.inquiry.check();
+        self.version_probe.check();
         while self.batch.is_empty() {
-            if is_alone && let Some(question) = self.inquiry.ask(self.patience / INQUIRY_SHARE) {
+            if is_alone && let Some(question) = self.version_probe.ask(self.silence_timeout / PROBE_SHARE) {
                 self.batch.push_back(question);
                 break;
             }
             self.queue.take_batch(self.task, cx.waker(), &mut self.batch);
-            self.is_counted_on = self.batch.is_empty();
-            if self.is_counted_on {
+            self.advertised_idle = self.batch.is_empty();
+            if self.advertised_idle {
                 return false;
             }
-            let some_wait = self.judge_batch(wakes);
+            let some_wait = self.filter_by_version(wakes);
             if self.batch.is_empty() && some_wait && !is_alone {
                 // What waits for the server's version waits until that can be asked for, alone.
                 return false;
@@ -259,11 +260,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let first_deadline = self.batch.iter().map(|call| call.deadline()).min();
         self.pipeline.submit(&mut self.batch, &mut self.output);
         let now = Instant::now();
-        self.link.sent(self.pipeline.encoded(), now);
+        self.window.sent(self.pipeline.encoded(), now);
         if is_alone {
             self.silent_since = now;
         }
-        let due = self.silent_since + self.patience;
+        let due = self.silent_since + self.silence_timeout;
         let due = first_deadline.map_or(due, |deadline| deadline.min(due));
         self.timer_due = Some(self.timer_due.map_or(due, |earlier| earlier.min(due)));
         true
@@ -271,23 +272,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Takes out of the batch what the server cannot answer, and puts back what must wait until that is known. Says
     /// whether anything must.
-    fn judge_batch(&mut self, wakes: &mut Wakes) -> bool {
+    fn filter_by_version(&mut self, wakes: &mut WakeList) -> bool {
         if self.batch.iter().all(|call| call.request().needs().is_none()) {
             return false;
         }
         let mut waiting = Vec::new();
         self.batch.retain(|call| {
             let Some(needs) = call.request().needs() else { return true };
-            match self.inquiry.judge(needs, &self.node) {
-                Verdict::Send => return true,
-                Verdict::Wait => waiting.push(Arc::clone(call)),
-                Verdict::Refuse(error) => wakes.add(call.fail(&error)),
+            match self.version_probe.judge(needs, &self.node) {
+                Admission::Send => return true,
+                Admission::Wait => waiting.push(Arc::clone(call)),
+                Admission::Refuse(error) => wakes.add(call.fail(&error)),
             }
             false
         });
         let some_wait = !waiting.is_empty();
         if some_wait {
-            self.queue.put_back(waiting.into_iter());
+            self.queue.requeue(waiting.into_iter());
         }
         some_wait
     }
@@ -296,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         while self.output.len() > 0 {
             match self.poll_write(cx) {
                 Poll::Pending => {
-                    self.is_stuck = true;
+                    self.write_blocked = true;
                     return Ok(());
                 }
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
@@ -304,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     self.output.advance(count);
                     self.written += count as u64;
                     // It takes again what it is sent, so it is there. (One that is not soon stops taking.)
-                    if std::mem::take(&mut self.is_stuck) {
+                    if std::mem::take(&mut self.write_blocked) {
                         self.silent_since = Instant::now();
                     }
                 }
@@ -326,7 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     /// Fails what is past its deadline, and gives up on a server that owes replies and says nothing.
-    fn keep_time(&mut self, cx: &mut Context<'_>, wakes: &mut Wakes) -> Option<Error> {
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>, wakes: &mut WakeList) -> Option<Error> {
         while let Some(due) = self.timer_due {
             if self.timer.poll(due, cx).is_pending() {
                 return None;
@@ -336,14 +337,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             // server's silence meanwhile says nothing about the server.
             self.silent_since += now.saturating_duration_since(due);
             let next_deadline = self.pipeline.sweep(now, wakes);
-            if !self.inquiry.check() {
-                return Some(self.lost().saying("the server does not answer `version`"));
+            if !self.version_probe.check() {
+                return Some(self.lost().with_message("the server does not answer `version`"));
             }
             self.timer_due = None;
             if !self.pipeline.is_empty() {
-                let out_of_patience = self.silent_since + self.patience;
+                let out_of_patience = self.silent_since + self.silence_timeout;
                 if out_of_patience <= now {
-                    return Some(self.lost().saying("the server owes replies and has gone silent"));
+                    return Some(self.lost().with_message("the server owes replies and has gone silent"));
                 }
                 self.timer_due = Some(next_deadline.map_or(out_of_patience, |next| next.min(out_of_patience)));
             }
@@ -353,27 +354,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn closed(&self) -> End {
         if self.pipeline.is_inside_a_reply(&self.input) {
-            End::Lost(self.lost().saying("closed by the server inside a reply"))
+            End::Lost(self.lost().with_message("closed by the server inside a reply"))
         } else if !self.pipeline.is_empty() {
-            End::Lost(self.lost().saying("closed by the server with replies owed"))
+            End::Lost(self.lost().with_message("closed by the server with replies owed"))
         } else {
             End::Closed
         }
     }
 
     fn broken(&self, error: io::Error) -> Error {
-        self.lost().because(error)
+        self.lost().with_source(error)
     }
 
     fn poisoned(&self, poison: &Poison) -> Error {
         match poison {
-            Poison::Refused(refusal) => refused(refusal, Delivery::Unknown).on(&self.node),
+            Poison::ErrorLine(refusal) => refused(refusal, Delivery::Unknown).with_node(&self.node),
             Poison::Protocol(reason) => {
-                let error = Error::new(ErrorKind::Protocol, Delivery::Unknown).on(&self.node);
+                let error = Error::new(ErrorKind::Protocol, Delivery::Unknown).with_node(&self.node);
                 match unrequested_error_line(&self.input) {
                     // Such as `ERROR Too many open connections`, said to whoever connects.
-                    Some(line) if *reason == ProtocolError::Unrequested => error.saying(line).because(*reason),
-                    _ => error.because(*reason),
+                    Some(line) if *reason == ProtocolError::Unrequested => {
+                        error.with_message(line).with_source(*reason)
+                    }
+                    _ => error.with_source(*reason),
                 }
             }
         }
@@ -382,13 +385,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
 impl<S> Driver<S> {
     /// Tells everybody whose request was written; the rest goes back to the queue.
-    fn abandon(&mut self, error: &Error, wakes: &mut Wakes) {
+    fn abandon(&mut self, error: &Error, wakes: &mut WakeList) {
         let unsent = self.pipeline.abandon(self.written, error, wakes);
-        self.queue.put_back(unsent.into_iter());
+        self.queue.requeue(unsent.into_iter());
     }
 
     fn lost(&self) -> Error {
-        Error::new(ErrorKind::Connection, Delivery::Unknown).on(&self.node)
+        Error::new(ErrorKind::Connection, Delivery::Unknown).with_node(&self.node)
     }
 }
 
@@ -404,7 +407,7 @@ impl<S> Drop for Driver<S> {
     /// Whatever ends the task, a shutdown of the runtime included, nobody waits for ever.
     fn drop(&mut self) {
         if !self.pipeline.is_empty() {
-            self.abandon(&self.lost().saying("given up"), &mut Wakes::default());
+            self.abandon(&self.lost().with_message("given up"), &mut WakeList::default());
         }
         // One that was replaced has left already, and its place is another's now.
         if self.leaving != Leaving::Replaced {

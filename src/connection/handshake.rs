@@ -18,7 +18,7 @@ pub(crate) async fn authenticate<S>(socket: &mut S, credentials: &Credentials) -
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let unavailable = |error: io::Error| Error::not_sent(ErrorKind::Unavailable).because(error);
+    let unavailable = |error: io::Error| Error::not_sent(ErrorKind::Unavailable).with_source(error);
     socket.write_all(credentials_line(&credentials.token()).as_bytes()).await.map_err(unavailable)?;
     let (mut decoder, mut input) = (Decoder::new(0), BytesMut::new());
     loop {
@@ -27,17 +27,17 @@ where
             return Err(unavailable(io::Error::new(io::ErrorKind::UnexpectedEof, reason)));
         }
         let violated = || Error::not_sent(ErrorKind::Protocol);
-        match decoder.decode(Expect::Stored, &mut input, |_| false).map_err(|reason| violated().because(reason))? {
+        match decoder.decode(Expect::Stored, &mut input, |_| false).map_err(|reason| violated().with_source(reason))? {
             None => {}
             Some(Reply::Stored) if input.is_empty() => return Ok(()),
-            Some(Reply::Refused(refusal)) => {
+            Some(Reply::ErrorLine(refusal)) => {
                 let kind = if refusal.is_clients_fault() { ErrorKind::Auth } else { ErrorKind::Unavailable };
                 let words = refusal.line();
                 // A server that repeats what it was told must not put it into anybody's log.
                 let words = if credentials.are_in(words) { "the credentials were refused" } else { words };
-                return Err(Error::not_sent(kind).saying(words));
+                return Err(Error::not_sent(kind).with_message(words));
             }
-            Some(_) => return Err(violated().saying("more than an answer to the credentials")),
+            Some(_) => return Err(violated().with_message("more than an answer to the credentials")),
         }
     }
 }

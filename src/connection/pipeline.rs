@@ -4,8 +4,8 @@
 //! [`abandon`](Pipeline::abandon) ends it: everybody whose request was written learns the one cause, and the rest is
 //! given back unsent.
 
-mod debts;
-mod seen;
+mod in_flight;
+mod key_dedup;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use self::debts::{Debts, Owed, What};
-use self::seen::{Seen, Vacancy};
-use super::Wakes;
-use super::call::{Call, Lookup};
+use self::in_flight::{Expected, InFlight, Pending};
+use self::key_dedup::{FreeSlot, KeyDedup};
+use super::WakeList;
+use super::call::{Call, GetResult};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, Item};
 use crate::key::Key;
 use crate::node_id::NodeId;
 use crate::protocol::{
-    Body, Decoder, Expect, Keys, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, MetaCode, MetaReply,
-    Output, ProtocolError, Refusal, Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
+    Body, Decoder, ErrorLine, Expect, Keys, LARGEST_LINE_BYTES, LARGEST_LINE_KEYS, LARGEST_TOUCH_LINE_BYTES, MetaCode,
+    MetaReply, Output, ProtocolError, Reply, Request, Value, encode, encode_get_key, encode_get_start, encode_line_end,
 };
 
 #[derive(Debug)]
 pub(super) struct Pipeline {
     node: NodeId,
     decoder: Decoder,
-    debts: Debts,
+    in_flight: InFlight,
     // Kept for their room only.
-    seen: Seen,
+    dedup: KeyDedup,
     others: VecDeque<Arc<Call>>,
     /// Bytes encoded since the connection began.
     encoded: u64,
@@ -47,7 +47,7 @@ pub(super) struct Pipeline {
 pub(super) enum Poison {
     Protocol(ProtocolError),
     /// An error line that leaves the stream in doubt.
-    Refused(Refusal),
+    ErrorLine(ErrorLine),
 }
 
 impl Pipeline {
@@ -55,8 +55,8 @@ impl Pipeline {
         Self {
             node,
             decoder: Decoder::new(max_value),
-            debts: Debts::default(),
-            seen: Seen::default(),
+            in_flight: InFlight::default(),
+            dedup: KeyDedup::default(),
             others: VecDeque::new(),
             encoded: 0,
             received: 0,
@@ -66,12 +66,12 @@ impl Pipeline {
 
     /// Whether the server owes nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.debts.is_empty()
+        self.in_flight.is_empty()
     }
 
     /// Whether nothing is under way but stores and retrievals.
     pub(super) fn may_be_followed(&self) -> bool {
-        self.debts.may_be_followed()
+        self.in_flight.may_be_followed()
     }
 
     /// How many bytes were ever encoded, and how many of them are of lines that are answered.
@@ -80,7 +80,7 @@ impl Pipeline {
     }
 
     pub(super) fn answered(&self) -> u64 {
-        self.debts.oldest().map_or(self.encoded, |owed| owed.start)
+        self.in_flight.oldest().map_or(self.encoded, |owed| owed.start)
     }
 
     /// How many replies and values have come; grows as long as the server answers.
@@ -90,7 +90,7 @@ impl Pipeline {
 
     /// Whether the end of input here would cut a reply short.
     pub(super) fn is_inside_a_reply(&self, input: &BytesMut) -> bool {
-        !input.is_empty() || self.debts.end_is_due() || self.decoder.is_inside_a_value()
+        !input.is_empty() || self.in_flight.end_is_due() || self.decoder.is_inside_a_value()
     }
 
     /// Encodes a batch of calls, empties it, and notes what is owed for them. All gets in it share as few lines as the
@@ -152,11 +152,11 @@ impl Pipeline {
         let before = out.len();
         encode(call.request(), serial, out);
         let what = match call.request() {
-            Request::Meta(_) => What::Meta { serial },
-            Request::MetaRun(_) => What::Run { next: 0, serial, spoilt: false },
-            request => What::Reply(request.expect()),
+            Request::Meta(_) => Expected::Meta { serial },
+            Request::MetaRun(_) => Expected::Run { next: 0, serial, spoilt: false },
+            request => Expected::Reply(request.expect()),
         };
-        self.debts.owe(call, self.encoded, what);
+        self.in_flight.owe(call, self.encoded, what);
         self.encoded += (out.len() - before) as u64;
     }
 
@@ -169,25 +169,25 @@ impl Pipeline {
         cas: bool,
         out: &mut BytesMut,
     ) {
-        self.seen.begin(keys_in_all);
+        self.dedup.begin(keys_in_all);
         let mut line = Line::begin((cas, None), out);
         for call in batch.drain(..) {
             match call.request() {
                 Request::Get { keys: Keys::One(key), touch: None, .. } => match self.ask_once(key, &mut line, out) {
                     Ok(vacancy) => {
-                        let number = self.debts.owe_only_key(call, self.encoded);
-                        self.seen.note(vacancy, self.debts.last_place(0), number);
+                        let number = self.in_flight.owe_only_key(call, self.encoded);
+                        self.dedup.note(vacancy, self.in_flight.last_place(0), number);
                     }
-                    Err(number) => self.debts.owe_repeat(number, call, 0),
+                    Err(number) => self.in_flight.owe_repeat(number, call, 0),
                 },
                 Request::Get { keys: Keys::Many(keys), touch: None, .. } => {
                     for (index, key) in (0..).zip(keys) {
                         match self.ask_once(key, &mut line, out) {
                             Ok(vacancy) => {
-                                let number = self.debts.owe_key(&call, index, self.encoded);
-                                self.seen.note(vacancy, self.debts.last_place(index), number);
+                                let number = self.in_flight.owe_key(&call, index, self.encoded);
+                                self.dedup.note(vacancy, self.in_flight.last_place(index), number);
                             }
-                            Err(number) => self.debts.owe_repeat(number, Arc::clone(&call), index),
+                            Err(number) => self.in_flight.owe_repeat(number, Arc::clone(&call), index),
                         }
                     }
                 }
@@ -195,13 +195,13 @@ impl Pipeline {
             }
         }
         std::mem::swap(batch, &mut self.others);
-        self.debts.order_repeats();
+        self.in_flight.order_repeats();
         self.end_line(&line, out);
     }
 
     /// Writes a key, unless it stands there already and has this number.
-    fn ask_once(&mut self, key: &Key, line: &mut Line, out: &mut BytesMut) -> Result<Option<Vacancy>, u64> {
-        let vacancy = self.seen.find(key.as_bytes(), |place| self.debts.key_at(place) == Some(key))?;
+    fn ask_once(&mut self, key: &Key, line: &mut Line, out: &mut BytesMut) -> Result<Option<FreeSlot>, u64> {
+        let vacancy = self.dedup.find(key.as_bytes(), |place| self.in_flight.key_at(place) == Some(key))?;
         if !line.has_room_for(key, out) {
             self.end_line(line, out);
             *line = Line::begin(line.form, out);
@@ -223,7 +223,7 @@ impl Pipeline {
                     current = Line::begin(form, out);
                 }
                 current.add(key, out);
-                self.debts.owe_key(call, index, self.encoded);
+                self.in_flight.owe_key(call, index, self.encoded);
                 line = Some(current);
             }
         }
@@ -234,40 +234,40 @@ impl Pipeline {
 
     fn end_line(&mut self, line: &Line, out: &mut BytesMut) {
         encode_line_end(out);
-        self.debts.end_line();
+        self.in_flight.end_line();
         self.encoded += (out.len() - line.start) as u64;
     }
 
     /// Takes every whole reply off the front of `input` and hands it to whom it belongs. `written` bytes of all that was
     /// encoded have been sent: what was not begun cannot have been answered.
-    pub(super) fn receive(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) -> Result<(), Poison> {
+    pub(super) fn receive(&mut self, input: &mut BytesMut, written: u64, wakes: &mut WakeList) -> Result<(), Poison> {
         loop {
-            self.receive_what_is_likely(input, written, wakes);
+            self.receive_fast_path(input, written, wakes);
             if input.is_empty() && !self.decoder.holds_a_whole_value() {
                 return Ok(());
             }
-            let expect = match self.debts.oldest() {
-                _ if self.debts.end_is_due() => Expect::End,
+            let expect = match self.in_flight.oldest() {
+                _ if self.in_flight.end_is_due() => Expect::End,
                 Some(owed) if owed.start >= written => return Err(Poison::Protocol(ProtocolError::Unrequested)),
-                Some(Owed { what: What::Keys { .. }, .. }) => Expect::Values,
-                Some(Owed { what: What::Reply(expect), .. }) => *expect,
-                Some(Owed { call, .. }) => call.request().expect(),
+                Some(Pending { what: Expected::Keys { .. }, .. }) => Expect::Values,
+                Some(Pending { what: Expected::Reply(expect), .. }) => *expect,
+                Some(Pending { call, .. }) => call.request().expect(),
                 None => return Err(Poison::Protocol(ProtocolError::Unrequested)),
             };
-            let debts = &mut self.debts;
-            let claim = |key: &[u8]| debts.claim(key, wakes);
+            let in_flight = &mut self.in_flight;
+            let claim = |key: &[u8]| in_flight.claim(key, wakes);
             let Some(reply) = self.decoder.decode(expect, input, claim).map_err(Poison::Protocol)? else {
                 return Ok(());
             };
             let reply = match reply {
-                Reply::Refused(refusal) if !expect.survives(&refusal) => return Err(Poison::Refused(refusal)),
+                Reply::ErrorLine(refusal) if !expect.survives(&refusal) => return Err(Poison::ErrorLine(refusal)),
                 reply => reply,
             };
             match reply {
                 Reply::Value(value) => self.value(value, wakes),
-                Reply::End => self.debts.end(wakes),
+                Reply::End => self.in_flight.end(wakes),
                 Reply::Meta(reply) => self.meta(*reply, wakes).map_err(Poison::Protocol)?,
-                Reply::Refused(refusal) => self.refused(&refusal, wakes),
+                Reply::ErrorLine(refusal) => self.refused(&refusal, wakes),
                 reply => self.reply(Ok(reply), wakes),
             }
             // Only what can be trusted is a sign of life.
@@ -283,9 +283,9 @@ impl Pipeline {
 
     /// The way of nearly all replies, and so without detours: values of keys whose turn it is, the ends of lines, and that
     /// something was stored, as far as they are whole.
-    fn receive_what_is_likely(&mut self, input: &mut BytesMut, written: u64, wakes: &mut Wakes) {
+    fn receive_fast_path(&mut self, input: &mut BytesMut, written: u64, wakes: &mut WakeList) {
         let mut taken = 0;
-        while let Some(len) = self.receive_likely(&input[taken..], written, wakes) {
+        while let Some(len) = self.receive_one_fast(&input[taken..], written, wakes) {
             taken += len;
             self.received += 1;
         }
@@ -295,24 +295,24 @@ impl Pipeline {
     }
 
     /// Takes one such reply and says how long it was.
-    fn receive_likely(&mut self, rest: &[u8], written: u64, wakes: &mut Wakes) -> Option<usize> {
-        if self.debts.end_is_due() {
+    fn receive_one_fast(&mut self, rest: &[u8], written: u64, wakes: &mut WakeList) -> Option<usize> {
+        if self.in_flight.end_is_due() {
             let len = self.decoder.next_word(rest, "END")?;
-            self.debts.end(wakes);
+            self.in_flight.end(wakes);
             return Some(len);
         }
-        let owed = self.debts.oldest().filter(|owed| owed.start < written)?;
+        let owed = self.in_flight.oldest().filter(|owed| owed.start < written)?;
         match &owed.what {
-            What::Keys { .. } => {
-                if let Some((value, len)) = self.decoder.next_value(rest, self.debts.next_key()?.as_bytes()) {
+            Expected::Keys { .. } => {
+                if let Some((value, len)) = self.decoder.next_value(rest, self.in_flight.next_key()?.as_bytes()) {
                     self.value(value, wakes);
                     return Some(len);
                 }
                 let len = self.decoder.next_word(rest, "END")?;
-                self.debts.end(wakes);
+                self.in_flight.end(wakes);
                 Some(len)
             }
-            What::Reply(Expect::Stored) => {
+            Expected::Reply(Expect::Stored) => {
                 let len = self.decoder.next_word(rest, "STORED")?;
                 self.reply(Ok(Reply::Stored), wakes);
                 Some(len)
@@ -322,20 +322,20 @@ impl Pipeline {
     }
 
     /// A value whose key was claimed, and so belongs to the first key at the head.
-    fn value(&mut self, value: Value, wakes: &mut Wakes) {
-        self.debts.settle_next(value, |value, call| lookup(value, call, &self.node), wakes);
+    fn value(&mut self, value: Value, wakes: &mut WakeList) {
+        self.in_flight.settle_next(value, |value, call| lookup(value, call, &self.node), wakes);
     }
 
-    fn reply(&mut self, reply: Result<Reply, Error>, wakes: &mut Wakes) {
-        let Some(Owed { call, .. }) = self.debts.pop() else { return };
+    fn reply(&mut self, reply: Result<Reply, Error>, wakes: &mut WakeList) {
+        let Some(Pending { call, .. }) = self.in_flight.pop() else { return };
         wakes.add(call.reply(reply));
     }
 
-    fn refused(&mut self, refusal: &Refusal, wakes: &mut Wakes) {
-        let error = refused(refusal, Delivery::Answered).on(&self.node);
-        match self.debts.oldest_mut() {
+    fn refused(&mut self, refusal: &ErrorLine, wakes: &mut WakeList) {
+        let error = refused(refusal, Delivery::Answered).with_node(&self.node);
+        match self.in_flight.oldest_mut() {
             // The run goes on to its end. Which of its commands was refused is not known.
-            Some(Owed { call, what: What::Run { spoilt, .. }, .. }) => {
+            Some(Pending { call, what: Expected::Run { spoilt, .. }, .. }) => {
                 *spoilt = true;
                 wakes.add(call.fail(&error));
             }
@@ -344,23 +344,23 @@ impl Pipeline {
     }
 
     /// A meta reply: the one to the command at the head, as its opaque token tells.
-    fn meta(&mut self, reply: MetaReply, wakes: &mut Wakes) -> Result<(), ProtocolError> {
-        let Some(Owed { call, what, .. }) = self.debts.oldest_mut() else { return Ok(()) };
+    fn meta(&mut self, reply: MetaReply, wakes: &mut WakeList) -> Result<(), ProtocolError> {
+        let Some(Pending { call, what, .. }) = self.in_flight.oldest_mut() else { return Ok(()) };
         match (what, call.request()) {
-            (What::Meta { serial }, Request::Meta(request)) => {
+            (Expected::Meta { serial }, Request::Meta(request)) => {
                 if !request.is_answered_by(&reply, *serial) {
                     return Err(ProtocolError::WrongOpaque);
                 }
                 let reply = within_limits(request.translate(reply), &self.node);
                 self.reply(reply.map(|reply| Reply::Meta(Box::new(reply))), wakes);
             }
-            (What::Run { next, .. }, Request::MetaRun(run)) if reply.code == MetaCode::End => {
+            (Expected::Run { next, .. }, Request::MetaRun(run)) if reply.code == MetaCode::End => {
                 for index in *next..run.len() {
                     wakes.add(call.settle_in_run(index, Ok(MetaReply::miss())));
                 }
-                self.debts.pop();
+                self.in_flight.pop();
             }
-            (What::Run { next, serial, spoilt }, Request::MetaRun(run)) => {
+            (Expected::Run { next, serial, spoilt }, Request::MetaRun(run)) => {
                 let mut rest = run.iter().zip(*serial..).enumerate().skip(*next);
                 let found = rest.find(|(_, (request, serial))| request.is_answered_by(&reply, *serial));
                 let Some((index, (request, _))) = found else { return Err(ProtocolError::WrongOpaque) };
@@ -380,16 +380,16 @@ impl Pipeline {
 
     /// Fails the calls whose deadline has passed; their replies are still owed, and are dropped when they come. Says
     /// when the next deadline is.
-    pub(super) fn sweep(&self, now: Instant, wakes: &mut Wakes) -> Option<Instant> {
+    pub(super) fn sweep(&self, now: Instant, wakes: &mut WakeList) -> Option<Instant> {
         let mut error = None;
         let mut next = None::<Instant>;
-        for call in self.debts.calls() {
+        for call in self.in_flight.calls() {
             let deadline = call.deadline();
             if deadline > now {
                 next = Some(next.map_or(deadline, |next| next.min(deadline)));
             } else {
-                let error =
-                    error.get_or_insert_with(|| Error::new(ErrorKind::Timeout, Delivery::Unknown).on(&self.node));
+                let error = error
+                    .get_or_insert_with(|| Error::new(ErrorKind::Timeout, Delivery::Unknown).with_node(&self.node));
                 wakes.add(call.fail(error));
             }
         }
@@ -398,8 +398,8 @@ impl Pipeline {
 
     /// Ends the connection for everybody: calls of which any byte was written fail with `error`, those before which the
     /// writing stopped are given back, unsent.
-    pub(super) fn abandon(&mut self, written: u64, error: &Error, wakes: &mut Wakes) -> VecDeque<Arc<Call>> {
-        self.debts.abandon(written, error, wakes)
+    pub(super) fn abandon(&mut self, written: u64, error: &Error, wakes: &mut WakeList) -> VecDeque<Arc<Call>> {
+        self.in_flight.abandon(written, error, wakes)
     }
 }
 
@@ -435,7 +435,7 @@ impl Line {
 #[cold]
 fn too_large(len: usize, node: &NodeId) -> Error {
     let text = format!("the stored value of {len} bytes is over the client's limit");
-    Error::new(ErrorKind::TooLarge, Delivery::Answered).on(node).saying(text)
+    Error::new(ErrorKind::TooLarge, Delivery::Answered).with_node(node).with_message(text)
 }
 
 /// A meta reply as its caller may have it: with its value whole, if it brought one.
@@ -447,7 +447,7 @@ fn within_limits(reply: MetaReply, node: &NodeId) -> Result<MetaReply, Error> {
 }
 
 #[inline]
-fn lookup(value: Value, call: &Call, node: &NodeId) -> Lookup {
+fn lookup(value: Value, call: &Call, node: &NodeId) -> GetResult {
     let wants_cas = matches!(call.request(), Request::Get { cas: true, .. });
     match value {
         Value { body: Body::TooLarge { len }, .. } => Err(too_large(len, node)),
@@ -460,11 +460,11 @@ fn lookup(value: Value, call: &Call, node: &NodeId) -> Lookup {
 
 #[cold]
 fn without_version(node: &NodeId) -> Error {
-    Error::new(ErrorKind::Protocol, Delivery::Answered).on(node).saying("a value without its version")
+    Error::new(ErrorKind::Protocol, Delivery::Answered).with_node(node).with_message("a value without its version")
 }
 
 /// The error an error line stands for.
-pub(super) fn refused(refusal: &Refusal, delivery: Delivery) -> Error {
+pub(super) fn refused(refusal: &ErrorLine, delivery: Delivery) -> Error {
     let kind = if refusal.is_too_large() {
         ErrorKind::TooLarge
     } else if refusal.is_unauthenticated() {
@@ -472,5 +472,5 @@ pub(super) fn refused(refusal: &Refusal, delivery: Delivery) -> Error {
     } else {
         ErrorKind::Server
     };
-    Error::new(kind, delivery).saying(refusal.line())
+    Error::new(kind, delivery).with_message(refusal.line())
 }

@@ -5,16 +5,15 @@
 //! wake-up.
 
 use std::collections::VecDeque;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 use tokio::sync::Notify;
-use tokio::task::unconstrained;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::call::{Call, Ticket};
-use super::{Wakes, lock};
+use super::call::{Call, ResponseFuture};
+use super::{WakeList, lock};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
@@ -39,15 +38,24 @@ struct State {
     waiting: VecDeque<Arc<Call>>,
     bytes: usize,
     /// How many callers wait for room.
-    crowd: usize,
+    waiters: usize,
     /// One per connection of the node.
     tasks: Vec<Task>,
     /// When the first task has promised to look for passed deadlines.
     sweep_at: Option<Instant>,
-    /// New calls are turned away with this: the node cannot be reached.
-    refusing: Option<Error>,
-    /// The node has left: nothing is taken in, for good.
-    closed: bool,
+    availability: Availability,
+}
+
+/// Whether a node's queue accepts calls.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Availability {
+    /// Calls are queued.
+    #[default]
+    Available,
+    /// The last dial failed and no connection is up: calls fail at once with this error.
+    Unavailable(Error),
+    /// The node has left the topology, or its tasks have ended: no call is accepted again.
+    Closed,
 }
 
 /// A connection's task, as the queue knows it.
@@ -58,9 +66,9 @@ struct Task {
     idle: bool,
 }
 
-enum Refused {
+enum PushError {
     Full,
-    Because(Error),
+    Unavailable(Error),
 }
 
 impl Queue {
@@ -73,61 +81,60 @@ impl Queue {
     /// Puts a call in the queue, waiting for room until its deadline at the most.
     ///
     /// Cancel safe: nothing is queued unless a ticket is given, and dropping that takes the call back.
-    pub(crate) async fn enter(self: &Arc<Self>, call: &Arc<Call>) -> Result<Ticket, Error> {
+    pub(crate) async fn enter(self: &Arc<Self>, call: &Arc<Call>) -> Result<ResponseFuture, Error> {
         match self.push(call) {
             Ok(()) => {}
-            Err(Refused::Because(error)) => return Err(error),
+            Err(PushError::Unavailable(error)) => return Err(error),
             // Boxed, so that the rare wait does not make every command's future larger.
-            Err(Refused::Full) => Box::pin(self.enter_when_there_is_room(call)).await?,
+            Err(PushError::Full) => Box::pin(self.enter_when_there_is_room(call)).await?,
         }
-        Ok(Ticket::new(Arc::clone(call), Arc::clone(self)))
+        Ok(ResponseFuture::new(Arc::clone(call), Arc::clone(self)))
     }
 
     /// As [`enter`](Self::enter), if that needs no waiting and does not fail; otherwise the call comes back.
     #[inline]
-    pub(crate) fn enter_at_once(self: &Arc<Self>, call: Arc<Call>) -> Result<Ticket, Arc<Call>> {
+    pub(crate) fn enter_at_once(self: &Arc<Self>, call: Arc<Call>) -> Result<ResponseFuture, Arc<Call>> {
         match self.push(&call) {
-            Ok(()) => Ok(Ticket::new(call, Arc::clone(self))),
+            Ok(()) => Ok(ResponseFuture::new(call, Arc::clone(self))),
             Err(_) => Err(call),
         }
     }
 
     async fn enter_when_there_is_room(&self, call: &Arc<Call>) -> Result<(), Error> {
-        let _in_crowd = InCrowd::join(self);
+        let _waiter = WaiterGuard::join(self);
         loop {
             let mut room = pin!(self.space.notified());
             // From here on no notice is missed, so that asking once more settles it.
             room.as_mut().enable();
             match self.push(call) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Because(error)) => return Err(error),
-                Err(Refused::Full) => {}
+                Err(PushError::Unavailable(error)) => return Err(error),
+                Err(PushError::Full) => {}
             }
             if timeout_at(call.deadline(), room).await.is_err() {
-                return Err(Error::not_sent(ErrorKind::Overloaded).on(&self.node));
+                return Err(Error::not_sent(ErrorKind::Overloaded).with_node(&self.node));
             }
         }
     }
 
     #[inline]
-    fn push(&self, call: &Arc<Call>) -> Result<(), Refused> {
+    fn push(&self, call: &Arc<Call>) -> Result<(), PushError> {
         let weight = call.weight();
         let wake = {
             let mut state = lock(&self.state);
-            if state.closed {
-                return Err(Refused::Because(self.gone()));
-            }
-            if let Some(error) = &state.refusing {
-                return Err(Refused::Because(error.clone()));
+            match &state.availability {
+                Availability::Available => {}
+                Availability::Unavailable(error) => return Err(PushError::Unavailable(error.clone())),
+                Availability::Closed => return Err(PushError::Unavailable(self.gone())),
             }
             // A call heavier than the whole limit may pass alone, or it could never pass.
             let fits = state.bytes + weight <= self.limits.bytes || state.waiting.is_empty();
             if state.waiting.len() >= self.limits.calls || !fits {
-                return Err(Refused::Full);
+                return Err(PushError::Full);
             }
             state.waiting.push_back(Arc::clone(call));
             state.bytes += weight;
-            state.whom_to_tell(call.deadline())
+            state.waker_for(call.deadline())
         };
         if let Some(waker) = wake {
             waker.wake();
@@ -137,7 +144,7 @@ impl Queue {
 
     /// Moves the next batch into `batch`. With nothing to take, the task is noted as idle, to be woken by the next call.
     pub(super) fn take_batch(&self, task: usize, waker: &Waker, batch: &mut VecDeque<Arc<Call>>) {
-        let (crowded, wake) = {
+        let (has_waiters, wake) = {
             let mut state = lock(&self.state);
             if batch.is_empty() && state.waiting.len() <= BATCH_CALLS && state.bytes <= BATCH_BYTES {
                 // All of them, without a look at each: callers on other threads wait for the lock.
@@ -148,9 +155,9 @@ impl Queue {
             }
             let idle = batch.is_empty();
             state.note_task(task, waker, idle);
-            (!idle && state.crowd > 0, state.whom_to_tell_of_the_rest())
+            (!idle && state.waiters > 0, state.waker_for_remaining())
         };
-        if crowded {
+        if has_waiters {
             self.space.notify_waiters();
         }
         if let Some(waker) = wake {
@@ -159,17 +166,17 @@ impl Queue {
     }
 
     /// Puts back, at the front, calls a connection took and then could not write a byte of.
-    pub(super) fn put_back(&self, calls: impl DoubleEndedIterator<Item = Arc<Call>>) {
-        let mut wakes = Wakes::default();
+    pub(super) fn requeue(&self, calls: impl DoubleEndedIterator<Item = Arc<Call>>) {
+        let mut wakes = WakeList::default();
         let mut state = lock(&self.state);
         for call in calls.rev().filter(|call| !call.is_over()) {
             state.bytes += call.weight();
             state.waiting.push_front(call);
         }
-        if state.closed {
+        if state.is_closed() {
             state.fail_all(&self.gone(), &mut wakes);
         }
-        wakes.add(state.whom_to_tell_of_the_rest());
+        wakes.add(state.waker_for_remaining());
         drop(state);
     }
 
@@ -180,39 +187,44 @@ impl Queue {
             if let Some(task) = state.tasks.get_mut(task) {
                 task.idle = false;
             }
-            state.whom_to_tell_of_the_rest()
+            state.waker_for_remaining()
         };
         if let Some(waker) = wake {
             waker.wake();
         }
     }
 
-    /// From now on until [`admit`](Self::admit), calls fail at once, and so do those that wait.
-    pub(crate) fn refuse(&self, error: &Error) {
-        let mut wakes = Wakes::default();
+    /// From now on until [`mark_available`](Self::mark_available), calls fail at once, and so do those that wait.
+    pub(crate) fn mark_unavailable(&self, error: &Error) {
+        let mut wakes = WakeList::default();
         let mut state = lock(&self.state);
-        state.refusing = Some(error.clone());
+        if !state.is_closed() {
+            state.availability = Availability::Unavailable(error.clone());
+        }
         state.fail_all(error, &mut wakes);
         drop(state);
         self.space.notify_waiters();
     }
 
-    pub(crate) fn admit(&self) {
-        lock(&self.state).refusing = None;
+    pub(crate) fn mark_available(&self) {
+        let mut state = lock(&self.state);
+        if !state.is_closed() {
+            state.availability = Availability::Available;
+        }
     }
 
     /// No call is taken in ever again, and those that wait fail.
     pub(crate) fn close(&self) {
-        let mut wakes = Wakes::default();
+        let mut wakes = WakeList::default();
         let mut state = lock(&self.state);
-        state.closed = true;
+        state.availability = Availability::Closed;
         state.fail_all(&self.gone(), &mut wakes);
         drop(state);
         self.space.notify_waiters();
     }
 
     fn gone(&self) -> Error {
-        Error::not_sent(ErrorKind::Unavailable).on(&self.node).saying("the node has left")
+        Error::not_sent(ErrorKind::Unavailable).with_node(&self.node).with_message("the node has left")
     }
 
     /// Whether calls wait, and fewer than a batch holds.
@@ -221,32 +233,36 @@ impl Queue {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        lock(&self.state).closed
+        lock(&self.state).is_closed()
+    }
+
+    pub(crate) fn availability(&self) -> Availability {
+        lock(&self.state).availability.clone()
     }
 
     #[cfg(test)]
     pub(super) fn assert_empty(&self) {
         let state = lock(&self.state);
-        assert_eq!((state.waiting.len(), state.bytes, state.crowd), (0, 0, 0));
+        assert_eq!((state.waiting.len(), state.bytes, state.waiters), (0, 0, 0));
     }
 
     /// Takes a call out, if no connection has taken it yet: its caller has gone.
-    pub(super) fn take_back(&self, call: &Arc<Call>) {
-        let crowded = {
+    pub(super) fn cancel(&self, call: &Arc<Call>) {
+        let has_waiters = {
             let mut state = lock(&self.state);
             let Some(at) = state.waiting.iter().position(|waiting| Arc::ptr_eq(waiting, call)) else { return };
             state.waiting.remove(at);
             state.bytes -= call.weight();
-            state.crowd > 0
+            state.waiters > 0
         };
-        if crowded {
+        if has_waiters {
             self.space.notify_waiters();
         }
     }
 
     /// Fails the calls whose deadline has passed and says when the next one does.
-    fn sweep(&self, now: Instant) -> Option<Instant> {
-        let mut wakes = Wakes::default();
+    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+        let mut wakes = WakeList::default();
         let mut late = Vec::new();
         let mut state = lock(&self.state);
         let mut next = None::<Instant>;
@@ -261,12 +277,12 @@ impl Queue {
         });
         state.bytes -= late.iter().map(|call| call.weight()).sum::<usize>();
         state.sweep_at = next;
-        let crowded = state.crowd > 0;
+        let has_waiters = state.waiters > 0;
         drop(state);
         if !late.is_empty() {
-            let error = Error::new(ErrorKind::Timeout, Delivery::NotSent).on(&self.node);
+            let error = Error::new(ErrorKind::Timeout, Delivery::NotSent).with_node(&self.node);
             late.iter().for_each(|call| wakes.add(call.fail(&error)));
-            if crowded {
+            if has_waiters {
                 self.space.notify_waiters();
             }
         }
@@ -274,7 +290,7 @@ impl Queue {
     }
 
     /// When the next sweep is due, for the first task, which keeps that promise.
-    fn sweep_at(&self, waker: &Waker) -> Option<Instant> {
+    pub(super) fn sweep_at(&self, waker: &Waker) -> Option<Instant> {
         let mut state = lock(&self.state);
         state.note_waker(0, waker);
         state.promise_sweep();
@@ -283,6 +299,10 @@ impl Queue {
 }
 
 impl State {
+    fn is_closed(&self) -> bool {
+        matches!(self.availability, Availability::Closed)
+    }
+
     /// As many as a batch holds.
     fn move_some_to(&mut self, batch: &mut VecDeque<Arc<Call>>) {
         let mut bytes = 0;
@@ -298,7 +318,7 @@ impl State {
     /// Who must hear of a call that was just queued: a connection with nothing to do, or else the first task, if it
     /// would look for passed deadlines too late.
     #[inline]
-    fn whom_to_tell(&mut self, deadline: Instant) -> Option<Waker> {
+    fn waker_for(&mut self, deadline: Instant) -> Option<Waker> {
         if let Some(task) = self.tasks.iter_mut().find(|task| task.idle) {
             task.idle = false;
             return task.waker.clone();
@@ -323,9 +343,9 @@ impl State {
 
     /// Who must hear that calls are left waiting, if any are, now that a connection took its fill or went away. Nobody may
     /// have promised to look for their deadlines yet, and the most urgent may stand anywhere.
-    fn whom_to_tell_of_the_rest(&mut self) -> Option<Waker> {
+    fn waker_for_remaining(&mut self) -> Option<Waker> {
         let deadline = self.waiting.iter().map(|call| call.deadline()).min()?;
-        self.whom_to_tell(deadline)
+        self.waker_for(deadline)
     }
 
     fn note_waker(&mut self, task: usize, waker: &Waker) {
@@ -343,7 +363,7 @@ impl State {
         }
     }
 
-    fn fail_all(&mut self, error: &Error, wakes: &mut Wakes) {
+    fn fail_all(&mut self, error: &Error, wakes: &mut WakeList) {
         self.bytes = 0;
         self.sweep_at = None;
         for call in self.waiting.drain(..) {
@@ -353,79 +373,17 @@ impl State {
 }
 
 /// Counts a caller among those who wait for room, for as long as it lives.
-struct InCrowd<'a>(&'a Queue);
+struct WaiterGuard<'a>(&'a Queue);
 
-impl<'a> InCrowd<'a> {
+impl<'a> WaiterGuard<'a> {
     fn join(queue: &'a Queue) -> Self {
-        lock(&queue.state).crowd += 1;
+        lock(&queue.state).waiters += 1;
         Self(queue)
     }
 }
 
-impl Drop for InCrowd<'_> {
+impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).crowd -= 1;
-    }
-}
-
-/// Keeps the deadlines of what waits in a queue: one timer per node, armed only while something waits. Held by the
-/// node's first task, whatever that is doing.
-#[derive(Debug)]
-pub(crate) struct Sweeper {
-    queue: Arc<Queue>,
-    timer: Timer,
-}
-
-impl Sweeper {
-    pub(crate) fn new(queue: Arc<Queue>) -> Self {
-        Self { queue, timer: Timer::default() }
-    }
-
-    /// Never completes. Cancel safe: to be run beside whatever else the task does.
-    pub(crate) async fn run(&mut self) {
-        std::future::poll_fn(|cx| {
-            self.poll(cx);
-            Poll::Pending
-        })
-        .await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        let Some(mut due) = self.queue.sweep_at(cx.waker()) else { return };
-        while self.timer.poll(due, cx).is_ready() {
-            match self.queue.sweep(Instant::now()) {
-                Some(next) => due = next,
-                None => return,
-            }
-        }
-    }
-}
-
-/// A timer that is touched only when it must fire earlier than it would, so that the busy never touch it at all.
-#[derive(Debug, Default)]
-pub(super) struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    armed: bool,
-}
-
-impl Timer {
-    /// Ready once `due` has passed. Woken at `due` or before.
-    pub(super) fn poll(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        loop {
-            if !self.armed || due < sleep.deadline() {
-                sleep.as_mut().reset(due);
-                self.armed = true;
-            }
-            // Outside the task's budget: a connection that never stops reading uses it up in every poll, and nobody's
-            // deadline would be kept.
-            if pin!(unconstrained(sleep.as_mut())).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.armed = false;
-            if due <= sleep.deadline() {
-                return Poll::Ready(());
-            }
-        }
+        lock(&self.0.state).waiters -= 1;
     }
 }

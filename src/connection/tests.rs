@@ -1,18 +1,18 @@
 //! Drivers against a scripted peer over an in-memory pipe, with paused time: what a healthy server never does.
 
 mod any_order;
+mod churn;
 mod deadlines;
-mod economy;
-mod far_away;
 mod large;
+mod line_reader;
 mod long_link;
 mod merged;
 mod meta;
-mod mortal;
+mod multi_batch_model;
 mod peer;
+mod queue_limits;
 mod repeats;
-mod room;
-mod stream;
+mod syscalls;
 mod touching;
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use self::peer::{Peer, add, cas, get, gets, incr, outcome, set, value_of};
-use super::{Answer, Call, Driver, End, Inquiries, Queue, Sweeper, Ticket};
+use super::{Answer, Call, DeadlineSweeper, Driver, End, ProbeHistory, Queue, ResponseFuture};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::protocol::{Keys, Reply, Request};
@@ -32,7 +32,7 @@ const DEADLINE: Duration = Duration::from_millis(250);
 
 struct Rig {
     queue: Arc<Queue>,
-    inquiries: Arc<Inquiries>,
+    probe_history: Arc<ProbeHistory>,
 }
 
 impl Rig {
@@ -45,10 +45,10 @@ impl Rig {
         // the second is the one under test.
         let queue = Arc::new(Queue::new("mc-0".parse().unwrap(), QueueLimits { calls, bytes }, 2));
         tokio::spawn({
-            let mut sweeper = Sweeper::new(Arc::clone(&queue));
+            let mut sweeper = DeadlineSweeper::new(Arc::clone(&queue));
             async move { sweeper.run().await }
         });
-        Self { queue, inquiries: Arc::default() }
+        Self { queue, probe_history: Arc::default() }
     }
 
     /// A connection at work, and the other end of it.
@@ -60,15 +60,15 @@ impl Rig {
         let (ours, theirs) = tokio::io::duplex(bytes);
         let node = "mc-0".parse().unwrap();
         let mut driver =
-            Driver::new(ours, Arc::clone(&self.queue), node, 1, 1 << 20, PATIENCE, Arc::clone(&self.inquiries));
+            Driver::new(ours, Arc::clone(&self.queue), node, 1, 1 << 20, PATIENCE, Arc::clone(&self.probe_history));
         (tokio::spawn(async move { driver.run().await }), Peer::new(theirs))
     }
 
-    async fn ask(&self, request: Request) -> Ticket {
+    async fn ask(&self, request: Request) -> ResponseFuture {
         self.try_ask(request).await.unwrap()
     }
 
-    async fn try_ask(&self, request: Request) -> Result<Ticket, Error> {
+    async fn try_ask(&self, request: Request) -> Result<ResponseFuture, Error> {
         self.queue.enter(&Arc::new(Call::new(request, Instant::now() + DEADLINE))).await
     }
 }
@@ -601,10 +601,10 @@ async fn an_unreachable_node_fails_those_who_wait_and_those_who_come() {
     let rig = Rig::new();
     let waiting = rig.ask(get("a")).await;
     let refusal = Error::not_sent(ErrorKind::Unavailable);
-    rig.queue.refuse(&refusal);
+    rig.queue.mark_unavailable(&refusal);
     assert_failed(value_of(waiting).await, ErrorKind::Unavailable, Delivery::NotSent);
     assert_failed(rig.try_ask(get("b")).await, ErrorKind::Unavailable, Delivery::NotSent);
-    rig.queue.admit();
+    rig.queue.mark_available();
     rig.ask(get("c")).await;
 }
 

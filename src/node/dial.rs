@@ -16,8 +16,8 @@ impl Shared {
     /// # Errors
     /// `Unavailable`; `Auth` if the credentials are refused; `Protocol` if they are answered with anything else.
     pub(super) async fn dial(&self) -> Result<(TcpStream, SocketAddr), Error> {
-        let unavailable = || Error::not_sent(ErrorKind::Unavailable).on(&self.id);
-        let addresses = self.addresses.lookup(&self.id).await.map_err(|error| unavailable().because(error))?;
+        let unavailable = || Error::not_sent(ErrorKind::Unavailable).with_node(&self.id);
+        let addresses = self.addresses.lookup(&self.id).await.map_err(|error| unavailable().with_source(error))?;
         let dialed = dial(&addresses, self.settings.connect_timeout, self.settings.keepalive).await;
         let connected = dialed.and_then(|socket| {
             let peer = socket.peer_addr()?;
@@ -25,7 +25,7 @@ impl Shared {
         });
         let connected = match connected {
             Ok((mut socket, peer)) => self.authenticated(&mut socket).await.map(|()| (socket, peer)),
-            Err(error) => Err(unavailable().because(error)),
+            Err(error) => Err(unavailable().with_source(error)),
         };
         // Perhaps the pod is elsewhere by now.
         connected.inspect_err(|_| self.addresses.nudge())
@@ -35,11 +35,11 @@ impl Shared {
         let Some(credentials) = &self.settings.credentials else { return Ok(()) };
         let limit = self.settings.connect_timeout;
         match timeout(limit, authenticate(socket, credentials)).await {
-            Ok(outcome) => outcome.map_err(|error| error.on(&self.id)),
+            Ok(outcome) => outcome.map_err(|error| error.with_node(&self.id)),
             Err(_) => {
                 let reason = format!("no answer to the credentials within {limit:?}");
                 let silence = io::Error::new(io::ErrorKind::TimedOut, reason);
-                Err(Error::not_sent(ErrorKind::Unavailable).on(&self.id).because(silence))
+                Err(Error::not_sent(ErrorKind::Unavailable).with_node(&self.id).with_source(silence))
             }
         }
     }

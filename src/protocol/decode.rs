@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::large::LargeValue;
 use super::meta::{self, MetaReply};
-use super::{Body, Expect, ProtocolError, Refusal, Reply, Value, scan};
+use super::{Body, ErrorLine, Expect, ProtocolError, Reply, Value, scan};
 
 /// Longer than any `VALUE` line (a key of 250 bytes and three numbers) and any error line a server is known to send.
 const MAX_LINE: usize = 2048;
@@ -287,10 +287,10 @@ fn simple_reply(line: &[u8], expect: Expect) -> Result<Reply, ProtocolError> {
         b"OK" => Reply::Ok,
         _ => {
             if let Some(refusal) = error_line(line) {
-                return Ok(Reply::Refused(refusal));
+                return Ok(Reply::ErrorLine(refusal));
             }
             if expect == Expect::Memlimit && line.starts_with(b"MEMLIMIT_") {
-                return Ok(Reply::Refused(Refusal(printable(line))));
+                return Ok(Reply::ErrorLine(ErrorLine(printable(line))));
             }
             if let Some(version) = line.strip_prefix(b"VERSION ") {
                 return Ok(Reply::Version(printable(version)));
@@ -306,9 +306,9 @@ fn simple_reply(line: &[u8], expect: Expect) -> Result<Reply, ProtocolError> {
     })
 }
 
-pub(super) fn error_line(line: &[u8]) -> Option<Refusal> {
+pub(super) fn error_line(line: &[u8]) -> Option<ErrorLine> {
     let starts = |word: &[u8]| line.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest[0] == b' ');
-    (starts(b"ERROR") || starts(b"CLIENT_ERROR") || starts(b"SERVER_ERROR")).then(|| Refusal::new(line))
+    (starts(b"ERROR") || starts(b"CLIENT_ERROR") || starts(b"SERVER_ERROR")).then(|| ErrorLine::new(line))
 }
 
 /// A server's own words, made safe for a log and no longer than a line of one.
@@ -484,7 +484,7 @@ mod tests {
             ("OK", Reply::Ok, vec![Ok, Memlimit]),
             (
                 "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m",
-                Reply::Refused(Refusal("MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m".into())),
+                Reply::ErrorLine(ErrorLine("MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m".into())),
                 vec![Memlimit],
             ),
             ("END", Reply::End, vec![Values, End]),
@@ -580,7 +580,7 @@ mod tests {
     fn which_error_lines_a_connection_survives() {
         let survives = |expect: Expect, line: &str| {
             let replies = decode_all(expect, format!("{line}\r\n").as_bytes()).unwrap();
-            let [Reply::Refused(refusal)] = &replies[..] else { panic!("{line}: {replies:?}") };
+            let [Reply::ErrorLine(refusal)] = &replies[..] else { panic!("{line}: {replies:?}") };
             expect.survives(refusal)
         };
         for line in ["ERROR", "CLIENT_ERROR line too long", "SERVER_ERROR out of memory writing get response"] {

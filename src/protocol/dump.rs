@@ -1,11 +1,11 @@
-//! Answers of many lines: statistics, and the list of a server's items. They come on connections of their own.
+//! ResponseSlot of many lines: statistics, and the list of a server's items. They come on connections of their own.
 
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use super::decode::error_line;
-use super::{ProtocolError, Refusal, scan};
+use super::{ErrorLine, ProtocolError, scan};
 use crate::inspect::{MetadumpEntry, StatsKind};
 
 /// Lists every item. (`hash` instead of `all` would miss fewer, but holds items' locks while it waits for whoever reads.)
@@ -34,7 +34,7 @@ pub(crate) enum StatLine {
     },
     End,
     Reset,
-    Refused(Refusal),
+    ErrorLine(ErrorLine),
     /// Of no form known here.
     Other,
 }
@@ -51,7 +51,7 @@ pub(crate) fn stat_line(line: &[u8]) -> StatLine {
                 }
                 StatLine::Stat { name: text(name), value: text(value.unwrap_or_default()) }
             }
-            None => error_line(line).map_or(StatLine::Other, StatLine::Refused),
+            None => error_line(line).map_or(StatLine::Other, StatLine::ErrorLine),
         },
     }
 }
@@ -63,7 +63,7 @@ pub(crate) enum DumpLine {
     /// It begins; said by the newest servers only.
     Ok,
     End,
-    Refused(Refusal),
+    ErrorLine(ErrorLine),
 }
 
 pub(crate) fn dump_line(line: &[u8]) -> Result<DumpLine, ProtocolError> {
@@ -72,8 +72,8 @@ pub(crate) fn dump_line(line: &[u8]) -> Result<DumpLine, ProtocolError> {
         b"END" => Ok(DumpLine::End),
         line if line.starts_with(b"key=") => entry(line).map(DumpLine::Entry).ok_or(ProtocolError::Malformed),
         line => {
-            let busy = line.starts_with(b"BUSY").then(|| Refusal::new(line));
-            error_line(line).or(busy).map(DumpLine::Refused).ok_or(ProtocolError::Malformed)
+            let busy = line.starts_with(b"BUSY").then(|| ErrorLine::new(line));
+            error_line(line).or(busy).map(DumpLine::ErrorLine).ok_or(ProtocolError::Malformed)
         }
     }
 }
@@ -183,7 +183,7 @@ mod tests {
         for line in [&b""[..], b"STAT", b"STAT ", b"STAT  x", b"96 2", b"END ", b"\xff\0"] {
             assert_eq!(stat_line(line), StatLine::Other, "{line:?}");
         }
-        assert!(matches!(stat_line(b"SERVER_ERROR out of memory"), StatLine::Refused(_)));
+        assert!(matches!(stat_line(b"SERVER_ERROR out of memory"), StatLine::ErrorLine(_)));
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(dump_line(b"OK"), Ok(DumpLine::Ok));
         assert_eq!(dump_line(b"END"), Ok(DumpLine::End));
         for line in ["BUSY currently processing crawler request", "ERROR", "CLIENT_ERROR lru crawler disabled"] {
-            let Ok(DumpLine::Refused(refusal)) = dump_line(line.as_bytes()) else { panic!("{line}") };
+            let Ok(DumpLine::ErrorLine(refusal)) = dump_line(line.as_bytes()) else { panic!("{line}") };
             assert_eq!(refusal.line(), line);
         }
     }

@@ -60,7 +60,8 @@ impl Worker {
         for (node, endpoint) in next.nodes.iter().zip(&roster.endpoints) {
             node.follow(endpoint.addresses());
         }
-        let first_dials = next.nodes.iter().filter(|node| joining.contains(node.id())).map(|node| node.settled());
+        let first_dials =
+            next.nodes.iter().filter(|node| joining.contains(node.id())).map(|node| node.first_dial_done());
         let _ = timeout(JOIN_WAIT, join_all(first_dials)).await;
 
         let stays = |node: &Arc<Node>| next.nodes.iter().any(|other| Arc::ptr_eq(other, node));
@@ -78,7 +79,7 @@ impl Worker {
             return;
         }
         self.published.send_replace(map);
-        let limit = self.settings.patience();
+        let limit = self.settings.silence_timeout();
         for node in gone {
             leaving.spawn(async move { node.retire(limit).await });
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use memring::meta::Get;
 use memring::testing::Memcached;
-use memring::{Client, ErrorKind, FetchError, FetchOptions, Fetched, Origin, SetOptions, Stale, WaitOver};
+use memring::{Client, ErrorKind, FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, SetOptions, Stale};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -112,8 +112,8 @@ async fn two_processes_and_one_computing() {
     let hasty = patient().wait(Duration::from_millis(30));
     let third = another(&server).await;
     assert_eq!(of(fetch(&third, hasty, "hasty").await), is("hasty", Origin::Unstored));
-    let outcome = fetch(&third, hasty.when_wait_ends(WaitOver::Fail), "hasty").await;
-    assert!(matches!(outcome, Err(FetchError::WaitOver)), "{outcome:?}");
+    let outcome = fetch(&third, hasty.when_wait_ends(OnWaitTimeout::Fail), "hasty").await;
+    assert!(matches!(outcome, Err(FetchError::OnWaitTimeout)), "{outcome:?}");
     leader.go_on();
     assert_eq!(of(leader.outcome().await), is("ours", Origin::Computed));
     for loser in losers {

@@ -19,14 +19,14 @@ pub(in crate::client) struct Flights(Mutex<HashMap<Box<[u8]>, Arc<Flight>>>);
 /// What the callers who wait for one value share.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
-    pub(super) landed: OnceCell<Landing>,
+    pub(super) landed: OnceCell<FlightResult>,
     /// How many have a seat. Changed under the list's lock only: the references to a flight are given up outside of it,
     /// so that two who leave at once would each take the other for one who stays.
     seats: AtomicUsize,
     /// Nobody may join any more.
     closed: AtomicBool,
     /// The value is being computed without a lease: nothing tells whether it is outdated when it is done.
-    unguarded: AtomicBool,
+    leaseless: AtomicBool,
     /// The right to fill the item, won by any of them.
     lease: Mutex<Option<Lease>>,
     lease_won: Notify,
@@ -34,7 +34,7 @@ pub(super) struct Flight {
 
 /// What a leader has for those who wait.
 #[derive(Debug)]
-pub(super) enum Landing {
+pub(super) enum FlightResult {
     Value(Fetched),
     /// There is something in the cache again. What the leader saw of it may be older than what a follower has seen.
     LookAgain,
@@ -43,7 +43,7 @@ pub(super) enum Landing {
 impl Flights {
     /// For a caller who has just seen that there is no value to be had, or, if not `has_seen`, that nothing can be seen.
     /// One who has seen may have come after an invalidation, and gets nothing whose computing began before that.
-    pub(super) fn join(&self, key: &[u8], has_seen: bool) -> Seat<'_> {
+    pub(super) fn join(&self, key: &[u8], has_seen: bool) -> FlightGuard<'_> {
         let mut flights = lock(&self.0);
         let flight = match flights.get(key) {
             Some(flight) if flight.may_be_joined(has_seen) => Arc::clone(flight),
@@ -54,7 +54,7 @@ impl Flights {
             }
         };
         flight.seats.fetch_add(1, Ordering::Relaxed);
-        Seat { flights: self, key: key.into(), flight }
+        FlightGuard { flights: self, key: key.into(), flight }
     }
 
     /// Whoever comes from now on does not join those under way: what they will get was computed before a change.
@@ -71,12 +71,12 @@ impl Flight {
     }
 
     /// Before a value is computed without a lease.
-    pub(super) fn unguard(&self) {
-        self.unguarded.store(true, Ordering::Release);
+    pub(super) fn mark_leaseless(&self) {
+        self.leaseless.store(true, Ordering::Release);
     }
 
     fn may_be_joined(&self, has_seen: bool) -> bool {
-        let is_no_use = self.closed.load(Ordering::Acquire) || has_seen && self.unguarded.load(Ordering::Acquire);
+        let is_no_use = self.closed.load(Ordering::Acquire) || has_seen && self.leaseless.load(Ordering::Acquire);
         !is_no_use
     }
 
@@ -97,19 +97,19 @@ impl Flight {
 
 /// A caller's place in a flight. The last to leave takes the flight off the list.
 #[derive(Debug)]
-pub(super) struct Seat<'a> {
+pub(super) struct FlightGuard<'a> {
     flights: &'a Flights,
     key: Box<[u8]>,
     flight: Arc<Flight>,
 }
 
-impl Seat<'_> {
+impl FlightGuard<'_> {
     pub(super) fn flight(&self) -> &Flight {
         &self.flight
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
         let mut flights = lock(&self.flights.0);
         let is_last = self.flight.seats.fetch_sub(1, Ordering::Relaxed) == 1;

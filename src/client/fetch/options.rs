@@ -29,7 +29,7 @@ pub struct FetchOptions {
     pub(super) lease: Duration,
     pub(super) compute_limit: Duration,
     pub(super) wait: Duration,
-    pub(super) when_wait_ends: WaitOver,
+    pub(super) when_wait_ends: OnWaitTimeout,
     pub(super) recache_within: Option<Duration>,
     pub(super) stale: Stale,
 }
@@ -41,7 +41,7 @@ impl FetchOptions {
             lease: Duration::from_secs(30),
             compute_limit: Duration::from_secs(30),
             wait: Duration::from_secs(10),
-            when_wait_ends: WaitOver::Compute,
+            when_wait_ends: OnWaitTimeout::Compute,
             recache_within: None,
             stale: Stale::Serve,
         }
@@ -68,7 +68,7 @@ impl FetchOptions {
     }
 
     /// What to do when that time is over; to compute, unless set.
-    pub fn when_wait_ends(mut self, what: WaitOver) -> Self {
+    pub fn when_wait_ends(mut self, what: OnWaitTimeout) -> Self {
         self.when_wait_ends = what;
         self
     }
@@ -96,10 +96,10 @@ impl<T: Into<SetOptions>> From<T> for FetchOptions {
 /// What a caller does who has waited long enough for a value that another process computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum WaitOver {
+pub enum OnWaitTimeout {
     /// Computes the value for itself, and does not store it.
     Compute,
-    /// Fails with [`FetchError::WaitOver`].
+    /// Fails with [`FetchError::OnWaitTimeout`].
     Fail,
 }
 
@@ -167,5 +167,5 @@ pub enum FetchError<E> {
     ComputeTimeout,
     /// Another process is computing the value, and was not done within [`FetchOptions::wait`].
     #[error("the value was not computed elsewhere in time")]
-    WaitOver,
+    OnWaitTimeout,
 }

@@ -232,5 +232,5 @@ fn body(body: Option<Body>) -> Option<Bytes> {
 }
 
 fn unexpected() -> Error {
-    Error::new(ErrorKind::Protocol, Delivery::Answered).saying("an answer of another kind than the command's")
+    Error::new(ErrorKind::Protocol, Delivery::Answered).with_message("an answer of another kind than the command's")
 }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::{Get, Item, Options};
 use crate::client::Client;
 use crate::client::multi::{Turn, take_turns};
-use crate::connection::{Answer, misfit};
+use crate::connection::{Answer, unexpected_response};
 use crate::error::Error;
 use crate::protocol::{LARGEST_LINE_KEYS, MetaRequest, MetaVerb, Request};
 
@@ -82,7 +82,7 @@ impl Client {
                     }
                 }
                 other => {
-                    let error = other.err().unwrap_or_else(misfit);
+                    let error = other.err().unwrap_or_else(unexpected_response);
                     places.into_iter().for_each(|at| outcomes[at] = Err(error.clone()));
                 }
             }

@@ -94,7 +94,7 @@ impl Options {
         value: Bytes,
     ) -> Result<MetaRequest, Error> {
         if let Some(mistake) = self.mistake {
-            return Err(Error::not_sent(ErrorKind::InvalidFlag).because(mistake));
+            return Err(Error::not_sent(ErrorKind::InvalidFlag).with_source(mistake));
         }
         for (letter, ttl) in self.ttls {
             self.flags.put(letter, Token::Number(ttl?.exptime(SystemTime::now)?.into()));
@@ -105,7 +105,7 @@ impl Options {
             MetaVerb::Delete | MetaVerb::Arithmetic | MetaVerb::Debug => 1,
         };
         if self.flags.len() + own + usize::from(key.is_base64()) > MOST_FLAGS {
-            return Err(Error::not_sent(ErrorKind::InvalidFlag).because(InvalidFlag::TooMany));
+            return Err(Error::not_sent(ErrorKind::InvalidFlag).with_source(InvalidFlag::TooMany));
         }
         let needs = self.needs.unwrap_or(ServerVersion::META);
         Ok(MetaRequest { verb, key, flags: self.flags, value, opaque: self.opaque, needs })

@@ -12,7 +12,7 @@ use super::{Failures, KeysFailed};
 use crate::client::Client;
 use crate::client::commands::exptime;
 use crate::client::lookup::may_be_lease;
-use crate::connection::{Answer, Lookup, misfit};
+use crate::connection::{Answer, GetResult, unexpected_response};
 use crate::error::Error;
 use crate::item::Item;
 use crate::key::Key;
@@ -137,7 +137,7 @@ impl Client {
 
     async fn look_up_many<K: AsRef<[u8]>>(&self, keys: Vec<K>, cas: bool, touch: Option<u32>) -> Answered<K> {
         let deadline = self.deadline();
-        let mut lookups: Vec<Lookup> = Vec::with_capacity(keys.len());
+        let mut lookups: Vec<GetResult> = Vec::with_capacity(keys.len());
         let groups = self.group_by_owner(&keys, &mut lookups);
         let answers = join_all(groups.map(|group| group.ask(self, cas, touch, deadline))).await;
         for (places, answer) in answers.into_iter().flatten() {
@@ -148,7 +148,7 @@ impl Client {
                     }
                 }
                 other => {
-                    let error = other.err().unwrap_or_else(misfit);
+                    let error = other.err().unwrap_or_else(unexpected_response);
                     places.into_iter().for_each(|place| lookups[place] = Err(error.clone()));
                 }
             }
@@ -195,7 +195,7 @@ impl Client {
     fn group_by_owner<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
-        lookups: &mut Vec<Lookup>,
+        lookups: &mut Vec<GetResult>,
     ) -> impl Iterator<Item = Group> + use<K> {
         let snapshot = self.inner.snapshot.load_full();
         // Somewhat more than its part for each node, for parts are not equal.
@@ -265,12 +265,12 @@ impl Group {
 /// What came of a look-up of many keys: one outcome for each.
 struct Answered<K> {
     keys: Vec<K>,
-    lookups: Vec<Lookup>,
+    lookups: Vec<GetResult>,
 }
 
 impl<K> Answered<K> {
     /// Every key with its outcome, in the caller's order.
-    fn into_outcomes(self) -> impl Iterator<Item = (K, Lookup)> {
+    fn into_outcomes(self) -> impl Iterator<Item = (K, GetResult)> {
         self.keys.into_iter().zip(self.lookups)
     }
 

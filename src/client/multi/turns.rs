@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::connection::{Answer, Call, Ticket};
+use crate::connection::{Answer, Call, ResponseFuture};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node::Node;
 use crate::protocol::Request;
@@ -32,10 +32,10 @@ pub(in crate::client) async fn take_turns<T>(
     deadline: Instant,
 ) -> Vec<(T, Result<Answer, Error>)> {
     let mut answers = Vec::with_capacity(turns.len());
-    let mut waiting: VecDeque<(usize, T, Ticket)> = VecDeque::with_capacity(window.min(turns.len()));
+    let mut waiting: VecDeque<(usize, T, ResponseFuture)> = VecDeque::with_capacity(window.min(turns.len()));
     let mut too_late = None;
     for (place, Turn { tag, request, after }) in turns.into_iter().enumerate() {
-        let must_wait = |(oldest, ..): &(usize, T, Ticket), waiting: usize| {
+        let must_wait = |(oldest, ..): &(usize, T, ResponseFuture), waiting: usize| {
             waiting >= window || after.is_some_and(|earlier| *oldest <= earlier)
         };
         while waiting.front().is_some_and(|oldest| must_wait(oldest, waiting.len())) {
@@ -44,7 +44,7 @@ pub(in crate::client) async fn take_turns<T>(
         }
         // One error for all that is left: there may be many.
         if too_late.is_none() && Instant::now() >= deadline {
-            too_late = Some(Error::new(ErrorKind::Timeout, Delivery::NotSent).on(node.id()));
+            too_late = Some(Error::new(ErrorKind::Timeout, Delivery::NotSent).with_node(node.id()));
         }
         let entered = match &too_late {
             Some(error) => Err(error.clone()),
@@ -61,7 +61,7 @@ pub(in crate::client) async fn take_turns<T>(
     answers
 }
 
-async fn enter(client: &Client, node: &Arc<Node>, call: Arc<Call>) -> Result<Ticket, Error> {
+async fn enter(client: &Client, node: &Arc<Node>, call: Arc<Call>) -> Result<ResponseFuture, Error> {
     match node.call(&call).await {
         // The node left meanwhile, and nothing of this was sent. A line of gets has keys that may now be anywhere.
         Err(_) if node.has_left() && !matches!(call.request(), Request::Get { .. } | Request::MetaRun(_)) => {

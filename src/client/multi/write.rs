@@ -11,7 +11,7 @@ use super::{Failures, KeysFailed};
 use crate::client::Client;
 use crate::client::commands::{exptime, not_stored};
 use crate::client::store::{TooLarge, Write};
-use crate::connection::{Answer, misfit};
+use crate::connection::{Answer, unexpected_response};
 use crate::error::Error;
 use crate::item::SetOptions;
 use crate::key::Key;
@@ -170,7 +170,7 @@ fn earlier_of_the_same_key<'a>(writes: &'a [Result<Write, Error>]) -> Vec<Option
 fn outcome(too_large: Option<TooLarge>, answer: Result<Answer, Error>) -> Result<bool, Error> {
     let reply = match answer {
         Ok(Answer::Reply(reply)) => reply,
-        Ok(_) => Err(misfit()),
+        Ok(_) => Err(unexpected_response()),
         Err(error) => Err(error),
     };
     match (too_large, reply) {

@@ -76,7 +76,7 @@ mod tests {
         Call::get((false, None), Instant::now(), Waker::noop(), put).unwrap()
     }
 
-    /// Answers a call that it is not there, and takes that out.
+    /// ResponseSlot a call that it is not there, and takes that out.
     fn finish(call: &mut Arc<Call>) {
         assert!(call.settle(0, Ok(None)).is_some());
         let _ = call_settled(call, &Context::from_waker(Waker::noop()), Slot::take_lookup);

@@ -57,7 +57,7 @@ fn value(key: &str) -> Option<Bytes> {
     (!number.is_multiple_of(3)).then(|| Bytes::from(format!("{key}\r\nEND\r\n").repeat(number)))
 }
 
-/// Answers what it reads, in pieces of the given sizes.
+/// ResponseSlot what it reads, in pieces of the given sizes.
 async fn serve(io: tokio::io::DuplexStream, sizes: Vec<usize>) {
     let (read, mut write) = tokio::io::split(io);
     let mut read = BufReader::new(read);

@@ -11,11 +11,11 @@ use super::*;
 pub(super) const SHORT: Duration = Duration::from_millis(50);
 pub(super) const LONG: Duration = Duration::from_secs(5);
 
-pub(super) async fn ask_within(queue: &Arc<Queue>, request: Request, limit: Duration) -> Ticket {
+pub(super) async fn ask_within(queue: &Arc<Queue>, request: Request, limit: Duration) -> ResponseFuture {
     queue.enter(&Arc::new(Call::new(request, Instant::now() + limit))).await.unwrap()
 }
 
-async fn assert_not_sent_in_time(ticket: Ticket, start: Instant) {
+async fn assert_not_sent_in_time(ticket: ResponseFuture, start: Instant) {
     assert_failed(value_of(ticket).await, ErrorKind::Timeout, Delivery::NotSent);
     assert!(start.elapsed() <= SHORT + SHORT, "{:?}", start.elapsed());
 }
@@ -40,7 +40,7 @@ async fn of_those_left_to_connections_that_end() {
     let limits = QueueLimits { calls: 4096, bytes: 1 << 20 };
     let queue = Arc::new(Queue::new("mc-0".parse().unwrap(), limits, 3));
     tokio::spawn({
-        let mut sweeper = Sweeper::new(Arc::clone(&queue));
+        let mut sweeper = DeadlineSweeper::new(Arc::clone(&queue));
         async move { sweeper.run().await }
     });
     let connect = |task| {
@@ -67,12 +67,12 @@ async fn of_those_put_back_after_the_node_has_left() {
     let start = Instant::now();
     let body = "x".repeat(1000);
     let _written = rig.ask(set("first", &body)).await;
-    let put_back = rig.ask(set("second", &body)).await;
+    let requeue = rig.ask(set("second", &body)).await;
     peer.expect("set first 0 0 1000\r\n").await;
     rig.queue.close();
     drop(peer);
     assert!(matches!(driver.await.unwrap(), End::Lost(_)));
-    assert_failed(outcome(put_back).await, ErrorKind::Unavailable, Delivery::NotSent);
+    assert_failed(outcome(requeue).await, ErrorKind::Unavailable, Delivery::NotSent);
     assert!(start.elapsed() < DEADLINE, "nobody will take it, so it need not wait");
 }
 

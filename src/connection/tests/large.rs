@@ -97,10 +97,10 @@ impl AsyncWrite for Plain {
 
 fn driver<S: AsyncRead + AsyncWrite + Unpin>(rig: &Rig, socket: S) -> Driver<S> {
     let node = "mc-0".parse().unwrap();
-    Driver::new(socket, Arc::clone(&rig.queue), node, 1, 1 << 20, PATIENCE, Arc::clone(&rig.inquiries))
+    Driver::new(socket, Arc::clone(&rig.queue), node, 1, 1 << 20, PATIENCE, Arc::clone(&rig.probe_history))
 }
 
-async fn ask_long(rig: &Rig, request: Request) -> Ticket {
+async fn ask_long(rig: &Rig, request: Request) -> ResponseFuture {
     rig.queue.enter(&Arc::new(Call::new(request, Instant::now() + LONG * 1000))).await.unwrap()
 }
 

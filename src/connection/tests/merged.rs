@@ -68,7 +68,7 @@ proptest! {
                 keys.iter().map(move |key| (command.verb().ends_with('s'), touch, key.clone()))
             })
             .collect();
-        // Where hashes crowd, one may be asked for again.
+        // Where hashes waiters, one may be asked for again.
         let mut known = HashSet::new();
         read.retain(|(_, touch, key)| touch.is_some() || known.insert(key.clone()));
         prop_assert_eq!(read, [plain, touching].concat());

@@ -6,7 +6,7 @@ use super::peer::{get, meta, meta_get, meta_run, meta_set, outcome, run_of, set,
 use super::*;
 use crate::protocol::{MetaCode, MetaVerb, ServerVersion};
 
-async fn code_of(ticket: Ticket) -> Result<MetaCode, Error> {
+async fn code_of(ticket: ResponseFuture) -> Result<MetaCode, Error> {
     match outcome(ticket).await? {
         Reply::Meta(reply) => Ok(reply.code),
         other => panic!("not a meta reply: {other:?}"),
@@ -165,7 +165,7 @@ async fn connections_lost_together_over_the_question_count_as_one() {
 async fn on_a_known_server(
     requests: Vec<Request>,
     wire: &str,
-) -> (Rig, Vec<Ticket>, tokio::task::JoinHandle<End>, Peer) {
+) -> (Rig, Vec<ResponseFuture>, tokio::task::JoinHandle<End>, Peer) {
     let rig = Rig::new();
     let mut tickets = Vec::new();
     for request in requests {

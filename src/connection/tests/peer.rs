@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::time::timeout;
 
-use super::super::{Answer, Ticket};
+use super::super::{Answer, ResponseFuture};
 use crate::error::Error;
 use crate::key::Key;
 use crate::protocol::{
@@ -47,7 +47,7 @@ impl Peer {
         self.io.get_mut().write_all(wire.as_bytes()).await.unwrap();
     }
 
-    /// Answers gets and sets one by one, reading no further while it cannot write.
+    /// ResponseSlot gets and sets one by one, reading no further while it cannot write.
     pub(super) async fn serve_like_memcached(&mut self) {
         let mut items: HashMap<String, Vec<u8>> = HashMap::new();
         loop {
@@ -153,27 +153,27 @@ pub(super) fn meta_run(keys: &[&str]) -> Request {
     Request::MetaRun(keys.iter().map(|key| meta(MetaVerb::Get, key, "v", "")).collect())
 }
 
-pub(super) async fn run_of(ticket: Ticket) -> Vec<Result<MetaReply, Error>> {
+pub(super) async fn run_of(ticket: ResponseFuture) -> Vec<Result<MetaReply, Error>> {
     match answer(ticket).await {
         Answer::Run(replies) => replies,
         other => panic!("not the answer to a run: {other:?}"),
     }
 }
 
-pub(super) async fn value_of(ticket: Ticket) -> Result<Option<Bytes>, Error> {
+pub(super) async fn value_of(ticket: ResponseFuture) -> Result<Option<Bytes>, Error> {
     match answer(ticket).await {
         Answer::One(lookup) => lookup.map(|item| item.map(|item| item.value)),
         other => panic!("not the answer to a get: {other:?}"),
     }
 }
 
-pub(super) async fn outcome(ticket: Ticket) -> Result<Reply, Error> {
+pub(super) async fn outcome(ticket: ResponseFuture) -> Result<Reply, Error> {
     match answer(ticket).await {
         Answer::Reply(reply) => reply,
         other => panic!("the answer to a get: {other:?}"),
     }
 }
 
-async fn answer(ticket: Ticket) -> Answer {
+async fn answer(ticket: ResponseFuture) -> Answer {
     timeout(Duration::from_secs(10), ticket).await.expect("a hang")
 }

@@ -5,7 +5,7 @@ use super::*;
 
 const VALUE_A: &str = "VALUE a 3 1\r\nA\r\n";
 
-async fn assert_a(ticket: Ticket) {
+async fn assert_a(ticket: ResponseFuture) {
     assert_eq!(value_of(ticket).await.unwrap().as_deref(), Some(&b"A"[..]));
 }
 

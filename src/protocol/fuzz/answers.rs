@@ -9,7 +9,7 @@ use crate::protocol::{Body, Decoder, Expect, MetaCode, ProtocolError, Reply};
 
 /// All that can be seen of a decoder.
 #[derive(Debug, PartialEq)]
-struct Seen {
+struct KeyDedup {
     /// What each reply was, and how many bytes of the whole were gone after it.
     replies: Vec<(Reply, usize)>,
     error: Option<ProtocolError>,
@@ -18,10 +18,10 @@ struct Seen {
 }
 
 /// Feeds `wire` in pieces of the given sizes, one of what is expected after the other.
-fn decode(expects: &[Expect], wire: &[u8], max_value: usize, sizes: &[usize], refuse: Option<u8>) -> Seen {
+fn decode(expects: &[Expect], wire: &[u8], max_value: usize, sizes: &[usize], refuse: Option<u8>) -> KeyDedup {
     let mut decoder = Decoder::new(max_value);
     let mut input = BytesMut::new();
-    let mut seen = Seen { replies: Vec::new(), error: None, claimed: Vec::new(), inside_a_value: false };
+    let mut seen = KeyDedup { replies: Vec::new(), error: None, claimed: Vec::new(), inside_a_value: false };
     let (mut fed, mut sizes) = (0, sizes.iter());
     loop {
         loop {

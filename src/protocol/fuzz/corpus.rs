@@ -52,7 +52,7 @@ pub(super) const EXPECTS: [Expect; 15] = [
     Expect::Memlimit,
 ];
 
-/// Answers to what was expected.
+/// ResponseSlot to what was expected.
 pub(super) fn recorded(wanted: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
     TRANSCRIPTS.iter().filter(|known| wanted(&known.expect)).map(|known| known.answer.clone()).collect()
 }

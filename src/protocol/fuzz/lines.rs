@@ -3,14 +3,14 @@
 use proptest::prelude::*;
 
 use super::corpus::{recorded, wire};
-use crate::protocol::{DumpLine, Refusal, ServerVersion, StatLine, dump_line, stat_line, unrequested_error_line};
+use crate::protocol::{DumpLine, ErrorLine, ServerVersion, StatLine, dump_line, stat_line, unrequested_error_line};
 
 fn lines(answers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let lines = answers.iter().flat_map(|answer| answer.split(|&byte| byte == b'\n'));
     lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec()).collect()
 }
 
-fn assert_is_shown_safely(refusal: &Refusal) {
+fn assert_is_shown_safely(refusal: &ErrorLine) {
     assert!(refusal.line().len() <= 160 && refusal.line().bytes().all(|byte| (b' '..=b'~').contains(&byte)));
 }
 
@@ -42,7 +42,7 @@ fn check(line: &[u8]) {
         }
         StatLine::End => assert_eq!(line, b"END"),
         StatLine::Reset => assert_eq!(line, b"RESET"),
-        StatLine::Refused(refusal) => assert_is_shown_safely(&refusal),
+        StatLine::ErrorLine(refusal) => assert_is_shown_safely(&refusal),
         StatLine::Other => {}
     }
     match dump_line(line) {
@@ -56,7 +56,7 @@ fn check(line: &[u8]) {
         }
         Ok(DumpLine::Ok) => assert_eq!(line.trim_ascii_end(), b"OK"),
         Ok(DumpLine::End) => assert_eq!(line.trim_ascii_end(), b"END"),
-        Ok(DumpLine::Refused(refusal)) => assert_is_shown_safely(&refusal),
+        Ok(DumpLine::ErrorLine(refusal)) => assert_is_shown_safely(&refusal),
         Err(_) => {}
     }
 }
@@ -66,11 +66,11 @@ fn every_recorded_line_is_understood() {
     let (stats, items) = (recorded(|expect| expect == "Stats"), recorded(|expect| expect == "Dump"));
     assert!(stats.len() > 20 && items.len() >= 4);
     for line in lines(&stats).iter().filter(|line| !line.is_empty()) {
-        assert!(!matches!(stat_line(line), StatLine::Other | StatLine::Refused(_)), "{}", line.escape_ascii());
+        assert!(!matches!(stat_line(line), StatLine::Other | StatLine::ErrorLine(_)), "{}", line.escape_ascii());
         check(line);
     }
     for line in lines(&items).iter().filter(|line| !line.is_empty()) {
-        assert!(!matches!(dump_line(line), Err(_) | Ok(DumpLine::Refused(_))), "{}", line.escape_ascii());
+        assert!(!matches!(dump_line(line), Err(_) | Ok(DumpLine::ErrorLine(_))), "{}", line.escape_ascii());
         check(line);
     }
 }

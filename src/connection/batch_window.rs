@@ -20,7 +20,7 @@ const WINDOW: u32 = 16;
 const BATCHES_BETWEEN_SAMPLES: u32 = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Link {
+pub(super) struct BatchWindow {
     /// Where each batch under way ends, in all that was ever encoded.
     under_way: VecDeque<u64>,
     /// A batch was sent with nothing else under way, and nothing has come since.
@@ -31,7 +31,7 @@ pub(super) struct Link {
     since_sample: u32,
 }
 
-impl Link {
+impl BatchWindow {
     /// How many batches may be under way.
     fn batches(&self) -> u32 {
         let Some(round_trip) = self.round_trip else { return 1 };
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     /// Sends and answers batches one by one.
-    fn exchange(link: &mut Link, round_trips: impl IntoIterator<Item = u64>) {
+    fn exchange(link: &mut BatchWindow, round_trips: impl IntoIterator<Item = u64>) {
         let mut now = Instant::now();
         for micros in round_trips {
             assert!(link.has_room(u64::MAX));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     /// How many batches it takes at once.
-    fn room(link: &mut Link) -> u32 {
+    fn room(link: &mut BatchWindow) -> u32 {
         assert!(link.has_room(u64::MAX));
         let mut sent = 0;
         while link.has_room(0) {
@@ -104,10 +104,10 @@ mod tests {
     #[test]
     fn one_batch_until_the_link_is_known_and_then_what_it_bears() {
         for (round_trip, batches) in [(10, 1), (199, 1), (200, 2), (1_000, 10), (1_000_000, 16)] {
-            let mut link = Link::default();
+            let mut link = BatchWindow::default();
             exchange(&mut link, [round_trip; WINDOW as usize - 1]);
             assert_eq!(room(&mut link), 1);
-            let mut link = Link::default();
+            let mut link = BatchWindow::default();
             exchange(&mut link, [round_trip; WINDOW as usize]);
             assert_eq!(room(&mut link), batches, "{round_trip} us");
         }
@@ -115,14 +115,14 @@ mod tests {
 
     #[test]
     fn a_slow_answer_is_no_long_link() {
-        let mut link = Link::default();
+        let mut link = BatchWindow::default();
         exchange(&mut link, (0..3 * u64::from(WINDOW)).map(|n| if n % 8 == 3 { 40 } else { 5_000 }));
         assert_eq!(room(&mut link), 1);
     }
 
     #[test]
     fn a_link_that_turns_out_shorter_is_believed_at_once_and_a_longer_one_after_a_window() {
-        let mut link = Link::default();
+        let mut link = BatchWindow::default();
         exchange(&mut link, [1_000; WINDOW as usize]);
         exchange(&mut link, [50]);
         assert_eq!(room(&mut link), 1);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn all_are_waited_for_now_and_then() {
-        let mut link = Link::default();
+        let mut link = BatchWindow::default();
         exchange(&mut link, [1_000; WINDOW as usize]);
         let now = Instant::now();
         let mut sent: u64 = 0;

@@ -20,7 +20,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// What became of asking a node for its version; shared by the node's connections.
 #[derive(Debug, Default)]
-pub(crate) struct Inquiries(Mutex<Failures>);
+pub(crate) struct ProbeHistory(Mutex<Failures>);
 
 #[derive(Debug, Default)]
 struct Failures {
@@ -30,7 +30,7 @@ struct Failures {
     told: bool,
 }
 
-impl Inquiries {
+impl ProbeHistory {
     /// Connections that had asked before another failed are lost to the same cause, and count no more than that one.
     fn failed(&self, asked: Instant) {
         let mut failures = lock(&self.0);
@@ -55,8 +55,8 @@ impl Inquiries {
 
 /// What one connection knows of its server.
 #[derive(Debug)]
-pub(super) struct Inquiry {
-    inquiries: Arc<Inquiries>,
+pub(super) struct VersionProbe {
+    probe_history: Arc<ProbeHistory>,
     state: State,
 }
 
@@ -71,43 +71,43 @@ enum State {
     },
     Known(ServerVersion),
     /// It answered, but not as memcached does.
-    Untold,
+    Unrecognized,
 }
 
 /// What is to be done with a command that needs a certain server.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Admission {
     Send,
     Wait,
     Refuse(Error),
 }
 
-impl Inquiry {
-    pub(super) fn new(inquiries: Arc<Inquiries>) -> Self {
-        Self { inquiries, state: State::Unasked }
+impl VersionProbe {
+    pub(super) fn new(probe_history: Arc<ProbeHistory>) -> Self {
+        Self { probe_history, state: State::Unasked }
     }
 
     /// What to do with a command that needs a server of this version.
-    pub(super) fn judge(&mut self, needs: ServerVersion, node: &NodeId) -> Verdict {
+    pub(super) fn judge(&mut self, needs: ServerVersion, node: &NodeId) -> Admission {
         let found = match &self.state {
-            State::Known(version) if needs <= *version => return Verdict::Send,
+            State::Known(version) if needs <= *version => return Admission::Send,
             State::Known(version) => format!("the server is {version}"),
-            State::Unasked if !self.inquiries.are_futile() => {
+            State::Unasked if !self.probe_history.are_futile() => {
                 self.state = State::Wanted;
-                return Verdict::Wait;
+                return Admission::Wait;
             }
-            State::Wanted | State::Asked { .. } => return Verdict::Wait,
-            State::Unasked | State::Untold => "the server does not say what it is".to_owned(),
+            State::Wanted | State::Asked { .. } => return Admission::Wait,
+            State::Unasked | State::Unrecognized => "the server does not say what it is".to_owned(),
         };
         let text = format!("needs memcached {needs}, {found}");
-        Verdict::Refuse(Error::not_sent(ErrorKind::Unsupported).on(node).saying(text))
+        Admission::Refuse(Error::not_sent(ErrorKind::Unsupported).with_node(node).with_message(text))
     }
 
     /// The question, if it is time to put it.
-    pub(super) fn ask(&mut self, patience: Duration) -> Option<Arc<Call>> {
+    pub(super) fn ask(&mut self, silence_timeout: Duration) -> Option<Arc<Call>> {
         let State::Wanted = self.state else { return None };
         let at = Instant::now();
-        let call = Arc::new(Call::new(Request::Version, at + patience));
+        let call = Arc::new(Call::new(Request::Version, at + silence_timeout));
         self.state = State::Asked { call: Arc::clone(&call), at };
         Some(call)
     }
@@ -119,15 +119,15 @@ impl Inquiry {
             None => return true,
             Some(Ok(Reply::Version(text))) => {
                 let version = ServerVersion::parse(&text);
-                self.inquiries.succeeded(version.is_some());
-                version.map_or(State::Untold, State::Known)
+                self.probe_history.succeeded(version.is_some());
+                version.map_or(State::Unrecognized, State::Known)
             }
             Some(Err(error)) if error.kind() == ErrorKind::Timeout => {
-                self.inquiries.failed(*at);
-                self.state = State::Untold;
+                self.probe_history.failed(*at);
+                self.state = State::Unrecognized;
                 return false;
             }
-            Some(_) => State::Untold,
+            Some(_) => State::Unrecognized,
         };
         true
     }
@@ -135,7 +135,7 @@ impl Inquiry {
     /// The connection is lost. If it was over the question, the node's other connections hear of it.
     pub(super) fn lost(&self) {
         if let State::Asked { at, .. } = self.state {
-            self.inquiries.failed(at);
+            self.probe_history.failed(at);
         }
     }
 }

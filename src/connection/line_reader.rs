@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::inspect::{MetadumpEntry, Stats};
 use crate::node_id::NodeId;
-use crate::protocol::{DumpLine, ProtocolError, Refusal, StatLine, dump_line, stat_line};
+use crate::protocol::{DumpLine, ErrorLine, ProtocolError, StatLine, dump_line, stat_line};
 
 /// Longer than any item's line (a key of 250 bytes, each written as three) and any setting, paths included.
 const MAX_LINE: usize = 16 * 1024;
@@ -27,23 +27,23 @@ const MAX_STATS: usize = 32 * 1024 * 1024;
 /// How much is read at a time.
 const READ_CHUNK: usize = 16 * 1024;
 
-pub(crate) struct Stream<S> {
+pub(crate) struct LineReader<S> {
     socket: S,
     node: NodeId,
     /// How long the server may take for a line.
-    patience: Duration,
+    silence_timeout: Duration,
     input: BytesMut,
     /// Of which so many bytes hold no line end.
     scanned: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> LineReader<S> {
     /// Sends the one command.
-    pub(crate) async fn open(socket: S, node: NodeId, patience: Duration, command: &str) -> Result<Self, Error> {
-        let mut stream = Self { socket, node, patience, input: BytesMut::new(), scanned: 0 };
-        match timeout(patience, stream.socket.write_all(command.as_bytes())).await {
+    pub(crate) async fn open(socket: S, node: NodeId, silence_timeout: Duration, command: &str) -> Result<Self, Error> {
+        let mut stream = Self { socket, node, silence_timeout, input: BytesMut::new(), scanned: 0 };
+        match timeout(silence_timeout, stream.socket.write_all(command.as_bytes())).await {
             Ok(Ok(())) => Ok(stream),
-            Ok(Err(error)) => Err(stream.lost().because(error)),
+            Ok(Err(error)) => Err(stream.lost().with_source(error)),
             Err(_) => Err(stream.silent()),
         }
     }
@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             match stat_line(&line) {
                 StatLine::Stat { name, value } => stats.push(name, value),
                 StatLine::End => return Ok(stats),
-                StatLine::Refused(refusal) => return Err(self.refused(&refusal)),
+                StatLine::ErrorLine(refusal) => return Err(self.refused(&refusal)),
                 StatLine::Reset => return Err(self.violated(ProtocolError::OutOfStep)),
                 // Tolerated: it tells nothing that could be mistaken for something else.
                 StatLine::Other => {}
@@ -73,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     pub(crate) async fn reset(mut self) -> Result<(), Error> {
         match stat_line(&self.line().await?) {
             StatLine::Reset => Ok(()),
-            StatLine::Refused(refusal) => Err(self.refused(&refusal)),
+            StatLine::ErrorLine(refusal) => Err(self.refused(&refusal)),
             StatLine::Stat { .. } | StatLine::End => Err(self.violated(ProtocolError::OutOfStep)),
             StatLine::Other => Err(self.violated(ProtocolError::Malformed)),
         }
@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             match dump_line(&self.line().await?).map_err(|error| self.violated(error))? {
                 DumpLine::Entry(entry) => return Ok(Some(entry)),
                 DumpLine::End => return Ok(None),
-                DumpLine::Refused(refusal) => return Err(self.refused(&refusal)),
+                DumpLine::ErrorLine(refusal) => return Err(self.refused(&refusal)),
                 DumpLine::Ok if !begun => begun = true,
                 DumpLine::Ok => return Err(self.violated(ProtocolError::OutOfStep)),
             }
@@ -96,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
 
     /// The next line, without its end, whether that is `\r\n` or `\n`. Cancel safe.
     async fn line(&mut self) -> Result<Bytes, Error> {
-        match timeout(self.patience, self.read_line()).await {
+        match timeout(self.silence_timeout, self.read_line()).await {
             Ok(line) => line,
             Err(_) => Err(self.silent()),
         }
@@ -119,29 +119,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             match self.socket.read_buf(&mut self.input).await {
                 Ok(0) => {
                     let early = io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server before the end");
-                    return Err(self.lost().because(early));
+                    return Err(self.lost().with_source(early));
                 }
                 Ok(_) => {}
-                Err(error) => return Err(self.lost().because(error)),
+                Err(error) => return Err(self.lost().with_source(error)),
             }
         }
     }
 }
 
-impl<S> Stream<S> {
+impl<S> LineReader<S> {
     fn lost(&self) -> Error {
-        Error::new(ErrorKind::Connection, Delivery::Unknown).on(&self.node)
+        Error::new(ErrorKind::Connection, Delivery::Unknown).with_node(&self.node)
     }
 
     fn silent(&self) -> Error {
-        Error::new(ErrorKind::Timeout, Delivery::Unknown).on(&self.node).saying("the server has gone silent")
+        Error::new(ErrorKind::Timeout, Delivery::Unknown)
+            .with_node(&self.node)
+            .with_message("the server has gone silent")
     }
 
     fn violated(&self, reason: ProtocolError) -> Error {
-        Error::new(ErrorKind::Protocol, Delivery::Unknown).on(&self.node).because(reason)
+        Error::new(ErrorKind::Protocol, Delivery::Unknown).with_node(&self.node).with_source(reason)
     }
 
-    fn refused(&self, refusal: &Refusal) -> Error {
+    fn refused(&self, refusal: &ErrorLine) -> Error {
         let kind = if refusal.is_unauthenticated() {
             ErrorKind::Auth
         } else if refusal.line() == "ERROR" {
@@ -150,13 +152,13 @@ impl<S> Stream<S> {
         } else {
             ErrorKind::Server
         };
-        Error::new(kind, Delivery::Answered).on(&self.node).saying(refusal.line())
+        Error::new(kind, Delivery::Answered).with_node(&self.node).with_message(refusal.line())
     }
 }
 
-impl<S> fmt::Debug for Stream<S> {
+impl<S> fmt::Debug for LineReader<S> {
     /// Shows nothing of what was read: there are keys in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("LineReader").field("node", &self.node).finish_non_exhaustive()
     }
 }

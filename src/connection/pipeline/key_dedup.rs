@@ -11,7 +11,7 @@ const PROBES: usize = 8;
 
 /// A hash table that is emptied by counting up.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct KeyDedup {
     slots: Vec<Slot>,
     /// How many of the slots are used, less one: few for a small batch, so that they stay in the processor's cache.
     mask: usize,
@@ -37,12 +37,12 @@ pub(super) struct Place {
 
 /// Where a key that was looked for and not found can be noted.
 #[derive(Debug)]
-pub(super) struct Vacancy {
+pub(super) struct FreeSlot {
     slot: usize,
     hash: u32,
 }
 
-impl Seen {
+impl KeyDedup {
     /// Forgets everything, and makes room for so many keys; one has nothing to be compared with.
     pub(super) fn begin(&mut self, keys: usize) {
         self.is_needed = keys > 1;
@@ -60,7 +60,7 @@ impl Seen {
 
     /// Where to note a key, if there is room, or else the number of an equal one that stands there already.
     #[inline]
-    pub(super) fn find(&self, key: &[u8], is_equal: impl Fn(Place) -> bool) -> Result<Option<Vacancy>, u64> {
+    pub(super) fn find(&self, key: &[u8], is_equal: impl Fn(Place) -> bool) -> Result<Option<FreeSlot>, u64> {
         if !self.is_needed {
             return Ok(None);
         }
@@ -73,7 +73,7 @@ impl Seen {
                         return Err(known.number);
                     }
                 }
-                Some(_) => return Ok(Some(Vacancy { slot, hash })),
+                Some(_) => return Ok(Some(FreeSlot { slot, hash })),
                 None => break,
             }
         }
@@ -81,7 +81,7 @@ impl Seen {
     }
 
     #[inline]
-    pub(super) fn note(&mut self, vacancy: Option<Vacancy>, place: Place, number: u64) {
+    pub(super) fn note(&mut self, vacancy: Option<FreeSlot>, place: Place, number: u64) {
         if let Some(vacancy) = vacancy
             && let Some(slot) = self.slots.get_mut(vacancy.slot)
         {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     /// Which of the keys are found to stand there already, by the place of the first.
-    fn repeats(seen: &mut Seen, keys: &[&str]) -> Vec<Option<u64>> {
+    fn repeats(seen: &mut KeyDedup, keys: &[&str]) -> Vec<Option<u64>> {
         seen.begin(keys.len());
         let mut found = Vec::new();
         for (place, key) in keys.iter().enumerate() {
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_key_is_found_again_within_its_round_only() {
-        let mut seen = Seen::default();
+        let mut seen = KeyDedup::default();
         assert_eq!(repeats(&mut seen, &["a", "b", "a", "c", "b", "a"]), [None, None, Some(0), None, Some(1), Some(0)]);
         assert_eq!(repeats(&mut seen, &["b", "a"]), [None, None]);
         assert_eq!(repeats(&mut seen, &["b", "a"]), [None, None]);
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn equal_hashes_are_not_equal_keys() {
-        let mut seen = Seen::default();
+        let mut seen = KeyDedup::default();
         seen.begin(2);
         let vacancy = seen.find(b"a", |_| true).unwrap();
         seen.note(vacancy, Place::default(), 7);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_all_of_a_batch_after_one_of_any_size() {
-        let mut seen = Seen::default();
+        let mut seen = KeyDedup::default();
         let keys: Vec<String> = (0..300).map(|n| n.to_string()).collect();
         for count in [3, 300, 20, 100, 300, 2] {
             let keys: Vec<&str> = keys[..count].iter().chain(&keys[..count]).map(String::as_str).collect();
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn its_memory_is_bounded() {
-        let mut seen = Seen::default();
+        let mut seen = KeyDedup::default();
         let keys: Vec<String> = (0..5000).map(|n| n.to_string()).collect();
         seen.begin(keys.len());
         let mut unnoted = 0;

@@ -14,31 +14,31 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::{Orders, Shared};
-use crate::connection::{Driver, End, Sweeper};
+use crate::connection::{DeadlineSweeper, Driver, End};
 use crate::error::{Error, ErrorKind};
 
-pub(super) struct Keeper {
+pub(super) struct Reconnector {
     shared: Arc<Shared>,
     index: usize,
     orders: watch::Receiver<Orders>,
     /// The first connection's task keeps the deadlines of what waits in the queue.
-    sweeper: Option<Sweeper>,
+    sweeper: Option<DeadlineSweeper>,
     backoff: Backoff,
 }
 
 type Dialed = Result<(TcpStream, SocketAddr), Error>;
 type Dialing = Pin<Box<dyn Future<Output = Dialed> + Send>>;
 
-impl Keeper {
+impl Reconnector {
     pub(super) fn new(shared: Arc<Shared>, index: usize, orders: watch::Receiver<Orders>) -> Self {
-        let sweeper = (index == 0).then(|| Sweeper::new(Arc::clone(&shared.queue)));
+        let sweeper = (index == 0).then(|| DeadlineSweeper::new(Arc::clone(&shared.queue)));
         let backoff = Backoff::new(&shared);
         Self { shared, index, orders, sweeper, backoff }
     }
 
     pub(super) async fn run(mut self) {
         while !self.orders.borrow_and_update().retired {
-            match self.attend(dialing(&self.shared)).await {
+            match self.until_orders(dialing(&self.shared)).await {
                 None => {}
                 Some(Ok((socket, peer))) => self.serve(socket, peer).await,
                 Some(Err(error)) => self.failed(&error).await,
@@ -47,7 +47,7 @@ impl Keeper {
     }
 
     /// Drives a future while nothing else needs doing; `None` if orders came first.
-    async fn attend<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+    async fn until_orders<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             output = future => Some(output),
@@ -78,7 +78,7 @@ impl Keeper {
                 () = shared.addresses.worth_another_dial(&shared.id) => {}
             }
         };
-        if self.attend(over).await.is_none() {
+        if self.until_orders(over).await.is_none() {
             self.backoff.reset();
             self.shared.moved();
         }
@@ -88,7 +88,7 @@ impl Keeper {
     async fn serve(&mut self, socket: TcpStream, peer: SocketAddr) {
         let mut current = Serving::new(&self.shared, self.index, socket, peer);
         // A connection whose place was taken, with replies still owed on it.
-        let mut former: Option<Serving> = None;
+        let mut draining: Option<Serving> = None;
         let mut redialing: Option<Dialing> = None;
         let mut redial_backoff = Backoff::new(&self.shared);
         let mut retired = false;
@@ -98,18 +98,18 @@ impl Keeper {
                 biased;
                 end = current.driver.run() => break end,
                 () = sweep(sweeper) => {}
-                end = run_former(&mut former) => {
+                end = run_draining(&mut draining) => {
                     log_end(&self.shared, end);
-                    former = None;
+                    draining = None;
                 }
-                dialed = poll_dialing(&mut redialing), if former.is_none() => {
+                dialed = poll_dialing(&mut redialing), if draining.is_none() => {
                     redialing = match dialed {
                         Ok((socket, peer)) => {
                             redial_backoff.reset();
                             let next = Serving::new(&self.shared, self.index, socket, peer);
                             let mut replaced = std::mem::replace(&mut current, next);
                             replaced.driver.replace();
-                            former = Some(replaced);
+                            draining = Some(replaced);
                             None
                         }
                         Err(error) => {
@@ -129,12 +129,12 @@ impl Keeper {
                 }
             }
         };
-        if let (End::Drained, Some(serving)) = (&end, &mut former) {
+        if let (End::Drained, Some(serving)) = (&end, &mut draining) {
             // Told to leave once all is answered, which what is owed on the connection before is part of.
-            self.attend(serving.driver.run()).await;
+            self.until_orders(serving.driver.run()).await;
         }
         // What else was under way is not served any more: nobody may wait for it while this task waits to dial again.
-        drop(former);
+        drop(draining);
         self.ended(current, end).await;
     }
 
@@ -156,11 +156,13 @@ impl Keeper {
         self.shared.addresses.nudge();
         if unauthenticated {
             // The next connection will be told the same. Nobody needs to wait for it to learn that.
-            let error = Error::not_sent(ErrorKind::Auth).on(&self.shared.id).saying("the server asks for credentials");
+            let error = Error::not_sent(ErrorKind::Auth)
+                .with_node(&self.shared.id)
+                .with_message("the server asks for credentials");
             self.failed(&error).await;
         } else if replied {
             self.backoff.reset();
-        } else if since.elapsed() < self.shared.settings.patience() {
+        } else if since.elapsed() < self.shared.settings.silence_timeout() {
             // It took the connection and never said a word: the next one may fare no better.
             self.pause().await;
         }
@@ -169,7 +171,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Reconnector {
     /// Also when the task is aborted or panics: nobody may wait for a connection that will not come.
     fn drop(&mut self) {
         self.shared.ended(self.index);
@@ -188,8 +190,9 @@ impl Serving {
         info!(target: "memring", node = %shared.id, %peer, "connected");
         let settings = &shared.settings;
         let (queue, id) = (Arc::clone(&shared.queue), shared.id.clone());
-        let inquiries = Arc::clone(&shared.inquiries);
-        let driver = Driver::new(socket, queue, id, index, settings.max_value, settings.patience(), inquiries);
+        let probe_history = Arc::clone(&shared.probe_history);
+        let driver =
+            Driver::new(socket, queue, id, index, settings.max_value, settings.silence_timeout(), probe_history);
         shared.connected(index, peer);
         Self { driver, peer, since: Instant::now() }
     }
@@ -209,15 +212,15 @@ fn dialing_after(delay: Duration, shared: &Arc<Shared>) -> Dialing {
     })
 }
 
-async fn sweep(sweeper: Option<&mut Sweeper>) {
+async fn sweep(sweeper: Option<&mut DeadlineSweeper>) {
     match sweeper {
         Some(sweeper) => sweeper.run().await,
         None => pending().await,
     }
 }
 
-async fn run_former(former: &mut Option<Serving>) -> End {
-    match former {
+async fn run_draining(draining: &mut Option<Serving>) -> End {
+    match draining {
         Some(serving) => serving.driver.run().await,
         None => pending().await,
     }

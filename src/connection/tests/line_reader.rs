@@ -3,16 +3,16 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::sleep;
 
-use super::super::Stream;
+use super::super::LineReader;
 use super::*;
 use crate::inspect::Stats;
 use crate::protocol::{METADUMP, RESET_STATS, stats_line};
 
 const ITEM: &str = "key=a%20b exp=-1 la=1795464173 cas=1 fetch=yes cls=1 size=65\n";
 
-async fn open(command: &str) -> (Stream<DuplexStream>, DuplexStream) {
+async fn open(command: &str) -> (LineReader<DuplexStream>, DuplexStream) {
     let (ours, mut theirs) = duplex(64 * 1024);
-    let stream = Stream::open(ours, "mc-0".parse().unwrap(), PATIENCE, command).await.unwrap();
+    let stream = LineReader::open(ours, "mc-0".parse().unwrap(), PATIENCE, command).await.unwrap();
     let mut heard = vec![0; command.len()];
     theirs.read_exact(&mut heard).await.unwrap();
     assert_eq!(String::from_utf8(heard).unwrap(), command);
@@ -177,7 +177,7 @@ async fn silence_is_borne_for_a_while_and_counts_only_while_waiting() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_takes_no_command_is_given_up() {
     let (ours, _theirs) = duplex(4);
-    let outcome = Stream::open(ours, "mc-0".parse().unwrap(), PATIENCE, METADUMP).await;
+    let outcome = LineReader::open(ours, "mc-0".parse().unwrap(), PATIENCE, METADUMP).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Timeout);
 }
 

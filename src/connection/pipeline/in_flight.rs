@@ -7,16 +7,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::seen::Place;
-use crate::connection::Wakes;
-use crate::connection::call::{Call, Lookup};
+use super::key_dedup::Place;
+use crate::connection::WakeList;
+use crate::connection::call::{Call, GetResult};
 use crate::error::Error;
 use crate::key::Key;
 use crate::protocol::{Expect, Request, Value};
 
 #[derive(Debug, Default)]
-pub(super) struct Debts {
-    owed: VecDeque<Owed>,
+pub(super) struct InFlight {
+    owed: VecDeque<Pending>,
     /// In the order of the keys they repeat, once [`order_repeats`](Self::order_repeats) has seen to it.
     repeats: VecDeque<Repeat>,
     are_repeats_out_of_order: bool,
@@ -28,15 +28,15 @@ pub(super) struct Debts {
 
 /// What one call still waits for from one line on the wire.
 #[derive(Debug)]
-pub(super) struct Owed {
+pub(super) struct Pending {
     pub(super) call: Arc<Call>,
     /// Where the line begins in all that was ever encoded.
     pub(super) start: u64,
-    pub(super) what: What,
+    pub(super) what: Expected,
 }
 
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum Expected {
     /// Keys `next..end` of the call, in a retrieval line that may hold other calls' keys too.
     Keys {
         next: u32,
@@ -67,7 +67,7 @@ struct Repeat {
     index: u32,
 }
 
-impl Debts {
+impl InFlight {
     pub(super) fn is_empty(&self) -> bool {
         self.owed.is_empty() && !self.end_due
     }
@@ -77,7 +77,7 @@ impl Debts {
     /// way that could be counted.)
     pub(super) fn may_be_followed(&self) -> bool {
         self.owed.back().map_or(!self.end_due, |owed| {
-            matches!(owed.what, What::Keys { .. } | What::Reply(Expect::Stored | Expect::Swapped))
+            matches!(owed.what, Expected::Keys { .. } | Expected::Reply(Expect::Stored | Expect::Swapped))
         })
     }
 
@@ -87,18 +87,18 @@ impl Debts {
     }
 
     #[inline]
-    pub(super) fn oldest(&self) -> Option<&Owed> {
+    pub(super) fn oldest(&self) -> Option<&Pending> {
         self.owed.front()
     }
 
-    pub(super) fn oldest_mut(&mut self) -> Option<&mut Owed> {
+    pub(super) fn oldest_mut(&mut self) -> Option<&mut Pending> {
         self.owed.front_mut()
     }
 
     /// The key that is the next to be answered.
     #[inline]
     pub(super) fn next_key(&self) -> Option<&Key> {
-        let Owed { call, what: What::Keys { next, .. }, .. } = self.owed.front()? else { return None };
+        let Pending { call, what: Expected::Keys { next, .. }, .. } = self.owed.front()? else { return None };
         match call.request() {
             Request::Get { keys, .. } => keys.as_slice().get(*next as usize),
             _ => None,
@@ -106,14 +106,14 @@ impl Debts {
     }
 
     #[inline]
-    pub(super) fn owe(&mut self, call: Arc<Call>, start: u64, what: What) {
-        self.owed.push_back(Owed { call, start, what });
+    pub(super) fn owe(&mut self, call: Arc<Call>, start: u64, what: Expected) {
+        self.owed.push_back(Pending { call, start, what });
     }
 
     /// The only key of a call, in the line that begins at `start`; gives the key's number.
     #[inline]
     pub(super) fn owe_only_key(&mut self, call: Arc<Call>, start: u64) -> u64 {
-        self.owe(call, start, What::Keys { next: 0, end: 1, last: false });
+        self.owe(call, start, Expected::Keys { next: 0, end: 1, last: false });
         self.keys_asked += 1;
         self.keys_asked - 1
     }
@@ -121,12 +121,12 @@ impl Debts {
     /// As [`owe_only_key`](Self::owe_only_key), for one of several.
     pub(super) fn owe_key(&mut self, call: &Arc<Call>, index: u32, start: u64) -> u64 {
         match self.owed.back_mut() {
-            Some(Owed { call: last_call, what: What::Keys { end, last: false, .. }, .. })
+            Some(Pending { call: last_call, what: Expected::Keys { end, last: false, .. }, .. })
                 if *end == index && Arc::ptr_eq(last_call, call) =>
             {
                 *end += 1;
             }
-            _ => self.owe(Arc::clone(call), start, What::Keys { next: index, end: index + 1, last: false }),
+            _ => self.owe(Arc::clone(call), start, Expected::Keys { next: index, end: index + 1, last: false }),
         }
         self.keys_asked += 1;
         self.keys_asked - 1
@@ -161,19 +161,26 @@ impl Debts {
 
     /// The keys owed last were the last of their line.
     pub(super) fn end_line(&mut self) {
-        if let Some(Owed { what: What::Keys { last, .. }, .. }) = self.owed.back_mut() {
+        if let Some(Pending { what: Expected::Keys { last, .. }, .. }) = self.owed.back_mut() {
             *last = true;
         }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Owed> {
+    pub(super) fn pop(&mut self) -> Option<Pending> {
         self.owed.pop_front()
     }
 
     /// Settles the key that is next with its value; `lookup` says what a call makes of that.
     #[inline]
-    pub(super) fn settle_next(&mut self, value: Value, lookup: impl Fn(Value, &Call) -> Lookup, wakes: &mut Wakes) {
-        let Some(Owed { call, what: What::Keys { next, end, last }, .. }) = self.owed.front_mut() else { return };
+    pub(super) fn settle_next(
+        &mut self,
+        value: Value,
+        lookup: impl Fn(Value, &Call) -> GetResult,
+        wakes: &mut WakeList,
+    ) {
+        let Some(Pending { call, what: Expected::Keys { next, end, last }, .. }) = self.owed.front_mut() else {
+            return;
+        };
         self.keys_settled += 1;
         while let Some(repeat) = next_before(self.keys_settled, &mut self.repeats) {
             wakes.add(repeat.settle_with(&value, &lookup));
@@ -188,10 +195,10 @@ impl Debts {
 
     /// Finds the key among those of the line at the head that are not yet answered, and brings it to the front: values
     /// come in the order asked for, so the keys passed over are not there. A key that is not among them changes nothing.
-    pub(super) fn claim(&mut self, key: &[u8], wakes: &mut Wakes) -> bool {
+    pub(super) fn claim(&mut self, key: &[u8], wakes: &mut WakeList) -> bool {
         let mut found = None;
-        'line: for (at, Owed { call, what, .. }) in self.owed.iter().enumerate() {
-            let (What::Keys { next, end, last }, Request::Get { keys, .. }) = (what, call.request()) else { break };
+        'line: for (at, Pending { call, what, .. }) in self.owed.iter().enumerate() {
+            let (Expected::Keys { next, end, last }, Request::Get { keys, .. }) = (what, call.request()) else { break };
             for (asked, index) in keys.as_slice()[*next as usize..*end as usize].iter().zip(*next..) {
                 if asked.as_bytes() == key {
                     found = Some((at, index));
@@ -204,13 +211,13 @@ impl Debts {
         }
         let Some((at, index)) = found else { return false };
         let mut passed = 0;
-        for Owed { call, what, .. } in self.owed.drain(..at) {
-            if let What::Keys { next, end, .. } = what {
+        for Pending { call, what, .. } in self.owed.drain(..at) {
+            if let Expected::Keys { next, end, .. } = what {
                 passed += end - next;
                 wakes.add(call.settle_misses(next as usize, end as usize));
             }
         }
-        if let Some(Owed { call, what: What::Keys { next, .. }, .. }) = self.owed.front_mut()
+        if let Some(Pending { call, what: Expected::Keys { next, .. }, .. }) = self.owed.front_mut()
             && *next < index
         {
             passed += index - *next;
@@ -222,12 +229,12 @@ impl Debts {
     }
 
     /// The end of a retrieval: the keys of its line that are not yet answered are not there.
-    pub(super) fn end(&mut self, wakes: &mut Wakes) {
+    pub(super) fn end(&mut self, wakes: &mut WakeList) {
         if std::mem::take(&mut self.end_due) {
             return;
         }
         let mut passed = 0;
-        while let Some(Owed { call, what: What::Keys { next, end, last }, .. }) = self.owed.pop_front() {
+        while let Some(Pending { call, what: Expected::Keys { next, end, last }, .. }) = self.owed.pop_front() {
             passed += end - next;
             wakes.add(call.settle_misses(next as usize, end as usize));
             if last {
@@ -238,7 +245,7 @@ impl Debts {
     }
 
     /// So many keys turned out not to be there.
-    fn pass(&mut self, keys: u32, wakes: &mut Wakes) {
+    fn pass(&mut self, keys: u32, wakes: &mut WakeList) {
         self.keys_settled += u64::from(keys);
         while let Some(repeat) = next_before(self.keys_settled, &mut self.repeats) {
             wakes.add(repeat.call.settle(repeat.index as usize, Ok(None)));
@@ -252,12 +259,12 @@ impl Debts {
 
     /// Ends it for everybody: calls of which any byte was written fail with `error`, those before which the writing
     /// stopped are given back.
-    pub(super) fn abandon(&mut self, written: u64, error: &Error, wakes: &mut Wakes) -> VecDeque<Arc<Call>> {
+    pub(super) fn abandon(&mut self, written: u64, error: &Error, wakes: &mut WakeList) -> VecDeque<Arc<Call>> {
         let first_unsent = self.owed.partition_point(|owed| owed.start < written);
         let mut unsent: VecDeque<Arc<Call>> = VecDeque::new();
         let mut unsent_keys = 0;
-        for Owed { call, what, .. } in self.owed.drain(first_unsent..) {
-            if let What::Keys { next, end, .. } = what {
+        for Pending { call, what, .. } in self.owed.drain(first_unsent..) {
+            if let Expected::Keys { next, end, .. } = what {
                 unsent_keys += u64::from(end - next);
             }
             // The keys of one call may stand in several lines.
@@ -283,7 +290,7 @@ impl Debts {
 impl Repeat {
     // Rare. Inlined, it would keep what is not from being inlined: `lookup`, for every value.
     #[inline(never)]
-    fn settle_with(self, value: &Value, lookup: &impl Fn(Value, &Call) -> Lookup) -> Option<Waker> {
+    fn settle_with(self, value: &Value, lookup: &impl Fn(Value, &Call) -> GetResult) -> Option<Waker> {
         self.call.settle(self.index as usize, lookup(value.clone(), &self.call))
     }
 }

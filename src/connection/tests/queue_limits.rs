@@ -4,7 +4,7 @@ use super::deadlines::{LONG, SHORT, ask_within};
 use super::*;
 
 /// One who waits at the door for `limit`.
-fn knock(rig: &Rig, request: Request, limit: Duration) -> tokio::task::JoinHandle<Result<Ticket, Error>> {
+fn knock(rig: &Rig, request: Request, limit: Duration) -> tokio::task::JoinHandle<Result<ResponseFuture, Error>> {
     let queue = Arc::clone(&rig.queue);
     tokio::spawn(async move { queue.enter(&Arc::new(Call::new(request, Instant::now() + limit))).await })
 }
@@ -33,7 +33,7 @@ async fn those_at_the_door_of_an_unreachable_node_are_told() {
     let start = Instant::now();
     let outside = knock(&rig, get("b"), LONG);
     tokio::time::sleep(SHORT).await;
-    rig.queue.refuse(&Error::not_sent(ErrorKind::Unavailable));
+    rig.queue.mark_unavailable(&Error::not_sent(ErrorKind::Unavailable));
     assert_failed(outside.await.unwrap(), ErrorKind::Unavailable, Delivery::NotSent);
     assert!(start.elapsed() <= SHORT + SHORT, "{:?}", start.elapsed());
 }

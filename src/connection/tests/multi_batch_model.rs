@@ -32,7 +32,7 @@ struct Life {
 }
 
 #[derive(Debug, Clone)]
-enum What {
+enum Expected {
     Get(u8),
     Gets(u8),
     GetMany(Vec<u8>),
@@ -47,7 +47,7 @@ struct Ask {
     deadline: u64,
     /// The caller goes away after so long.
     leaves: Option<u64>,
-    what: What,
+    what: Expected,
 }
 
 const KEYS: u8 = 6;
@@ -62,12 +62,12 @@ fn lives() -> impl Strategy<Value = Vec<Life>> {
 
 fn asks() -> impl Strategy<Value = Vec<Ask>> {
     let what = prop_oneof![
-        6 => (0..KEYS).prop_map(What::Get),
-        1 => (0..KEYS).prop_map(What::Gets),
-        3 => prop::collection::vec(0..KEYS, 1..12).prop_map(What::GetMany),
-        3 => (0..KEYS, prop_oneof![3 => 0usize..40, 1 => 200usize..1500]).prop_map(|(key, size)| What::Set(key, size)),
-        1 => (0..KEYS).prop_map(What::MetaGet),
-        1 => Just(What::Incr),
+        6 => (0..KEYS).prop_map(Expected::Get),
+        1 => (0..KEYS).prop_map(Expected::Gets),
+        3 => prop::collection::vec(0..KEYS, 1..12).prop_map(Expected::GetMany),
+        3 => (0..KEYS, prop_oneof![3 => 0usize..40, 1 => 200usize..1500]).prop_map(|(key, size)| Expected::Set(key, size)),
+        1 => (0..KEYS).prop_map(Expected::MetaGet),
+        1 => Just(Expected::Incr),
     ];
     let pause = prop_oneof![4 => Just(0), 2 => Just(1), 1 => 0u64..20];
     let ask = (pause, 1u64..400, prop::option::weighted(0.2, 0u64..8), what);
@@ -224,7 +224,7 @@ async fn serve(io: DuplexStream, items: Items, life: Life, is_first: bool) {
 
 /// As a node keeps each of its connections, the first of which times the queue.
 async fn keep(queue: Arc<Queue>, task: usize, lives: Vec<Life>, items: Items) {
-    let mut sweeper = (task == 0).then(|| Sweeper::new(Arc::clone(&queue)));
+    let mut sweeper = (task == 0).then(|| DeadlineSweeper::new(Arc::clone(&queue)));
     let keep = async {
         for (number, life) in lives.iter().cycle().enumerate() {
             // Never in a hot loop, or time would not pass.
@@ -248,21 +248,21 @@ async fn keep(queue: Arc<Queue>, task: usize, lives: Vec<Life>, items: Items) {
 /// So many exchanges make a link known.
 const WARM_UP: usize = 16;
 
-async fn call(queue: &Arc<Queue>, history: &History, what: What, deadline: Instant) {
+async fn call(queue: &Arc<Queue>, history: &History, what: Expected, deadline: Instant) {
     let (request, keys, store) = match what {
-        What::Get(number) => (get(&key(number)), vec![number], None),
-        What::Gets(number) => (gets(&key(number)), vec![number], None),
-        What::MetaGet(number) => (meta_get(&key(number), "v"), vec![number], None),
-        What::GetMany(numbers) => {
+        Expected::Get(number) => (get(&key(number)), vec![number], None),
+        Expected::Gets(number) => (gets(&key(number)), vec![number], None),
+        Expected::MetaGet(number) => (meta_get(&key(number), "v"), vec![number], None),
+        Expected::GetMany(numbers) => {
             let keys: Vec<_> = numbers.iter().map(|&number| key(number)).collect();
             (get_many(&keys.iter().map(String::as_str).collect::<Vec<_>>()), numbers, None)
         }
-        What::Set(number, size) => {
+        Expected::Set(number, size) => {
             let serial = history.asked_to_store(number);
             let value = format!("{}={serial} {}", key(number), "\r\nEND\r\n".repeat(size / 7));
             (set(&key(number), &value), Vec::new(), Some((number, serial)))
         }
-        What::Incr => (incr("n", 1), Vec::new(), None),
+        Expected::Incr => (incr("n", 1), Vec::new(), None),
     };
     let asked = history.tick();
     let Ok(ticket) = queue.enter(&Arc::new(Call::new(request, deadline))).await else { return };
@@ -296,9 +296,9 @@ async fn run(asks: Vec<Ask>, connections: Vec<Vec<Life>>) {
     let limits = QueueLimits { calls: 4096, bytes: 1 << 20 };
     let queue = Arc::new(Queue::new("mc-0".parse().unwrap(), limits, connections.len()));
     let (history, items) = (Arc::new(History::default()), Items::default());
-    let mut keepers = tokio::task::JoinSet::new();
+    let mut reconnectors = tokio::task::JoinSet::new();
     for (task, lives) in connections.into_iter().enumerate() {
-        keepers.spawn(keep(Arc::clone(&queue), task, lives, Arc::clone(&items)));
+        reconnectors.spawn(keep(Arc::clone(&queue), task, lives, Arc::clone(&items)));
         if task == 0 {
             for _ in 0..WARM_UP {
                 let ticket = queue.enter(&Arc::new(Call::new(get("a"), Instant::now() + PATIENCE))).await.unwrap();

@@ -73,7 +73,7 @@ async fn serve(io: DuplexStream, life: Life) {
 
 /// As a node keeps each of its connections, the first of which times the queue.
 async fn keep(queue: Arc<Queue>, task: usize, lives: Vec<Life>) {
-    let mut sweeper = (task == 0).then(|| Sweeper::new(Arc::clone(&queue)));
+    let mut sweeper = (task == 0).then(|| DeadlineSweeper::new(Arc::clone(&queue)));
     let keep = async {
         for life in lives.iter().cycle() {
             // Never in a hot loop, or time would not pass.
@@ -93,9 +93,9 @@ async fn keep(queue: Arc<Queue>, task: usize, lives: Vec<Life>) {
 
 async fn run(asks: Vec<Ask>, connections: Vec<Vec<Life>>, limits: QueueLimits) {
     let queue = Arc::new(Queue::new("mc-0".parse().unwrap(), limits, connections.len()));
-    let mut keepers = tokio::task::JoinSet::new();
+    let mut reconnectors = tokio::task::JoinSet::new();
     for (task, lives) in connections.into_iter().enumerate() {
-        keepers.spawn(keep(Arc::clone(&queue), task, lives));
+        reconnectors.spawn(keep(Arc::clone(&queue), task, lives));
     }
     let mut callers = tokio::task::JoinSet::new();
     for (index, ask) in asks.into_iter().enumerate() {
