@@ -1,137 +1,152 @@
-//! One connection at work over a pipe in memory: queue, merging, driver, matching of answers and wake-ups, without a
-//! kernel, a network and a server.
+//! One connection over a pipe in memory: queue, merging, driver, matching of replies and wake-ups, without a kernel, a
+//! network or a server.
 //!
-//! `cargo bench --bench pipeline -- --warm-up-time 0.3 --measurement-time 1` (half a minute). So many callers at a time ask
-//! again as soon as they are answered; a number is the time in which each of them is answered once. The peer shares their
-//! thread: it reads a line and writes what it has ready, and that counts too.
+//! ```sh
+//! RUSTFLAGS="--cfg memring_internals" cargo bench --bench pipeline -- --warm-up-time 0.3 --measurement-time 1
+//! ```
+//!
+//! That takes half a minute. A number of callers send their next request as soon as they have a response. The time shown
+//! is that of one response for each caller. It includes the peer, which runs on the same thread.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+#[cfg(memring_internals)]
+mod bench {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use memring::Error;
-use memring::internals::Connection;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::runtime::{Builder, Runtime};
+    use bytes::{Buf, Bytes, BytesMut};
+    use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+    use memring::Error;
+    use memring::internals::Connection;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::runtime::{Builder, Runtime};
 
-const VALUE: [u8; 100] = [b'v'; 100];
+    const VALUE: [u8; 100] = [b'v'; 100];
 
-/// More than all callers of a run ask for, or are answered, at a time.
-const PIPE: usize = 1 << 20;
+    /// More than all callers of a run ask for, or are answered, at a time.
+    const PIPE: usize = 1 << 20;
 
-/// Answers every get with a value for each key, and every set with `STORED`.
-async fn serve(mut io: DuplexStream) {
-    let (mut input, mut output) = (BytesMut::new(), Vec::new());
-    while io.read_buf(&mut input).await.is_ok_and(|read| read > 0) {
-        while let Some(len) = answer(&input, &mut output) {
-            input.advance(len);
-        }
-        if io.write_all(&output).await.is_err() {
-            return;
-        }
-        output.clear();
-    }
-}
-
-/// Answers the command at the front of `input`, if it is whole, and says how long it is.
-fn answer(input: &[u8], output: &mut Vec<u8>) -> Option<usize> {
-    let end = memchr::memchr(b'\n', input)? + 1;
-    let line = input[..end].trim_ascii_end();
-    if let Some(keys) = line.strip_prefix(b"get ") {
-        for key in keys.split(|&byte| byte == b' ') {
-            for piece in [b"VALUE ", key, b" 0 100\r\n", &VALUE, b"\r\n"] {
-                output.extend_from_slice(piece);
+    /// Answers every get with a value for each key, and every set with `STORED`.
+    async fn serve(mut io: DuplexStream) {
+        let (mut input, mut output) = (BytesMut::new(), Vec::new());
+        while io.read_buf(&mut input).await.is_ok_and(|read| read > 0) {
+            while let Some(len) = answer(&input, &mut output) {
+                input.advance(len);
             }
-        }
-        output.extend_from_slice(b"END\r\n");
-        return Some(end);
-    }
-    assert!(line.starts_with(b"set ") && line.ends_with(b" 100"), "an unknown command");
-    let whole = end + VALUE.len() + 2;
-    if input.len() < whole {
-        return None;
-    }
-    output.extend_from_slice(b"STORED\r\n");
-    Some(whole)
-}
-
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_time().build().expect("a runtime")
-}
-
-/// A connection to a peer that answers.
-fn connect(runtime: &Runtime) -> Arc<Connection> {
-    let _inside = runtime.enter();
-    let (ours, theirs) = tokio::io::duplex(PIPE);
-    tokio::spawn(serve(theirs));
-    Arc::new(Connection::over(ours, "peer".parse().expect("a name")))
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Op {
-    Get,
-    /// Of 100 keys.
-    GetMany,
-    Set,
-}
-
-impl Op {
-    fn keys(self) -> usize {
-        if matches!(self, Self::GetMany) { 100 } else { 1 }
-    }
-
-    async fn once(self, connection: &Connection, keys: &[String]) -> Result<(), Error> {
-        match self {
-            Self::Get => assert_eq!(connection.get(&keys[0]).await?.map(|item| item.value.len()), Some(VALUE.len())),
-            Self::GetMany => {
-                let found = connection.get_many(keys).await?;
-                assert_eq!(found.iter().flatten().count(), keys.len());
+            if io.write_all(&output).await.is_err() {
+                return;
             }
-            Self::Set => connection.set(&keys[0], Bytes::from_static(&VALUE)).await?,
+            output.clear();
         }
-        Ok(())
     }
-}
 
-/// The time in which each of `window` callers does `times` operations, with keys of its own.
-async fn closed_loop(connection: &Arc<Connection>, op: Op, window: usize, times: u64) -> Duration {
-    let start = Instant::now();
-    let callers: Vec<_> = (0..window)
-        .map(|caller| {
-            let connection = Arc::clone(connection);
-            let keys: Vec<_> = (0..op.keys()).map(|n| format!("key:{:013}", caller * op.keys() + n)).collect();
-            tokio::spawn(async move {
-                for _ in 0..times {
-                    op.once(&connection, &keys).await?;
+    /// Answers the command at the front of `input`, if it is whole, and says how long it is.
+    fn answer(input: &[u8], output: &mut Vec<u8>) -> Option<usize> {
+        let end = memchr::memchr(b'\n', input)? + 1;
+        let line = input[..end].trim_ascii_end();
+        if let Some(keys) = line.strip_prefix(b"get ") {
+            for key in keys.split(|&byte| byte == b' ') {
+                for piece in [b"VALUE ", key, b" 0 100\r\n", &VALUE, b"\r\n"] {
+                    output.extend_from_slice(piece);
                 }
-                Ok::<_, Error>(())
+            }
+            output.extend_from_slice(b"END\r\n");
+            return Some(end);
+        }
+        assert!(line.starts_with(b"set ") && line.ends_with(b" 100"), "an unknown command");
+        let whole = end + VALUE.len() + 2;
+        if input.len() < whole {
+            return None;
+        }
+        output.extend_from_slice(b"STORED\r\n");
+        Some(whole)
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_time().build().expect("a runtime")
+    }
+
+    /// A connection to a peer that answers.
+    fn connect(runtime: &Runtime) -> Arc<Connection> {
+        let _inside = runtime.enter();
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        tokio::spawn(serve(theirs));
+        Arc::new(Connection::over(ours, "peer".parse().expect("a name")))
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Op {
+        Get,
+        /// Of 100 keys.
+        GetMany,
+        Set,
+    }
+
+    impl Op {
+        fn keys(self) -> usize {
+            if matches!(self, Self::GetMany) { 100 } else { 1 }
+        }
+
+        async fn once(self, connection: &Connection, keys: &[String]) -> Result<(), Error> {
+            match self {
+                Self::Get => {
+                    assert_eq!(connection.get(&keys[0]).await?.map(|item| item.value.len()), Some(VALUE.len()))
+                }
+                Self::GetMany => {
+                    let found = connection.get_many(keys).await?;
+                    assert_eq!(found.iter().flatten().count(), keys.len());
+                }
+                Self::Set => connection.set(&keys[0], Bytes::from_static(&VALUE)).await?,
+            }
+            Ok(())
+        }
+    }
+
+    /// The time in which each of `window` callers does `times` operations, with keys of its own.
+    async fn closed_loop(connection: &Arc<Connection>, op: Op, window: usize, times: u64) -> Duration {
+        let start = Instant::now();
+        let callers: Vec<_> = (0..window)
+            .map(|caller| {
+                let connection = Arc::clone(connection);
+                let keys: Vec<_> = (0..op.keys()).map(|n| format!("key:{:013}", caller * op.keys() + n)).collect();
+                tokio::spawn(async move {
+                    for _ in 0..times {
+                        op.once(&connection, &keys).await?;
+                    }
+                    Ok::<_, Error>(())
+                })
             })
-        })
-        .collect();
-    for caller in callers {
-        caller.await.expect("no panic").expect("an answer");
+            .collect();
+        for caller in callers {
+            caller.await.expect("no panic").expect("an answer");
+        }
+        start.elapsed()
     }
-    start.elapsed()
+
+    fn pipeline(c: &mut Criterion) {
+        let mut group = c.benchmark_group("pipeline");
+        let runtime = runtime();
+        let connection = connect(&runtime);
+        for (name, op, window) in [
+            ("get, callers", Op::Get, 1),
+            ("get, callers", Op::Get, 16),
+            ("get, callers", Op::Get, 256),
+            ("get_many of 100, callers", Op::GetMany, 1),
+            ("set, callers", Op::Set, 16),
+        ] {
+            group.throughput(Throughput::Elements((window * op.keys()) as u64));
+            group.bench_function(BenchmarkId::new(name, window), |b| {
+                b.iter_custom(|times| runtime.block_on(closed_loop(&connection, op, window, times)));
+            });
+        }
+    }
+
+    criterion_group!(benches, pipeline);
 }
 
-fn pipeline(c: &mut Criterion) {
-    let mut group = c.benchmark_group("pipeline");
-    let runtime = runtime();
-    let connection = connect(&runtime);
-    for (name, op, window) in [
-        ("get, callers", Op::Get, 1),
-        ("get, callers", Op::Get, 16),
-        ("get, callers", Op::Get, 256),
-        ("get_many of 100, callers", Op::GetMany, 1),
-        ("set, callers", Op::Set, 16),
-    ] {
-        group.throughput(Throughput::Elements((window * op.keys()) as u64));
-        group.bench_function(BenchmarkId::new(name, window), |b| {
-            b.iter_custom(|times| runtime.block_on(closed_loop(&connection, op, window, times)));
-        });
-    }
-}
+#[cfg(memring_internals)]
+criterion::criterion_main!(bench::benches);
 
-criterion_group!(benches, pipeline);
-criterion_main!(benches);
+#[cfg(not(memring_internals))]
+fn main() {
+    eprintln!("not built: set RUSTFLAGS=\"--cfg memring_internals\"");
+}

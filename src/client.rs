@@ -1,45 +1,37 @@
-//! The client: what every command shares, and the one way down. The commands themselves are in the modules below.
+//! The client: its construction, views of it, and what it knows of its nodes. The commands are in the modules below.
 
-mod asking;
-mod binary;
+mod batches;
+mod broadcast;
 mod builder;
 mod commands;
 mod fetch;
-mod fleet;
 mod inspect;
-mod lookup;
-pub mod meta;
-mod multi;
-mod recipes;
-mod store;
+mod meta_commands;
+mod read_modify_write;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+pub use self::batches::{GetMany, KeysFailed, WriteMany};
 pub use self::builder::ClientBuilder;
 pub use self::fetch::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 pub use self::inspect::Metadump;
-pub use self::multi::{GetMany, KeysFailed, WriteMany};
-pub use self::recipes::Counter;
+pub use self::read_modify_write::Counter;
 
-use self::asking::Asking;
 use self::fetch::Flights;
 use crate::config::{LONGEST_WAIT, Settings};
-use crate::connection::{Call, ResponseFuture};
 use crate::discovery::{DiscoveryStatus, Monitor};
 use crate::error::Error;
-use crate::key::{InvalidKey, Key, MetaKey, nested_prefix};
-use crate::node::Node;
+use crate::key::{KeySpace, MetaKey};
 use crate::node_id::NodeId;
-use crate::protocol::Request;
-use crate::topology::{Map, Snapshot, Topology, TopologyWatch};
+use crate::operations::Operations;
+use crate::topology::{Map, Topology, TopologyWatch};
 
 /// A memcached client over all the nodes of a service.
 ///
@@ -60,18 +52,17 @@ use crate::topology::{Map, Snapshot, Topology, TopologyWatch};
 pub struct Client {
     inner: Arc<Inner>,
     timeout: Duration,
-    /// Put in front of every key.
-    prefix: Option<Arc<[u8]>>,
+    keys: KeySpace,
 }
 
 struct Inner {
-    snapshot: Arc<ArcSwap<Snapshot>>,
+    operations: Operations,
     published: watch::Receiver<Arc<Map>>,
     discovery: Monitor,
-    /// Values being computed.
+    /// Values that callers of [`Client::fetch`] are computing.
     flights: Flights,
     settings: Settings,
-    /// Discovery and the topology's worker; aborted when dropped.
+    /// The tasks of discovery and topology. Aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -129,16 +120,15 @@ impl Client {
     /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if the prefix is empty, holds what no key may, or is longer than 200 bytes, those it is
     /// nested in included.
     pub fn namespace(&self, prefix: impl AsRef<[u8]>) -> Result<Self, Error> {
-        let outer = self.prefix.as_deref().unwrap_or_default();
-        let prefix = nested_prefix(outer, prefix.as_ref())
-            .map_err(|reason| Error::from(reason).with_message("the prefix of a namespace"))?;
-        Ok(Self { prefix: Some(prefix.into()), ..self.clone() })
+        let keys = self.keys.nested(prefix.as_ref());
+        let keys = keys.map_err(|reason| Error::from(reason).with_message("the prefix of a namespace"))?;
+        Ok(Self { keys, ..self.clone() })
     }
 
     /// The nodes as the client knows them now.
     #[must_use]
     pub fn topology(&self) -> Topology {
-        self.inner.snapshot.load().view()
+        self.inner.operations.dispatcher().snapshot().view()
     }
 
     /// The node that owns a key now.
@@ -147,7 +137,8 @@ impl Client {
     /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey); [`ErrorKind::NoNodes`](crate::ErrorKind::NoNodes); [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`shutdown`](Self::shutdown).
     pub fn node_for(&self, key: impl AsRef<[u8]>) -> Result<NodeId, Error> {
         let key = self.any_key(key)?;
-        self.inner.snapshot.load().route(key.as_bytes()).map(|node| node.id().clone())
+        let snapshot = self.inner.operations.dispatcher().snapshot();
+        snapshot.route(key.as_bytes()).map(|node| node.id().clone())
     }
 
     /// Follows the nodes as they come, go and move, from now on.
@@ -172,109 +163,30 @@ impl Client {
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         // Waited for, so that no snapshot comes after the last.
         tasks.shutdown().await;
-        let last = self.inner.snapshot.swap(Arc::new(Snapshot::closed()));
+        let last = self.inner.operations.dispatcher().close();
         let limit = self.inner.settings.silence_timeout();
         join_all(last.nodes().iter().map(|node| node.retire(limit))).await;
     }
 
-    /// When a command begun now must have ended.
+    /// Returns the deadline of a command that starts now.
     #[inline]
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
 
-    /// The same client with what is left until a deadline, for a command's further steps.
-    fn until(&self, deadline: Instant) -> Self {
-        self.with_request_timeout(deadline.saturating_duration_since(Instant::now()))
+    #[inline]
+    fn operations(&self) -> &Operations {
+        &self.inner.operations
     }
 
-    /// The only place where a caller's bytes become a key.
-    fn key(&self, key: impl AsRef<[u8]>) -> Result<Key, Error> {
-        Ok(self.text_key(key.as_ref())?)
-    }
-
-    /// As [`key`](Self::key), or bytes that only a meta command can carry, where the user opted in to that.
     fn any_key(&self, key: impl AsRef<[u8]>) -> Result<MetaKey, Error> {
-        let key = key.as_ref();
-        match self.text_key(key) {
-            Ok(key) => Ok(MetaKey::Text(key)),
-            Err(InvalidKey::Byte { .. }) if self.inner.settings.binary_keys => match &self.prefix {
-                None => Ok(MetaKey::binary(key)?),
-                Some(prefix) => Ok(MetaKey::binary(&[prefix, key].concat())?),
-            },
-            Err(invalid) => Err(invalid.into()),
-        }
-    }
-
-    fn text_key(&self, key: &[u8]) -> Result<Key, InvalidKey> {
-        let mut made = Key::blank();
-        self.put_key(key, &mut made)?;
-        Ok(made)
-    }
-
-    /// As [`text_key`](Self::text_key), put where it will stay.
-    #[inline]
-    fn put_key(&self, key: &[u8], place: &mut Key) -> Result<(), InvalidKey> {
-        let made = place.become_key(self.prefix.as_deref().unwrap_or_default(), key);
-        #[cfg(feature = "long-keys")]
-        if let Err(too_long @ InvalidKey::TooLong { .. }) = made {
-            *place = self.inner.settings.long_keys.shorten(self.prefix.as_deref(), key, too_long)?;
-            return Ok(());
-        }
-        made
-    }
-
-    /// Becomes a call at once: the future holds that, and not the request beside it.
-    fn reply_to(&self, request: Request) -> Asking<'_> {
-        Asking::new(self, Call::filled(request, self.deadline()))
-    }
-
-    /// Puts a call in the queue of the node that owns its key: the only way down for a command with one key.
-    async fn enter(&self, call: Arc<Call>) -> Result<ResponseFuture, Error> {
-        match self.enter_at_once(call) {
-            Ok(ticket) => Ok(ticket),
-            // Boxed, so that what is rare does not make every command's future larger.
-            Err(call) => Box::pin(self.enter_patiently(&call)).await,
-        }
-    }
-
-    #[inline]
-    fn enter_at_once(&self, call: Arc<Call>) -> Result<ResponseFuture, Arc<Call>> {
-        let snapshot = self.inner.snapshot.load();
-        match snapshot.route(call.request().routed_by().unwrap_or_default()) {
-            Ok(node) => node.call_at_once(call),
-            Err(_) => Err(call),
-        }
-    }
-
-    async fn enter_patiently(&self, call: &Arc<Call>) -> Result<ResponseFuture, Error> {
-        loop {
-            let node = {
-                let snapshot = self.inner.snapshot.load();
-                Arc::clone(snapshot.route(call.request().routed_by().unwrap_or_default())?)
-            };
-            match node.call(call).await {
-                Ok(ticket) => return Ok(ticket),
-                // The node left between the look at the snapshot and the call. Nothing was sent; the next snapshot
-                // does not have it.
-                Err(_) if node.has_left() && self.is_superseded(&node) => {}
-                Err(error) => {
-                    // A failure that needs no waiting must not let a caller who tries again and again keep its thread.
-                    tokio::task::coop::consume_budget().await;
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    fn is_superseded(&self, node: &Arc<Node>) -> bool {
-        !self.inner.snapshot.load().nodes().iter().any(|known| Arc::ptr_eq(known, node))
+        Ok(self.keys.any_key(key.as_ref())?)
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let snapshot = self.inner.snapshot.load();
+        let snapshot = self.inner.operations.dispatcher().snapshot();
         let nodes: Vec<_> = snapshot.nodes().iter().map(|node| node.id()).collect();
         f.debug_struct("Client").field("nodes", &nodes).finish_non_exhaustive()
     }

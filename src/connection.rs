@@ -1,41 +1,49 @@
-//! Everything between "send this to that server" and its answer.
+//! From a queued request to its response.
 //!
-//! A [`Call`] is one caller's request and the slot its answer is put in. Calls wait in a node's [`Queue`]; a
-//! [`Driver`] owns one socket, takes whatever waits, writes it as one batch, and matches what comes back to the calls in
-//! its `Pipeline`, which does no I/O. A call is in the queue (nothing of it was sent) or in one pipeline (it was
-//! written, or soon will be), and is answered exactly once: by a reply, by its deadline, or by the end of the connection.
+//! A [`Call`] is one caller's request and the slot for its response. Calls wait in a node's [`Queue`]. A [`Driver`] owns
+//! one socket: it takes the pending calls, writes them as one batch, and matches the replies to the calls in its
+//! `Pipeline`, which does no I/O. A call is in the queue (nothing of it was sent) or in one pipeline (it was written, or
+//! is about to be). It gets exactly one response: from a reply, its deadline, or the end of the connection.
 
 mod batch_window;
 mod call;
+mod call_pool;
 mod connect;
 mod deadlines;
 mod driver;
 mod handshake;
+#[cfg(memring_internals)]
+pub mod internals;
 mod line_reader;
 mod pipeline;
 mod queue;
+mod response;
+mod response_future;
 #[cfg(test)]
 mod tests;
 mod version_probe;
 
-pub(crate) use self::call::{Answer, Call, GetResult, ResponseFuture, unexpected_response};
+pub(crate) use self::call::{GetForm, NewCall};
 pub(crate) use self::connect::dial;
 pub(crate) use self::deadlines::DeadlineSweeper;
 pub(crate) use self::driver::{Driver, End};
 pub(crate) use self::handshake::authenticate;
 pub(crate) use self::line_reader::LineReader;
-pub(crate) use self::queue::{Availability, Queue};
+pub(crate) use self::queue::{Availability, PushError, Queue, Rejected};
+pub(crate) use self::response::{GetResult, Response, unexpected_response};
+pub(crate) use self::response_future::ResponseFuture;
 pub(crate) use self::version_probe::ProbeHistory;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-/// Locks a mutex whose data is sound between any two statements, so that a panic elsewhere is no reason to spread.
+/// Locks a mutex whose data is consistent between any two statements, so that a panic of another thread does not
+/// spread.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Wake-ups gathered while locks are held and work is left, done last and outside every lock.
+/// Wakers collected while locks are held, to be woken after all other work and outside every lock.
 #[derive(Debug, Default)]
 pub(crate) struct WakeList(Vec<Waker>);
 
@@ -54,7 +62,7 @@ impl WakeList {
 }
 
 impl Drop for WakeList {
-    /// Nobody is left asleep, whichever way the gatherer was left.
+    /// Wakes what is left, so that an early return or a panic loses no wake-up.
     fn drop(&mut self) {
         self.wake_all();
     }

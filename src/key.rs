@@ -2,6 +2,7 @@
 
 #[cfg(feature = "long-keys")]
 mod long;
+mod space;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,6 +13,7 @@ use thiserror::Error;
 
 #[cfg(feature = "long-keys")]
 pub use self::long::LongKeys;
+pub(crate) use self::space::KeySpace;
 
 /// Keys up to this length are held without an allocation.
 const INLINE_LEN: usize = 62;
@@ -122,7 +124,7 @@ impl Repr {
 }
 
 /// A namespace's prefix: that of the one it lies in, and its own.
-pub(crate) fn nested_prefix(outer: &[u8], inner: &[u8]) -> Result<Vec<u8>, InvalidKey> {
+fn nested_prefix(outer: &[u8], inner: &[u8]) -> Result<Vec<u8>, InvalidKey> {
     if inner.is_empty() {
         return Err(InvalidKey::Empty);
     }

@@ -76,8 +76,6 @@
 //! | `long-keys` | no | `LongKeys` and `ClientBuilder::long_keys`: keys over 250 bytes, shortened by a digest |
 //! | `testing` | no | the `testing` module: in-process pods and DNS to test an application against |
 //!
-//! A fifth, `internals`, is for the benchmarks of this package, and no part of the interface.
-//!
 //! # Logging
 //! `tracing` events with the target `memring`: connections made, lost and given up, nodes that cannot be reached, changes
 //! of the topology and of discovery's state. Never one per request, and never a key or a value.
@@ -90,12 +88,14 @@ mod config;
 mod connection;
 mod credentials;
 mod discovery;
+mod dispatch;
 mod error;
 mod inspect;
 mod item;
 mod key;
 mod node;
 mod node_id;
+mod operations;
 mod protocol;
 mod ring;
 mod topology;
@@ -104,7 +104,7 @@ mod ttl;
 // The public interface is:
 pub use crate::client::{
     Client, ClientBuilder, Counter, FetchError, FetchOptions, Fetched, GetMany, KeysFailed, Metadump, OnWaitTimeout,
-    Origin, Stale, WriteMany, meta,
+    Origin, Stale, WriteMany,
 };
 pub use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,
@@ -128,9 +128,10 @@ pub use crate::ring::{InvalidRing, MovedShare, Ring, RingDiff, RingNode};
 pub use crate::topology::{NodeInfo, Topology, TopologyChange, TopologyWatch};
 pub use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
 pub mod guide;
-#[cfg(feature = "internals")]
+#[cfg(memring_internals)]
 #[doc(hidden)]
-pub mod internals;
+pub use crate::connection::internals;
+pub mod meta;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use self::reconnector::Reconnector;
 use crate::config::Settings;
-use crate::connection::{Availability, Call, ProbeHistory, Queue, ResponseFuture};
+use crate::connection::{Availability, NewCall, ProbeHistory, Queue, Rejected, Response, ResponseFuture};
 use crate::discovery::Addresses;
 use crate::error::Error;
 use crate::node_id::NodeId;
@@ -94,16 +94,23 @@ impl Node {
         &self.shared.id
     }
 
-    /// Puts a call in the node's queue. Fails at once if the node cannot be reached, and with `Overloaded` if the queue
-    /// stays full until the call's deadline.
-    pub(crate) async fn call(&self, call: &Arc<Call>) -> Result<ResponseFuture, Error> {
-        self.shared.queue.enter(call).await
+    /// Queues a call if there is space. A call that is not taken comes back with the reason.
+    #[inline]
+    pub(crate) fn push<R: Response>(&self, call: NewCall<R>) -> Result<ResponseFuture<R>, Rejected<R>> {
+        self.shared.queue.push(call)
     }
 
-    /// As [`call`](Self::call), if that needs no waiting and does not fail; otherwise the call comes back.
-    #[inline]
-    pub(crate) fn call_at_once(&self, call: Arc<Call>) -> Result<ResponseFuture, Arc<Call>> {
-        self.shared.queue.enter_at_once(call)
+    /// Queues a call as soon as there is space, at its deadline at the latest.
+    pub(crate) async fn push_when_space<R: Response>(
+        &self,
+        call: NewCall<R>,
+    ) -> Result<ResponseFuture<R>, Rejected<R>> {
+        self.shared.queue.push_when_space(call).await
+    }
+
+    /// The error of a call that the node did not take because it has left the topology.
+    pub(crate) fn closed_error(&self) -> Error {
+        self.shared.queue.closed_error()
     }
 
     /// Where discovery says the node is now. A connection to an address that is not listed any more is replaced.
@@ -130,11 +137,6 @@ impl Node {
         let mut health = self.shared.health.subscribe();
         let _ = timeout(limit, health.wait_for(|health| health.running == 0)).await;
         self.shared.queue.close();
-    }
-
-    /// Whether the node takes no more requests because it has left.
-    pub(crate) fn has_left(&self) -> bool {
-        self.shared.queue.is_closed()
     }
 
     pub(crate) fn state(&self) -> NodeState {

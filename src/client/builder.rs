@@ -16,9 +16,12 @@ use crate::credentials::Credentials;
 #[cfg(feature = "dns")]
 use crate::discovery::SrvDiscovery;
 use crate::discovery::{Discovery, DiscoveryError, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
+use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorKind};
+use crate::key::KeySpace;
 #[cfg(feature = "long-keys")]
 use crate::key::LongKeys;
+use crate::operations::{Operations, ValueLimit};
 use crate::protocol::LARGEST_ITEM;
 use crate::topology::{Rule, Snapshot, Worker};
 
@@ -269,16 +272,17 @@ impl ClientBuilder {
             let known = published.wait_for(|map| map.is_known()).await.map(drop);
             known.map_err(|_| config("the placement or the labels of the nodes panicked"))?;
         }
-        let timeout = settings.request_timeout;
+        let operations = Operations::new(Dispatcher::new(snapshot), ValueLimit::new(&settings));
+        let (timeout, keys) = (settings.request_timeout, KeySpace::new(&settings));
         let inner = Inner {
-            snapshot,
+            operations,
             published,
             discovery: follow.addresses.monitor(),
             flights: Flights::default(),
             settings,
             tasks: Mutex::new(tasks),
         };
-        Ok(Client { inner: Arc::new(inner), timeout, prefix: None })
+        Ok(Client { inner: Arc::new(inner), timeout, keys })
     }
 }
 

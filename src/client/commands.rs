@@ -5,22 +5,23 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::Client;
-use super::binary::Command;
-use crate::error::{Delivery, Error, ErrorKind};
+use crate::connection::GetForm;
+use crate::error::Error;
+#[cfg(doc)]
+use crate::error::{Delivery, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
-use crate::key::MetaKey;
-use crate::protocol::{ArithmeticVerb, Reply, StoreVerb};
+use crate::protocol::{ArithmeticVerb, StoreVerb};
 use crate::ttl::{IntoTtl, InvalidTtl};
 
 impl Client {
     /// Reads an item: `None` if it is not there.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
-        self.find(key.as_ref(), false, None).await
+        self.operations().get(&self.keys, key.as_ref(), GetForm::default(), self.deadline()).await
     }
 
     /// Reads an item with its version ([`Item::cas`]).
     pub async fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
-        self.find(key.as_ref(), true, None).await
+        self.operations().get(&self.keys, key.as_ref(), GetForm::with_cas(true), self.deadline()).await
     }
 
     /// Reads an item and gives it a new time to live in one step: `None` if it is not there. Needs memcached 1.5.3: an
@@ -30,12 +31,14 @@ impl Client {
     /// If the [delivery](crate::Error::delivery) is not [`NotSent`](Delivery::NotSent), the item may have its new time to
     /// live all the same.
     pub async fn get_and_touch(&self, key: impl AsRef<[u8]>, ttl: impl IntoTtl) -> Result<Option<Item>, Error> {
-        self.find(key.as_ref(), false, Some(exptime(ttl)?)).await
+        let form = GetForm { cas: false, touch: Some(exptime(ttl)?) };
+        self.operations().get(&self.keys, key.as_ref(), form, self.deadline()).await
     }
 
     /// As [`get_and_touch`](Self::get_and_touch), with the item's version ([`Item::cas`]), which touching does not change.
     pub async fn gets_and_touch(&self, key: impl AsRef<[u8]>, ttl: impl IntoTtl) -> Result<Option<Item>, Error> {
-        self.find(key.as_ref(), true, Some(exptime(ttl)?)).await
+        let form = GetForm { cas: true, touch: Some(exptime(ttl)?) };
+        self.operations().get(&self.keys, key.as_ref(), form, self.deadline()).await
     }
 
     /// Stores an item, whether or not it is there already.
@@ -51,7 +54,7 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<(), Error> {
-        self.set_at(self.any_key(key)?, value.into(), options.into()).await
+        self.operations().set(self.any_key(key)?, value.into(), options.into(), self.deadline()).await
     }
 
     /// Stores an item unless it is there already; says whether it did.
@@ -61,7 +64,7 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<bool, Error> {
-        self.store_as(StoreVerb::Add, self.any_key(key)?, value.into(), options.into()).await
+        self.operations().add(self.any_key(key)?, value.into(), options.into(), self.deadline()).await
     }
 
     /// Stores an item only if it is there already; says whether it did.
@@ -71,7 +74,7 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<bool, Error> {
-        self.store_as(StoreVerb::Replace, self.any_key(key)?, value.into(), options.into()).await
+        self.operations().replace(self.any_key(key)?, value.into(), options.into(), self.deadline()).await
     }
 
     /// Stores an item only over the version that was read ([`gets`](Self::gets)): whoever wrote in between is not
@@ -104,7 +107,9 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<CasOutcome, Error> {
-        self.cas_at(self.any_key(key)?, version, value.into(), options.into()).await
+        self.operations()
+            .compare_and_swap(self.any_key(key)?, version, value.into(), options.into(), self.deadline())
+            .await
     }
 
     /// Adds to the end of an item's value; says whether it did. The item keeps its flags and its time to live.
@@ -116,24 +121,24 @@ impl Client {
     /// [`ErrorKind::TooLarge`] if what is to be added is by itself over the client's limit or the server's; the value
     /// stays as it was either way.
     pub async fn append(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<bool, Error> {
-        Ok(self.store(StoreVerb::Append, self.any_key(key)?, value.into(), 0, 0).await? == Reply::Stored)
+        self.operations().extend(StoreVerb::Append, self.any_key(key)?, value.into(), self.deadline()).await
     }
 
     /// Adds to the beginning of an item's value; as [`append`](Self::append) in all else.
     pub async fn prepend(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<bool, Error> {
-        Ok(self.store(StoreVerb::Prepend, self.any_key(key)?, value.into(), 0, 0).await? == Reply::Stored)
+        self.operations().extend(StoreVerb::Prepend, self.any_key(key)?, value.into(), self.deadline()).await
     }
 
     /// Deletes an item; says whether it was there.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
-        self.delete_at(self.any_key(key)?).await
+        self.operations().delete(self.any_key(key)?, self.deadline()).await
     }
 
     /// Gives an item a new time to live; says whether it was there. Needs memcached 1.4.8.
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: impl IntoTtl) -> Result<bool, Error> {
         let key = self.any_key(key)?;
         let exptime = exptime(ttl)?;
-        Ok(self.run(key, Command::Touch { exptime }).await? == Reply::Touched)
+        self.operations().touch(key, exptime, self.deadline()).await
     }
 
     /// Adds to a number stored as decimal text, wrapping at 2^64; answers the new number, or `None` if the item is not
@@ -142,7 +147,7 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Server`] if the item is not a number.
     pub async fn incr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        self.arithmetic(ArithmeticVerb::Incr, self.any_key(key)?, delta).await
+        self.operations().arithmetic(ArithmeticVerb::Incr, self.any_key(key)?, delta, self.deadline()).await
     }
 
     /// Subtracts from a number stored as decimal text, stopping at 0; answers the new number, or `None` if the item is
@@ -152,81 +157,11 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Server`] if the item is not a number.
     pub async fn decr(&self, key: impl AsRef<[u8]>, delta: u64) -> Result<Option<u64>, Error> {
-        self.arithmetic(ArithmeticVerb::Decr, self.any_key(key)?, delta).await
-    }
-
-    pub(super) async fn set_at(&self, key: MetaKey, value: Bytes, options: SetOptions) -> Result<(), Error> {
-        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
-        let (command, too_large) = self.set_command(value, flags, exptime)?;
-        match (too_large, self.run(key, command).await) {
-            (None, Ok(Reply::Stored)) => Ok(()),
-            (None, Ok(_)) => Err(not_stored()),
-            (None, Err(error)) => Err(error),
-            (Some(too_large), reply) => Err(too_large.after_delete(reply)),
-        }
-    }
-
-    pub(super) async fn cas_at(
-        &self,
-        key: MetaKey,
-        version: Cas,
-        value: Bytes,
-        options: SetOptions,
-    ) -> Result<CasOutcome, Error> {
-        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
-        match self.store(StoreVerb::Cas(version.0), key, value, flags, exptime).await? {
-            Reply::Stored => Ok(CasOutcome::Stored),
-            Reply::Exists => Ok(CasOutcome::Changed),
-            _ => Ok(CasOutcome::Missing),
-        }
-    }
-
-    pub(super) async fn delete_at(&self, key: MetaKey) -> Result<bool, Error> {
-        Ok(self.run(key, Command::Delete).await? == Reply::Deleted)
-    }
-
-    pub(super) async fn store_as(
-        &self,
-        verb: StoreVerb,
-        key: MetaKey,
-        value: Bytes,
-        options: SetOptions,
-    ) -> Result<bool, Error> {
-        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
-        Ok(self.store(verb, key, value, flags, exptime).await? == Reply::Stored)
-    }
-
-    async fn store(
-        &self,
-        verb: StoreVerb,
-        key: MetaKey,
-        value: Bytes,
-        flags: u32,
-        exptime: u32,
-    ) -> Result<Reply, Error> {
-        self.check_size(&value)?;
-        self.run(key, Command::Store { verb, flags, exptime, value }).await
-    }
-
-    pub(super) async fn arithmetic(
-        &self,
-        verb: ArithmeticVerb,
-        key: MetaKey,
-        delta: u64,
-    ) -> Result<Option<u64>, Error> {
-        match self.run(key, Command::Arithmetic { verb, delta }).await? {
-            Reply::Number(number) => Ok(Some(number)),
-            _ => Ok(None),
-        }
+        self.operations().arithmetic(ArithmeticVerb::Decr, self.any_key(key)?, delta, self.deadline()).await
     }
 }
 
-/// A time to live as it goes over the wire of a command made now.
+/// Returns a TTL as a command made now sends it.
 pub(super) fn exptime(ttl: impl IntoTtl) -> Result<u32, InvalidTtl> {
     ttl.into_ttl()?.exptime(SystemTime::now)
-}
-
-/// No memcached says `NOT_STORED` to a set, but a proxy may.
-pub(super) fn not_stored() -> Error {
-    Error::new(ErrorKind::Server, Delivery::Answered).with_message("NOT_STORED")
 }

@@ -17,37 +17,39 @@ pub(super) use self::flight::Flights;
 pub use self::options::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 
 use self::flight::{Flight, FlightResult};
-use self::lease::{Kind, Lease, Lock};
+use self::lease::{Lease, LeaseKind, Lock};
 use super::Client;
-use super::meta::{Get, Item, Outcome};
 use crate::config::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind};
-use crate::key::MetaKey;
+use crate::key::{KeySpace, MetaKey};
+use crate::meta::{Get, Item, Outcome};
+use crate::operations::Operations;
 use crate::protocol::MetaVerb;
 use crate::ttl::Ttl;
 
-/// How often a value that another process computes is looked for: at first, and at most.
+/// How long to wait before the first look for a value that another process computes. Later waits are longer.
 const FIRST_LOOK_AFTER: Duration = Duration::from_millis(10);
+
+/// The longest wait between two such looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Client {
-    /// Gives the item's value, or computes and stores it: by one caller at a time, however many ask.
+    /// Returns the item's value, or computes and stores it. One caller at a time computes, however many ask.
     ///
-    /// In this process the callers who miss wait for the first of them to compute; one whose computing fails, or who goes
-    /// away, is followed by the next. Other processes are kept from computing by a lease: an empty item that stands for
-    /// the value, which memcached hands to one reader ([`FetchOptions::lease`]). They wait for the value, looking for it
-    /// in growing intervals ([`FetchOptions::wait`]). A stale item ([`invalidate`](Self::invalidate)) or one that soon
-    /// expires ([`FetchOptions::recache_within`]) is given to one caller to renew, while the others may take the old
-    /// value ([`FetchOptions::stale`]).
+    /// In this process, callers that miss wait for the first of them to compute. If that one fails or is dropped, the
+    /// next computes. Other processes are kept from computing by a lease: an empty item in place of the value, which
+    /// memcached gives to one reader ([`FetchOptions::lease`]). They look for the value in growing intervals
+    /// ([`FetchOptions::wait`]). A stale item ([`invalidate`](Self::invalidate)), or one that soon expires
+    /// ([`FetchOptions::recache_within`]), is given to one caller to renew, while the others may get the old value
+    /// ([`FetchOptions::stale`]).
     ///
-    /// A value that was computed while the item was invalidated, deleted or stored by someone else goes to its own caller
-    /// only, and is not stored. A cache that fails keeps nobody from their value: it is computed, once in this process.
-    /// When the computing fails and there is an old value that may be served, that is given.
+    /// A value is not stored, and returned to its own caller only, if the item was invalidated, deleted or stored by
+    /// another client while the value was computed. If the cache fails, the value is still computed, once in this
+    /// process. If computing fails and there is an old value that may be served, that is returned.
     ///
     /// Below memcached 1.6.10 there are no leases: a key of its own (`memring:lock:…`) keeps other processes from
-    /// computing. That is weaker: a value computed while the item was deleted is stored all the same, nothing is renewed
-    /// early, and nothing is ever stale. What goes over the wire either way is in
-    /// [the guide](crate::guide#leases-stale-items-early-renewal).
+    /// computing. That is weaker: a value is stored even if the item was deleted meanwhile, nothing is renewed early, and
+    /// nothing is ever stale. [The guide](crate::guide#leases-stale-items-early-renewal) shows both on the wire.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -62,15 +64,15 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`FetchError`]: what computing answered, or that it took too long, or that another process took too long. The
-    /// cache's own failures only where the fetch cannot be made at all.
+    /// [`FetchError`]: the error of `compute`, or that it took too long, or that another process took too long. Errors of
+    /// the cache are returned only if the fetch cannot be made at all.
     ///
-    /// It ends by itself, at the latest after twice the [wait](FetchOptions::wait) and the
-    /// [limit on computing](FetchOptions::compute_limit) together: as a follower, then as the one who computes. (Computing
-    /// that fetches its own key waits for itself, until that limit.)
+    /// A fetch takes at most twice the sum of [wait](FetchOptions::wait) and
+    /// [limit on computing](FetchOptions::compute_limit): once as a follower, then as the one that computes. (A `compute`
+    /// that fetches its own key waits for itself until that limit.)
     ///
     /// # Cancel safety
-    /// May be dropped at any time: another caller who waits takes over, and a lease is given back.
+    /// May be dropped at any time: another caller that waits takes over, and a lease is given back.
     pub async fn fetch<V, E, F, Fut>(
         &self,
         key: impl AsRef<[u8]>,
@@ -83,14 +85,18 @@ impl Client {
         V: Into<Bytes>,
     {
         let task = Task::new(self, self.any_key(key).map_err(FetchError::Cache)?, options.into())?;
-        // Large, and not the hot path: a caller's future stays small.
+        // Boxed because the future is large and this is not the hot path.
         Box::pin(task.run(async { compute().await.map(Into::into) })).await
     }
 }
 
 /// One caller's fetch.
 struct Task<'a> {
-    client: &'a Client,
+    operations: &'a Operations,
+    flights: &'a Flights,
+    keys: &'a KeySpace,
+    /// The deadline of each command.
+    timeout: Duration,
     key: MetaKey,
     options: FetchOptions,
     look: Get,
@@ -99,33 +105,33 @@ struct Task<'a> {
 /// What a look in the cache found.
 enum Look {
     Found(Fetched),
-    /// The right to fill the item, and the old value if there is one.
+    /// The lease on the item, and the old value if there is one that may be served.
     Won(Lease, Option<Fetched>),
-    /// Somebody else fills it; the old value, if there is one that may be served.
+    /// Another client has the lease. The old value, if there is one that may be served.
     Taken(Option<Fetched>),
-    /// The server has no leases.
+    /// Nothing is there, and the server has no leases.
     Absent,
-    /// Nothing can be said.
+    /// The cache failed.
     Failed(Error),
 }
 
-/// The caller's computing, which begins when it is first polled, if ever.
-trait Computing<E>: Future<Output = Result<Bytes, E>> {}
+/// The caller's computation. It starts when it is first polled, if ever.
+trait Computation<E>: Future<Output = Result<Bytes, E>> {}
 
-impl<E, T: Future<Output = Result<Bytes, E>>> Computing<E> for T {}
+impl<E, T: Future<Output = Result<Bytes, E>>> Computation<E> for T {}
 
-/// Why a leader has nothing for those who follow it.
+/// Why a leader has no value for its followers.
 enum LeaderError<E> {
     Failed(FetchError<E>),
-    /// It has a value that is good for its own caller only.
+    /// The leader has a value that is valid for its own caller only.
     Private(Fetched),
 }
 
-/// Waits for what a flight brings, until the limit, or for as long as it takes once this caller leads.
-async fn follow<T>(limit: Instant, leads: &AtomicBool, landing: impl Future<Output = T>) -> Option<T> {
-    let (mut landing, mut limit) = (pin!(landing), pin!(sleep_until(limit)));
-    poll_fn(|cx| match landing.as_mut().poll(cx) {
-        Poll::Ready(landed) => Poll::Ready(Some(landed)),
+/// Waits for the result of a flight: until the limit as a follower, without a limit once this caller leads.
+async fn follow<T>(limit: Instant, leads: &AtomicBool, result: impl Future<Output = T>) -> Option<T> {
+    let (mut result, mut limit) = (pin!(result), pin!(sleep_until(limit)));
+    poll_fn(|cx| match result.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
         Poll::Pending if leads.load(Ordering::Relaxed) => Poll::Pending,
         Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
     })
@@ -140,21 +146,33 @@ impl<'a> Task<'a> {
         if let Some(time) = options.recache_within {
             look = look.recache_within(time);
         }
-        Ok(Self { client, key, options, look })
+        Ok(Self {
+            operations: client.operations(),
+            flights: &client.inner.flights,
+            keys: &client.keys,
+            timeout: client.timeout,
+            key,
+            options,
+            look,
+        })
     }
 
-    async fn run<E>(self, computing: impl Computing<E>) -> Result<Fetched, FetchError<E>> {
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    async fn run<E>(self, computation: impl Computation<E>) -> Result<Fetched, FetchError<E>> {
         let limit = Instant::now() + self.options.wait.saturating_add(self.options.compute_limit).min(LONGEST_WAIT);
-        let mut computing = Some(computing);
+        let mut computation = Some(computation);
         loop {
             let look = self.look().await;
-            // Nothing is waited for in between: what is joined here was not closed when the look was over.
-            let seat = self.client.inner.flights.join(self.key.as_bytes(), !matches!(look, Look::Failed(_)));
-            let flight = seat.flight();
+            // Without an await in between: a flight that is joined here was not closed when the look was complete.
+            let guard = self.flights.join(self.key.as_bytes(), !matches!(look, Look::Failed(_)));
+            let flight = guard.flight();
             let (mut old, mut cache_fails) = (None, false);
             match look {
                 Look::Found(found) | Look::Taken(Some(found)) => return Ok(found),
-                // The others may have it: who leads them fills the item.
+                // Given to the flight: its leader fills the item.
                 Look::Won(lease, value) => {
                     old = value;
                     flight.deposit(lease);
@@ -163,129 +181,136 @@ impl<'a> Task<'a> {
                 Look::Failed(error) if error.kind() == ErrorKind::Closed => return Err(FetchError::Cache(error)),
                 Look::Failed(_) => cache_fails = true,
             }
-            // The one who leads has limits of its own.
+            // A leader has limits of its own.
             let leads = AtomicBool::new(false);
-            let landing = flight.landed.get_or_try_init(|| {
+            let result = flight.result.get_or_try_init(|| {
                 leads.store(true, Ordering::Relaxed);
-                self.lead(flight, cache_fails, &mut computing)
+                self.lead(flight, cache_fails, &mut computation)
             });
-            let failed = match follow(limit, &leads, landing).await {
+            let failed = match follow(limit, &leads, result).await {
                 Some(Ok(FlightResult::Value(fetched))) => return Ok(fetched.clone()),
                 Some(Ok(FlightResult::LookAgain)) if Instant::now() < limit => continue,
                 Some(Err(LeaderError::Private(fetched))) => return Ok(fetched),
                 Some(Err(LeaderError::Failed(error))) => error,
-                Some(Ok(FlightResult::LookAgain)) | None => FetchError::OnWaitTimeout,
+                Some(Ok(FlightResult::LookAgain)) | None => FetchError::WaitTimeout,
             };
             return old.ok_or(failed);
         }
     }
 
-    /// Computes, or waits for another process to.
+    /// Computes the value, or waits for another process to.
     async fn lead<E>(
         &self,
         flight: &Flight,
         cache_fails: bool,
-        computing: &mut Option<impl Computing<E>>,
+        computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
-        let over = Instant::now() + self.options.wait.min(LONGEST_WAIT);
+        let wait_end = Instant::now() + self.options.wait.min(LONGEST_WAIT);
         let mut pause = FIRST_LOOK_AFTER;
         let mut wait_is_over = cache_fails;
         loop {
             if let Some(lease) = flight.take_lease() {
-                return self.fill(flight, lease, computing).await;
+                return self.fill(flight, lease, computation).await;
             }
             if wait_is_over {
                 return match self.options.when_wait_ends {
-                    OnWaitTimeout::Fail if !cache_fails => Err(LeaderError::Failed(FetchError::OnWaitTimeout)),
-                    _ => self.compute_leaseless(flight, computing).await,
+                    OnWaitTimeout::Fail if !cache_fails => Err(LeaderError::Failed(FetchError::WaitTimeout)),
+                    _ => self.compute_leaseless(flight, computation).await,
                 };
             }
             match self.look().await {
-                // It is looked for once more, by every follower too.
+                // Every follower looks again, and so does this caller.
                 Look::Found(_) | Look::Taken(Some(_)) => {
                     flight.close();
                     return Ok(FlightResult::LookAgain);
                 }
                 Look::Won(lease, old) => {
-                    let filled = self.fill(flight, lease, computing).await;
+                    let filled = self.fill(flight, lease, computation).await;
                     return match (filled, old) {
                         (Err(LeaderError::Failed(_)), Some(old)) => Err(LeaderError::Private(old)),
                         (filled, _) => filled,
                     };
                 }
-                Look::Absent => match Lock::take(self.client, self.key.as_bytes(), self.options.lease).await {
-                    Ok(Some(lock)) => return self.fill_under(flight, lock, computing).await,
-                    Ok(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
-                    Err(_) => return self.compute_leaseless(flight, computing).await,
+                Look::Absent => match self.take_lock().await {
+                    Ok(Some(lock)) => return self.fill_under(flight, lock, computation).await,
+                    Ok(None) => wait_is_over = self.pause(flight, &mut pause, wait_end).await,
+                    Err(_) => return self.compute_leaseless(flight, computation).await,
                 },
-                Look::Taken(None) => wait_is_over = self.pause(flight, &mut pause, over).await,
-                Look::Failed(_) => return self.compute_leaseless(flight, computing).await,
+                Look::Taken(None) => wait_is_over = self.pause(flight, &mut pause, wait_end).await,
+                Look::Failed(_) => return self.compute_leaseless(flight, computation).await,
             }
         }
     }
 
-    /// Waits until it is time to look again, or a lease has been won; says whether all waiting is over.
-    async fn pause(&self, flight: &Flight, pause: &mut Duration, over: Instant) -> bool {
-        let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-        *pause = (*pause * 3 / 2).min(LOOK_EVERY);
-        let _ = timeout_at(over, timeout(jittered, pin!(flight.lease_won()))).await;
-        Instant::now() >= over
+    async fn take_lock(&self) -> Result<Option<Lock>, Error> {
+        Lock::take(self.operations, self.keys, &self.key, self.options.lease, self.timeout).await
     }
 
+    /// Waits until it is time to look again, or a follower has won a lease. Returns whether the wait is over.
+    async fn pause(&self, flight: &Flight, pause: &mut Duration, wait_end: Instant) -> bool {
+        let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        *pause = (*pause * 3 / 2).min(LOOK_EVERY);
+        let _ = timeout_at(wait_end, timeout(jittered, pin!(flight.lease_won()))).await;
+        Instant::now() >= wait_end
+    }
+
+    /// Computes under a lease.
     async fn fill<E>(
         &self,
         flight: &Flight,
         lease: Lease,
-        computing: &mut Option<impl Computing<E>>,
+        computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
-        let mut fetched = self.compute(flight, computing).await?;
+        let mut fetched = self.compute(flight, computation).await?;
         match lease.fill(fetched.value.clone(), &self.options.store).await {
             Ok(Outcome::Done) => fetched.origin = Origin::Computed,
-            // Good for anybody, but not for the cache.
+            // Valid for every caller, though not for the cache.
             Err(error) if error.kind() == ErrorKind::TooLarge => {}
-            // The item has changed since, or may have, so that whoever came later may know more than this value does.
+            // The item has changed meanwhile, or may have: a later caller may know of a newer value.
             _ => return Err(LeaderError::Private(fetched)),
         }
         Ok(FlightResult::Value(fetched))
     }
 
+    /// Computes under a lock.
     async fn fill_under<E>(
         &self,
         flight: &Flight,
         lock: Lock,
-        computing: &mut Option<impl Computing<E>>,
+        computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
-        // Who had the lock before may have stored the value since it was looked for.
+        // The lock's previous holder may have stored the value since the last look.
         if let Look::Found(_) = self.look().await {
             flight.close();
             return Ok(FlightResult::LookAgain);
         }
-        let mut fetched = self.compute(flight, computing).await?;
-        if self.client.set_at(self.key.clone(), fetched.value.clone(), self.options.store).await.is_ok() {
+        let mut fetched = self.compute(flight, computation).await?;
+        let (key, value) = (self.key.clone(), fetched.value.clone());
+        if self.operations.set(key, value, self.options.store, self.deadline()).await.is_ok() {
             fetched.origin = Origin::Computed;
         }
         drop(lock);
         Ok(FlightResult::Value(fetched))
     }
 
-    /// Computes without a lease: nothing will tell whether the item has changed meanwhile.
+    /// Computes without a lease. The result may be outdated when it is done.
     async fn compute_leaseless<E>(
         &self,
         flight: &Flight,
-        computing: &mut Option<impl Computing<E>>,
+        computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
         flight.mark_leaseless();
-        self.compute(flight, computing).await.map(FlightResult::Value)
+        self.compute(flight, computation).await.map(FlightResult::Value)
     }
 
     async fn compute<E>(
         &self,
         flight: &Flight,
-        computing: &mut Option<impl Computing<E>>,
+        computation: &mut Option<impl Computation<E>>,
     ) -> Result<Fetched, LeaderError<E>> {
-        // One who has computed leaves: with the value, or with an error.
-        let Some(computing) = computing.take() else { return Err(LeaderError::Failed(FetchError::OnWaitTimeout)) };
-        match timeout(self.options.compute_limit, computing).await {
+        // A caller that has computed returns, with the value or an error, and never comes here again.
+        let Some(computation) = computation.take() else { return Err(LeaderError::Failed(FetchError::WaitTimeout)) };
+        match timeout(self.options.compute_limit, computation).await {
             Ok(Ok(value)) => {
                 flight.close();
                 let flags = self.options.store.wire_flags();
@@ -297,25 +322,26 @@ impl<'a> Task<'a> {
     }
 
     async fn look(&self) -> Look {
-        let found = self.client.meta(MetaVerb::Get, self.key.clone(), self.look.clone().into(), Bytes::new()).await;
+        let (key, options, deadline) = (self.key.clone(), self.look.clone(), self.deadline());
+        let found = self.operations.meta(MetaVerb::Get, key, options, Bytes::new(), deadline).await;
         match found.and_then(Item::from_reply) {
-            Ok(Some(item)) => self.judge(item),
-            // Nothing is missing where it is vivified: a server that does not is taken for one without leases.
-            Ok(None) => self.look_plainly().await,
-            Err(error) if error.kind() == ErrorKind::Unsupported => self.look_plainly().await,
+            Ok(Some(item)) => self.look_at(item),
+            // A vivifying get has no miss. A server that answers one has no leases.
+            Ok(None) => self.look_by_classic().await,
+            Err(error) if error.kind() == ErrorKind::Unsupported => self.look_by_classic().await,
             Err(error) => Look::Failed(error),
         }
     }
 
-    async fn look_plainly(&self) -> Look {
-        match self.client.find_at(&self.key, false).await {
+    async fn look_by_classic(&self) -> Look {
+        match self.operations.get_checked(&self.key, false, self.deadline()).await {
             Ok(Some(item)) => Look::Found(Fetched { value: item.value, flags: item.flags, origin: Origin::Cached }),
             Ok(None) => Look::Absent,
             Err(error) => Look::Failed(error),
         }
     }
 
-    fn judge(&self, item: Item) -> Look {
+    fn look_at(&self, item: Item) -> Look {
         let is_lease = item.is_lease();
         let origin = if item.stale { Origin::Stale } else { Origin::Cached };
         let value = item.value.filter(|_| !is_lease);
@@ -324,11 +350,12 @@ impl<'a> Task<'a> {
         match (item.won, item.cas, old) {
             (true, Some(cas), old) => {
                 let kind = match (is_lease, item.stale) {
-                    (true, _) => Kind::Vivified,
-                    (false, true) => Kind::Stale,
-                    (false, false) => Kind::Early,
+                    (true, _) => LeaseKind::Vivified,
+                    (false, true) => LeaseKind::Stale,
+                    (false, false) => LeaseKind::Early,
                 };
-                Look::Won(Lease::new(self.client, self.key.clone(), cas, kind), old.filter(|_| may_serve))
+                let lease = Lease::new(self.operations, self.timeout, self.key.clone(), cas, kind);
+                Look::Won(lease, old.filter(|_| may_serve))
             }
             (_, _, Some(old)) if !item.stale => Look::Found(old),
             (_, _, old) => Look::Taken(old.filter(|_| may_serve)),

@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 
 use super::Client;
 use crate::connection::LineReader;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+#[cfg(doc)]
+use crate::error::ErrorKind;
 use crate::inspect::{MetadumpEntry, Stats, StatsKind};
 use crate::node::Node;
 use crate::node_id::NodeId;
@@ -84,28 +86,20 @@ impl Client {
         Ok(Metadump { node: node.clone(), stream: Some(stream), begun: false })
     }
 
-    async fn inspect_every_node<T, F>(&self, ask: impl Fn(Arc<Node>) -> F) -> Vec<(NodeId, Result<T, Error>)>
+    async fn inspect_every_node<T, F>(&self, inspect: impl Fn(Arc<Node>) -> F) -> Vec<(NodeId, Result<T, Error>)>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let nodes = self.inner.snapshot.load().nodes().to_vec();
-        let answers = nodes.into_iter().map(|node| {
-            let (id, answer) = (node.id().clone(), ask(node));
-            async move { (id, answer.await) }
+        let nodes = self.operations().dispatcher().snapshot().nodes().to_vec();
+        let results = nodes.into_iter().map(|node| {
+            let (id, result) = (node.id().clone(), inspect(node));
+            async move { (id, result.await) }
         });
-        join_all(answers).await
+        join_all(results).await
     }
 
     fn node(&self, id: &NodeId) -> Result<Arc<Node>, Error> {
-        let snapshot = self.inner.snapshot.load();
-        match snapshot.nodes().iter().find(|node| node.id() == id) {
-            Some(node) => Ok(Arc::clone(node)),
-            // Nodes come and go: one that is not there is no mistake of whoever configured the client.
-            None if snapshot.map().is_known() => {
-                Err(Error::not_sent(ErrorKind::NoNodes).with_node(id).with_message("the client has no such node"))
-            }
-            None => Err(snapshot.no_nodes()),
-        }
+        self.operations().dispatcher().node(id)
     }
 }
 

@@ -169,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         // Those who were just answered get a turn before what waits is sent: what they ask next goes along. Once only: the
         // next time round there is nobody to be woken.
-        if !wakes.is_empty() && self.may_send() && self.queue.has_room_in_its_batch() {
+        if !wakes.is_empty() && self.may_send() && self.queue.has_partial_batch() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -1,8 +1,10 @@
 //! Where calls wait for a connection: one bounded queue per node, drained by the node's connections.
 //!
-//! What is in here has not been sent. It stays through the loss of a connection, until another one takes it, its
-//! deadline passes, or its caller goes away. One short mutex guards it, never held across an await, a system call or a
-//! wake-up.
+//! Nothing of a call in a queue has been sent. It stays there when a connection is lost, until another connection takes
+//! it, its deadline passes, or its caller drops the future. One short mutex guards the queue. It is never held across an
+//! await, a system call or a wake-up.
+
+mod call_list;
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -12,36 +14,40 @@ use std::task::Waker;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::call::{Call, ResponseFuture};
+use self::call_list::CallList;
+use super::call::{Call, NewCall};
+use super::response::Response;
+use super::response_future::ResponseFuture;
 use super::{WakeList, lock};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
 
-/// A batch takes calls up to about this many bytes, so that no single batch keeps the next waiting for long. The
-/// replies owed on a connection are bounded with it.
+/// A batch has calls of about this many bytes at most, so that no batch delays the next for long. It also bounds the
+/// responses in flight on a connection.
 const BATCH_BYTES: usize = 256 * 1024;
-/// And up to this many calls.
+
+/// A batch has this many calls at most.
 const BATCH_CALLS: usize = 1024;
 
+/// A node's pending calls.
 #[derive(Debug)]
 pub(crate) struct Queue {
     node: NodeId,
     limits: QueueLimits,
     state: Mutex<State>,
-    /// Told whenever room is made while somebody waits for it.
+    /// Notified when there is space while a caller waits for it.
     space: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    waiting: VecDeque<Arc<Call>>,
-    bytes: usize,
-    /// How many callers wait for room.
+    calls: CallList,
+    /// How many callers wait for space.
     waiters: usize,
     /// One per connection of the node.
     tasks: Vec<Task>,
-    /// When the first task has promised to look for passed deadlines.
+    /// When the first task will look for passed deadlines.
     sweep_at: Option<Instant>,
     availability: Availability,
 }
@@ -62,100 +68,106 @@ pub(crate) enum Availability {
 #[derive(Debug, Default)]
 struct Task {
     waker: Option<Waker>,
-    /// It has nothing under way and waits to be told of a call.
-    idle: bool,
+    /// The connection has nothing in flight and waits for a call.
+    is_idle: bool,
 }
 
-enum PushError {
+/// Why a queue did not take a call.
+#[derive(Debug)]
+pub(crate) enum PushError {
+    /// The queue is full. There may be space later.
     Full,
-    Unavailable(Error),
+    /// The node is unavailable, or there was no space until the call's deadline.
+    Failed(Error),
+    /// The queue is closed: see [`Availability::Closed`].
+    Closed,
+}
+
+/// A call that a queue did not take, and why.
+#[derive(Debug)]
+pub(crate) struct Rejected<R> {
+    pub(crate) call: NewCall<R>,
+    pub(crate) reason: PushError,
 }
 
 impl Queue {
     pub(crate) fn new(node: NodeId, limits: QueueLimits, connections: usize) -> Self {
         let tasks = std::iter::repeat_with(Task::default).take(connections).collect();
-        let state = State { tasks, ..State::default() };
+        let state =
+            State { calls: CallList::new(), waiters: 0, tasks, sweep_at: None, availability: Availability::Available };
         Self { node, limits, state: Mutex::new(state), space: Notify::new() }
     }
 
-    /// Puts a call in the queue, waiting for room until its deadline at the most.
-    ///
-    /// Cancel safe: nothing is queued unless a ticket is given, and dropping that takes the call back.
-    pub(crate) async fn enter(self: &Arc<Self>, call: &Arc<Call>) -> Result<ResponseFuture, Error> {
-        match self.push(call) {
-            Ok(()) => {}
-            Err(PushError::Unavailable(error)) => return Err(error),
-            // Boxed, so that the rare wait does not make every command's future larger.
-            Err(PushError::Full) => Box::pin(self.enter_when_there_is_room(call)).await?,
-        }
-        Ok(ResponseFuture::new(Arc::clone(call), Arc::clone(self)))
-    }
-
-    /// As [`enter`](Self::enter), if that needs no waiting and does not fail; otherwise the call comes back.
+    /// Queues a call if there is space. A call that is not taken comes back with the reason.
     #[inline]
-    pub(crate) fn enter_at_once(self: &Arc<Self>, call: Arc<Call>) -> Result<ResponseFuture, Arc<Call>> {
-        match self.push(&call) {
+    pub(crate) fn push<R: Response>(self: &Arc<Self>, call: NewCall<R>) -> Result<ResponseFuture<R>, Rejected<R>> {
+        match self.try_push(call.call()) {
             Ok(()) => Ok(ResponseFuture::new(call, Arc::clone(self))),
-            Err(_) => Err(call),
+            Err(reason) => Err(Rejected { call, reason }),
         }
     }
 
-    async fn enter_when_there_is_room(&self, call: &Arc<Call>) -> Result<(), Error> {
-        let _waiter = WaiterGuard::join(self);
+    /// Queues a call as soon as there is space, at its deadline at the latest. The reason of a rejection is never
+    /// [`PushError::Full`].
+    ///
+    /// Cancel safe: the call is queued only if a future for its response is returned.
+    pub(crate) async fn push_when_space<R: Response>(
+        self: &Arc<Self>,
+        call: NewCall<R>,
+    ) -> Result<ResponseFuture<R>, Rejected<R>> {
+        match self.push_raw_when_space(call.call()).await {
+            Ok(()) => Ok(ResponseFuture::new(call, Arc::clone(self))),
+            Err(reason) => Err(Rejected { call, reason }),
+        }
+    }
+
+    async fn push_raw_when_space(&self, call: &Arc<Call>) -> Result<(), PushError> {
+        let _waiter = WaiterGuard::new(self);
         loop {
-            let mut room = pin!(self.space.notified());
-            // From here on no notice is missed, so that asking once more settles it.
-            room.as_mut().enable();
-            match self.push(call) {
-                Ok(()) => return Ok(()),
-                Err(PushError::Unavailable(error)) => return Err(error),
+            let mut space = pin!(self.space.notified());
+            // From here on no notification is missed, so a push that fails now is followed by one.
+            space.as_mut().enable();
+            match self.try_push(call) {
                 Err(PushError::Full) => {}
+                outcome => return outcome,
             }
-            if timeout_at(call.deadline(), room).await.is_err() {
-                return Err(Error::not_sent(ErrorKind::Overloaded).with_node(&self.node));
+            if timeout_at(call.deadline(), space).await.is_err() {
+                return Err(PushError::Failed(Error::not_sent(ErrorKind::Overloaded).with_node(&self.node)));
             }
         }
     }
 
     #[inline]
-    fn push(&self, call: &Arc<Call>) -> Result<(), PushError> {
-        let weight = call.weight();
-        let wake = {
+    fn try_push(&self, call: &Arc<Call>) -> Result<(), PushError> {
+        let waker = {
             let mut state = lock(&self.state);
             match &state.availability {
                 Availability::Available => {}
-                Availability::Unavailable(error) => return Err(PushError::Unavailable(error.clone())),
-                Availability::Closed => return Err(PushError::Unavailable(self.gone())),
+                Availability::Unavailable(error) => return Err(PushError::Failed(error.clone())),
+                Availability::Closed => return Err(PushError::Closed),
             }
-            // A call heavier than the whole limit may pass alone, or it could never pass.
-            let fits = state.bytes + weight <= self.limits.bytes || state.waiting.is_empty();
-            if state.waiting.len() >= self.limits.calls || !fits {
+            // A call heavier than the whole limit is accepted by an empty queue, or it could never be sent.
+            let fits = state.calls.bytes() + call.weight() <= self.limits.bytes || state.calls.is_empty();
+            if state.calls.len() >= self.limits.calls || !fits {
                 return Err(PushError::Full);
             }
-            state.waiting.push_back(Arc::clone(call));
-            state.bytes += weight;
+            state.calls.push_back(Arc::clone(call));
             state.waker_for(call.deadline())
         };
-        if let Some(waker) = wake {
+        if let Some(waker) = waker {
             waker.wake();
         }
         Ok(())
     }
 
-    /// Moves the next batch into `batch`. With nothing to take, the task is noted as idle, to be woken by the next call.
+    /// Moves the next batch into `batch`. If there is none, the task is idle, and the next call wakes it.
     pub(super) fn take_batch(&self, task: usize, waker: &Waker, batch: &mut VecDeque<Arc<Call>>) {
         let (has_waiters, wake) = {
             let mut state = lock(&self.state);
-            if batch.is_empty() && state.waiting.len() <= BATCH_CALLS && state.bytes <= BATCH_BYTES {
-                // All of them, without a look at each: callers on other threads wait for the lock.
-                std::mem::swap(&mut state.waiting, batch);
-                state.bytes = 0;
-            } else {
-                state.move_some_to(batch);
-            }
-            let idle = batch.is_empty();
-            state.note_task(task, waker, idle);
-            (!idle && state.waiters > 0, state.waker_for_remaining())
+            state.calls.move_to(batch, BATCH_CALLS, BATCH_BYTES);
+            let is_idle = batch.is_empty();
+            state.note_task(task, waker, is_idle);
+            (!is_idle && state.waiters > 0, state.waker_for_remaining())
         };
         if has_waiters {
             self.space.notify_waiters();
@@ -165,27 +177,26 @@ impl Queue {
         }
     }
 
-    /// Puts back, at the front, calls a connection took and then could not write a byte of.
+    /// Puts calls back at the front: a connection took them and could not write a byte of them.
     pub(super) fn requeue(&self, calls: impl DoubleEndedIterator<Item = Arc<Call>>) {
         let mut wakes = WakeList::default();
         let mut state = lock(&self.state);
         for call in calls.rev().filter(|call| !call.is_over()) {
-            state.bytes += call.weight();
-            state.waiting.push_front(call);
+            state.calls.push_front(call);
         }
         if state.is_closed() {
-            state.fail_all(&self.gone(), &mut wakes);
+            state.fail_all(&self.closed_error(), &mut wakes);
         }
         wakes.add(state.waker_for_remaining());
         drop(state);
     }
 
-    /// A task has no connection to put calls on any more; whatever was left to it is another's.
+    /// Takes note that a task's connection takes no more calls. The calls it would have been woken for are another's.
     pub(super) fn leave(&self, task: usize) {
         let wake = {
             let mut state = lock(&self.state);
             if let Some(task) = state.tasks.get_mut(task) {
-                task.idle = false;
+                task.is_idle = false;
             }
             state.waker_for_remaining()
         };
@@ -194,18 +205,12 @@ impl Queue {
         }
     }
 
-    /// From now on until [`mark_available`](Self::mark_available), calls fail at once, and so do those that wait.
+    /// Fails the pending calls, and new ones at once until the node is [available](Self::mark_available) again.
     pub(crate) fn mark_unavailable(&self, error: &Error) {
-        let mut wakes = WakeList::default();
-        let mut state = lock(&self.state);
-        if !state.is_closed() {
-            state.availability = Availability::Unavailable(error.clone());
-        }
-        state.fail_all(error, &mut wakes);
-        drop(state);
-        self.space.notify_waiters();
+        self.fail_all(Availability::Unavailable(error.clone()), error);
     }
 
+    /// Accepts calls again, unless the queue is closed.
     pub(crate) fn mark_available(&self) {
         let mut state = lock(&self.state);
         if !state.is_closed() {
@@ -213,73 +218,64 @@ impl Queue {
         }
     }
 
-    /// No call is taken in ever again, and those that wait fail.
+    /// Fails the pending calls, and accepts no call again.
     pub(crate) fn close(&self) {
+        self.fail_all(Availability::Closed, &self.closed_error());
+    }
+
+    fn fail_all(&self, availability: Availability, error: &Error) {
+        // Dropped, and so woken, after the lock is released.
         let mut wakes = WakeList::default();
         let mut state = lock(&self.state);
-        state.availability = Availability::Closed;
-        state.fail_all(&self.gone(), &mut wakes);
+        if !state.is_closed() {
+            state.availability = availability;
+        }
+        state.fail_all(error, &mut wakes);
         drop(state);
         self.space.notify_waiters();
-    }
-
-    fn gone(&self) -> Error {
-        Error::not_sent(ErrorKind::Unavailable).with_node(&self.node).with_message("the node has left")
-    }
-
-    /// Whether calls wait, and fewer than a batch holds.
-    pub(super) fn has_room_in_its_batch(&self) -> bool {
-        (1..BATCH_CALLS).contains(&lock(&self.state).waiting.len())
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        lock(&self.state).is_closed()
     }
 
     pub(crate) fn availability(&self) -> Availability {
         lock(&self.state).availability.clone()
     }
 
+    /// The error of a call that a closed queue did not take.
+    pub(crate) fn closed_error(&self) -> Error {
+        Error::not_sent(ErrorKind::Unavailable).with_node(&self.node).with_message("the node has left the topology")
+    }
+
+    /// Whether calls wait, and fewer than fill a batch.
+    pub(super) fn has_partial_batch(&self) -> bool {
+        (1..BATCH_CALLS).contains(&lock(&self.state).calls.len())
+    }
+
     #[cfg(test)]
     pub(super) fn assert_empty(&self) {
         let state = lock(&self.state);
-        assert_eq!((state.waiting.len(), state.bytes, state.waiters), (0, 0, 0));
+        assert_eq!((state.calls.len(), state.calls.bytes(), state.waiters), (0, 0, 0));
     }
 
-    /// Takes a call out, if no connection has taken it yet: its caller has gone.
+    /// Removes a call, in constant time, unless a connection has taken it.
     pub(super) fn cancel(&self, call: &Arc<Call>) {
         let has_waiters = {
             let mut state = lock(&self.state);
-            let Some(at) = state.waiting.iter().position(|waiting| Arc::ptr_eq(waiting, call)) else { return };
-            state.waiting.remove(at);
-            state.bytes -= call.weight();
-            state.waiters > 0
+            state.calls.remove(call) && state.waiters > 0
         };
         if has_waiters {
             self.space.notify_waiters();
         }
     }
 
-    /// Fails the calls whose deadline has passed and says when the next one does.
+    /// Fails the calls whose deadline has passed, and returns the earliest deadline left.
     pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
-        let mut wakes = WakeList::default();
-        let mut late = Vec::new();
         let mut state = lock(&self.state);
-        let mut next = None::<Instant>;
-        state.waiting.retain(|waiting| {
-            let deadline = waiting.deadline();
-            if deadline <= now {
-                late.push(Arc::clone(waiting));
-                return false;
-            }
-            next = Some(next.map_or(deadline, |next| next.min(deadline)));
-            true
-        });
-        state.bytes -= late.iter().map(|call| call.weight()).sum::<usize>();
+        let late = state.calls.remove_late(now);
+        let next = state.calls.earliest_deadline();
         state.sweep_at = next;
         let has_waiters = state.waiters > 0;
         drop(state);
         if !late.is_empty() {
+            let mut wakes = WakeList::default();
             let error = Error::new(ErrorKind::Timeout, Delivery::NotSent).with_node(&self.node);
             late.iter().for_each(|call| wakes.add(call.fail(&error)));
             if has_waiters {
@@ -289,11 +285,13 @@ impl Queue {
         next
     }
 
-    /// When the next sweep is due, for the first task, which keeps that promise.
+    /// Returns when the next sweep is due. Only the first task calls this, and sweeps then.
     pub(super) fn sweep_at(&self, waker: &Waker) -> Option<Instant> {
         let mut state = lock(&self.state);
         state.note_waker(0, waker);
-        state.promise_sweep();
+        if state.sweep_at.is_none() {
+            state.sweep_at = state.calls.earliest_deadline();
+        }
         state.sweep_at
     }
 }
@@ -303,48 +301,25 @@ impl State {
         matches!(self.availability, Availability::Closed)
     }
 
-    /// As many as a batch holds.
-    fn move_some_to(&mut self, batch: &mut VecDeque<Arc<Call>>) {
-        let mut bytes = 0;
-        while batch.len() < BATCH_CALLS && bytes < BATCH_BYTES {
-            let Some(call) = self.waiting.pop_front() else { break };
-            let weight = call.weight();
-            bytes += weight;
-            self.bytes -= weight;
-            batch.push_back(call);
-        }
-    }
-
-    /// Who must hear of a call that was just queued: a connection with nothing to do, or else the first task, if it
-    /// would look for passed deadlines too late.
+    /// Returns whom to wake for a call that was just queued: a connection that is idle, or else the first task, if it
+    /// would sweep too late for the call's deadline.
     #[inline]
     fn waker_for(&mut self, deadline: Instant) -> Option<Waker> {
-        if let Some(task) = self.tasks.iter_mut().find(|task| task.idle) {
-            task.idle = false;
+        if let Some(task) = self.tasks.iter_mut().find(|task| task.is_idle) {
+            task.is_idle = false;
             return task.waker.clone();
         }
         if self.sweep_at.is_none_or(|at| deadline < at) {
             self.sweep_at = Some(deadline);
-            return self.first_task();
+            return self.tasks.first().and_then(|task| task.waker.clone());
         }
         None
     }
 
-    fn first_task(&self) -> Option<Waker> {
-        self.tasks.first().and_then(|task| task.waker.clone())
-    }
-
-    /// Without a promise yet, the earliest deadline waiting becomes one.
-    fn promise_sweep(&mut self) {
-        if self.sweep_at.is_none() {
-            self.sweep_at = self.waiting.iter().map(|call| call.deadline()).min();
-        }
-    }
-
-    /// Who must hear that calls are left waiting, if any are, now that a connection took its fill or went away. Nobody may
-    /// have promised to look for their deadlines yet, and the most urgent may stand anywhere.
+    /// Returns whom to wake for the calls left after a connection took a batch or ended. No sweep may be planned for
+    /// them yet, and the earliest deadline may be anywhere among them.
     fn waker_for_remaining(&mut self) -> Option<Waker> {
-        let deadline = self.waiting.iter().map(|call| call.deadline()).min()?;
+        let deadline = self.calls.earliest_deadline()?;
         self.waker_for(deadline)
     }
 
@@ -356,27 +331,26 @@ impl State {
         }
     }
 
-    fn note_task(&mut self, task: usize, waker: &Waker, idle: bool) {
+    fn note_task(&mut self, task: usize, waker: &Waker, is_idle: bool) {
         self.note_waker(task, waker);
         if let Some(task) = self.tasks.get_mut(task) {
-            task.idle = idle;
+            task.is_idle = is_idle;
         }
     }
 
     fn fail_all(&mut self, error: &Error, wakes: &mut WakeList) {
-        self.bytes = 0;
         self.sweep_at = None;
-        for call in self.waiting.drain(..) {
+        for call in self.calls.drain() {
             wakes.add(call.fail(error));
         }
     }
 }
 
-/// Counts a caller among those who wait for room, for as long as it lives.
+/// Counts a caller among those that wait for space, while it lives.
 struct WaiterGuard<'a>(&'a Queue);
 
 impl<'a> WaiterGuard<'a> {
-    fn join(queue: &'a Queue) -> Self {
+    fn new(queue: &'a Queue) -> Self {
         lock(&queue.state).waiters += 1;
         Self(queue)
     }

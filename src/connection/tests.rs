@@ -1,6 +1,7 @@
 //! Drivers against a scripted peer over an in-memory pipe, with paused time: what a healthy server never does.
 
 mod any_order;
+mod any_response;
 mod churn;
 mod deadlines;
 mod large;
@@ -21,8 +22,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
+use self::any_response::{Answer, ResponseFuture};
 use self::peer::{Peer, add, cas, get, gets, incr, outcome, set, value_of};
-use super::{Answer, Call, DeadlineSweeper, Driver, End, ProbeHistory, Queue, ResponseFuture};
+use super::call::Call;
+use super::{DeadlineSweeper, Driver, End, ProbeHistory, Queue};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::protocol::{Keys, Reply, Request};

@@ -113,7 +113,7 @@ async fn two_processes_and_one_computing() {
     let third = another(&server).await;
     assert_eq!(of(fetch(&third, hasty, "hasty").await), is("hasty", Origin::Unstored));
     let outcome = fetch(&third, hasty.when_wait_ends(OnWaitTimeout::Fail), "hasty").await;
-    assert!(matches!(outcome, Err(FetchError::OnWaitTimeout)), "{outcome:?}");
+    assert!(matches!(outcome, Err(FetchError::WaitTimeout)), "{outcome:?}");
     leader.go_on();
     assert_eq!(of(leader.outcome().await), is("ours", Origin::Computed));
     for loser in losers {

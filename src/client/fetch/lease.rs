@@ -1,4 +1,4 @@
-//! The right to fill an item, as one process has it at a time.
+//! The right to fill an item, which one process has at a time.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,105 +7,116 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::client::Client;
-use crate::client::meta::{Delete, Outcome, Set};
 use crate::error::Error;
 use crate::item::{Cas, SetOptions};
-use crate::key::MetaKey;
+use crate::key::{KeySpace, MetaKey};
+use crate::meta::{Delete, Outcome, Set};
+use crate::operations::Operations;
 use crate::protocol::MetaVerb;
 
-/// The right to fill an item. Given back when dropped without having been used, as far as the server can be reached;
-/// the life time of what was promised is what others can rely on.
+/// A lease on an item. One that is dropped unused is given back, if the server can be reached. If not, the lease ends
+/// with its TTL at the server.
 pub(super) struct Lease {
-    client: Client,
+    operations: Operations,
+    timeout: Duration,
     key: MetaKey,
     cas: Cas,
-    kind: Kind,
-    over: bool,
+    kind: LeaseKind,
+    is_used: bool,
 }
 
-/// How a lease was come by, which says how it is given back.
+/// How a lease was won, which decides how it is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// An empty item was made to stand for the value.
+pub(super) enum LeaseKind {
+    /// The item was missing. An empty one is in its place.
     Vivified,
     /// The item is stale.
     Stale,
-    /// The item is about to expire.
+    /// The item expires soon.
     Early,
 }
 
 impl Lease {
-    pub(super) fn new(client: &Client, key: MetaKey, cas: Cas, kind: Kind) -> Self {
-        Self { client: client.clone(), key, cas, kind, over: false }
+    pub(super) fn new(operations: &Operations, timeout: Duration, key: MetaKey, cas: Cas, kind: LeaseKind) -> Self {
+        Self { operations: operations.clone(), timeout, key, cas, kind, is_used: false }
     }
 
-    /// Stores the value if nothing has happened to the item since; says whether it did, and otherwise gives the lease
-    /// back.
+    /// Stores the value if the item has not changed since, and returns whether it was stored. If the lease could not be
+    /// used, it is given back.
     pub(super) async fn fill(mut self, value: Bytes, store: &SetOptions) -> Result<Outcome, Error> {
         let options = Set::from_store(store).compare(self.cas);
-        self.client.check_size(&value)?;
-        // From here on the item may be filled. Taking the promise back goes by the version, and spares it then.
-        let reply = self.client.meta(MetaVerb::Set, self.key.clone(), options.into(), value).await?;
-        let outcome = Outcome::of(reply.code);
-        self.over = true;
-        Ok(outcome)
+        self.operations.value_limit().check(&value)?;
+        // If this fails, the item may be filled all the same. It has another version then, and giving back spares it.
+        let (key, deadline) = (self.key.clone(), Instant::now() + self.timeout);
+        let reply = self.operations.meta(MetaVerb::Set, key, options, value, deadline).await?;
+        self.is_used = true;
+        Ok(Outcome::of(reply.code))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.over {
+        if self.is_used {
             return;
         }
         let give_back = match self.kind {
-            Kind::Vivified => Delete::new().compare(self.cas),
-            // Another reader is asked then. The item stays, and stays stale.
-            Kind::Stale => Delete::new().compare(self.cas).mark_stale(),
-            // There is no way to. It has not long to live.
-            Kind::Early => return,
+            LeaseKind::Vivified => Delete::new().compare(self.cas),
+            // The item stays stale, and the server chooses another reader.
+            LeaseKind::Stale => Delete::new().compare(self.cas).mark_stale(),
+            // It cannot be given back, and the item expires soon.
+            LeaseKind::Early => return,
         };
-        // Outside a runtime nothing can be sent.
+        // Nothing can be sent outside a runtime.
         let Ok(runtime) = Handle::try_current() else { return };
-        let (client, key) = (self.client.clone(), self.key.clone());
-        runtime.spawn(async move { client.meta(MetaVerb::Delete, key, give_back.into(), Bytes::new()).await });
+        let (operations, key, deadline) = (self.operations.clone(), self.key.clone(), Instant::now() + self.timeout);
+        runtime.spawn(async move { operations.meta(MetaVerb::Delete, key, give_back, Bytes::new(), deadline).await });
     }
 }
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("kind", &self.kind).field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("Lease").field("kind", &self.kind).field("is_used", &self.is_used).finish_non_exhaustive()
     }
 }
 
-/// Among processes whose server has no leases: a key of its own that only one of them can add.
-#[derive(Debug)]
+/// A lock among processes whose server has no leases: a key of its own, which one of them can add.
 pub(super) struct Lock {
-    client: Client,
-    key: String,
+    operations: Operations,
+    timeout: Duration,
+    key: MetaKey,
+    /// Until when the key is certainly this process's.
     until: Instant,
 }
 
 impl Lock {
-    /// Takes the lock, if nobody has it.
-    pub(super) async fn take(client: &Client, key: &[u8], lease: Duration) -> Result<Option<Self>, Error> {
-        // Of one length, for keys of any; and on whatever node that falls to.
-        let name = format!("memring:lock:{:032x}", xxhash_rust::xxh3::xxh3_128(key));
-        // A server's clock goes by seconds, and may be through with the last of them at once.
-        let until = Instant::now() + lease.saturating_sub(Duration::from_secs(1));
-        let taken = client.add(&name, "", lease).await?;
-        Ok(taken.then(|| Self { client: client.clone(), key: name, until }))
+    /// Takes the lock of an item, unless another process has it.
+    pub(super) async fn take(
+        operations: &Operations,
+        keys: &KeySpace,
+        item: &MetaKey,
+        lease: Duration,
+        timeout: Duration,
+    ) -> Result<Option<Self>, Error> {
+        // Of one length for items with keys of any length. Its owner may be another node than the item's.
+        let name = format!("memring:lock:{:032x}", xxhash_rust::xxh3::xxh3_128(item.as_bytes()));
+        let key = keys.any_key(name.as_bytes())?;
+        let now = Instant::now();
+        // A server counts whole seconds, and may end the last one at once.
+        let until = now + lease.saturating_sub(Duration::from_secs(1));
+        let taken = operations.add(key.clone(), Bytes::new(), lease.into(), now + timeout).await?;
+        Ok(taken.then(|| Self { operations: operations.clone(), timeout, key, until }))
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // After that it may be another's.
-        if Instant::now() >= self.until {
+        let now = Instant::now();
+        // Another process may have the lock by now.
+        if now >= self.until {
             return;
         }
         let Ok(runtime) = Handle::try_current() else { return };
-        let (client, key) = (self.client.clone(), std::mem::take(&mut self.key));
-        runtime.spawn(async move { client.delete(key).await });
+        let (operations, key, deadline) = (self.operations.clone(), self.key.clone(), now + self.timeout);
+        runtime.spawn(async move { operations.delete(key, deadline).await });
     }
 }

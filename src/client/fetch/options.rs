@@ -99,7 +99,7 @@ impl<T: Into<SetOptions>> From<T> for FetchOptions {
 pub enum OnWaitTimeout {
     /// Computes the value for itself, and does not store it.
     Compute,
-    /// Fails with [`FetchError::OnWaitTimeout`].
+    /// Fails with [`FetchError::WaitTimeout`].
     Fail,
 }
 
@@ -167,5 +167,5 @@ pub enum FetchError<E> {
     ComputeTimeout,
     /// Another process is computing the value, and was not done within [`FetchOptions::wait`].
     #[error("the value was not computed elsewhere in time")]
-    OnWaitTimeout,
+    WaitTimeout,
 }

@@ -9,7 +9,8 @@ use std::task::Waker;
 
 use super::key_dedup::Place;
 use crate::connection::WakeList;
-use crate::connection::call::{Call, GetResult};
+use crate::connection::call::Call;
+use crate::connection::response::GetResult;
 use crate::error::Error;
 use crate::key::Key;
 use crate::protocol::{Expect, Request, Value};

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::{Instant, sleep};
 
-use super::super::{Answer, Call};
+use super::super::call::Call;
 use super::Rig;
+use super::any_response::Answer;
 use super::peer::{cas, gat, get, gets, meta_get, meta_run, meta_set, set};
 use crate::key::Key;
 use crate::protocol::{Body, Expect, Keys, MetaCode, MetaReply, Reply, Request};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::time::timeout;
 
-use super::super::{Answer, ResponseFuture};
+use super::any_response::{Answer, ResponseFuture};
 use crate::error::Error;
 use crate::key::Key;
 use crate::protocol::{

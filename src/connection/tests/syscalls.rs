@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::super::{Call, Driver, Queue};
+use super::super::call::Call;
+use super::super::{Driver, Queue};
 use super::peer::{get, set, value_of};
 use super::{DEADLINE, PATIENCE};
 use crate::config::QueueLimits;

@@ -21,7 +21,7 @@ const MOST_FLAGS: usize = 17;
 
 /// What all four have in common. A mistake is kept until the command is given, which it then fails.
 #[derive(Debug, Clone, Default)]
-pub(in crate::client) struct Options {
+pub(crate) struct Options {
     flags: MetaFlags,
     /// Times to live, which become numbers when the command is made.
     ttls: Vec<(u8, Result<Ttl, InvalidTtl>)>,
@@ -31,19 +31,19 @@ pub(in crate::client) struct Options {
 }
 
 impl Options {
-    pub(in crate::client) fn set(&mut self, letter: u8) {
+    pub(crate) fn set(&mut self, letter: u8) {
         self.flags.put(letter, Token::None);
     }
 
-    pub(in crate::client) fn number(&mut self, letter: u8, number: u64) {
+    pub(crate) fn number(&mut self, letter: u8, number: u64) {
         self.flags.put(letter, Token::Number(number));
     }
 
-    pub(in crate::client) fn mode(&mut self, mode: &'static [u8]) {
+    pub(crate) fn mode(&mut self, mode: &'static [u8]) {
         self.flags.put(b'M', Token::Text(mode.into()));
     }
 
-    pub(in crate::client) fn ttl(&mut self, letter: u8, ttl: Result<Ttl, InvalidTtl>) {
+    pub(crate) fn ttl(&mut self, letter: u8, ttl: Result<Ttl, InvalidTtl>) {
         self.ttls.retain(|(known, _)| *known != letter);
         self.ttls.push((letter, ttl));
     }
@@ -60,7 +60,7 @@ impl Options {
     }
 
     /// Where the client needs all tokens for its own.
-    pub(super) fn forget_opaque(&mut self) {
+    pub(crate) fn forget_opaque(&mut self) {
         self.opaque = None;
     }
 
@@ -87,12 +87,7 @@ impl Options {
     }
 
     /// The command as it goes over the wire now.
-    pub(in crate::client) fn into_request(
-        mut self,
-        verb: MetaVerb,
-        key: MetaKey,
-        value: Bytes,
-    ) -> Result<MetaRequest, Error> {
+    pub(crate) fn into_request(mut self, verb: MetaVerb, key: MetaKey, value: Bytes) -> Result<MetaRequest, Error> {
         if let Some(mistake) = self.mistake {
             return Err(Error::not_sent(ErrorKind::InvalidFlag).with_source(mistake));
         }
@@ -294,7 +289,7 @@ impl Set {
         Self(options)
     }
 
-    pub(in crate::client) fn from_store(store: &SetOptions) -> Self {
+    pub(crate) fn from_store(store: &SetOptions) -> Self {
         let mut options = Options::default();
         options.ttl(b'T', store.ttl());
         options.number(b'F', store.wire_flags().into());

@@ -50,7 +50,7 @@ impl Item {
         (self.won || self.recaching) && (self.size == Some(0) || self.value.as_ref().is_some_and(Bytes::is_empty))
     }
 
-    pub(in crate::client) fn from_reply(reply: MetaReply) -> Result<Option<Self>, Error> {
+    pub(crate) fn from_reply(reply: MetaReply) -> Result<Option<Self>, Error> {
         let value = match reply.code {
             MetaCode::Miss | MetaCode::NotFound => return Ok(None),
             MetaCode::Done | MetaCode::Value => body(reply.value),
@@ -120,7 +120,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub(in crate::client) fn of(code: MetaCode) -> Self {
+    pub(crate) fn of(code: MetaCode) -> Self {
         match code {
             MetaCode::NotStored => Self::NotStored,
             MetaCode::Exists => Self::Exists,
@@ -155,7 +155,7 @@ impl Changed {
         self.outcome == Outcome::Done
     }
 
-    pub(super) fn from_reply(reply: MetaReply) -> Self {
+    pub(crate) fn from_reply(reply: MetaReply) -> Self {
         let outcome = Outcome::of(reply.code);
         Self {
             outcome,
@@ -196,7 +196,7 @@ pub struct Number {
 }
 
 impl Number {
-    pub(in crate::client) fn from_reply(reply: MetaReply) -> Result<Self, Error> {
+    pub(crate) fn from_reply(reply: MetaReply) -> Result<Self, Error> {
         let value = match body(reply.value) {
             None => None,
             // Old servers pad a shrunken number to its former length.

@@ -1,39 +1,45 @@
-//! The classic commands on any key: as they are where the key is text, as meta commands where it is not.
+//! The classic commands on any key: as they are on text keys, as meta commands on binary keys.
 
 use bytes::Bytes;
 use futures_util::future::Either;
+use tokio::time::Instant;
 
-use super::Client;
-use super::meta::{Number, Options};
-use crate::connection::unexpected_response;
+use super::Operations;
+use crate::connection::{NewCall, unexpected_response};
 use crate::error::Error;
 use crate::item::Cas;
 use crate::key::{Key, MetaKey};
+use crate::meta::{Number, Options};
 use crate::protocol::{ArithmeticVerb, MetaCode, MetaReply, MetaVerb, Reply, Request, StoreVerb};
 
-/// A classic command, without its key.
+/// A classic command without its key.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(crate) enum ClassicCommand {
     Store { verb: StoreVerb, flags: u32, exptime: u32, value: Bytes },
     Delete,
     Touch { exptime: u32 },
     Arithmetic { verb: ArithmeticVerb, delta: u64 },
 }
 
-impl Client {
-    /// Gives the command to the key's owner. The reply is the classic one, whichever way it went.
-    pub(super) fn run(&self, key: MetaKey, command: Command) -> impl Future<Output = Result<Reply, Error>> {
+impl Operations {
+    /// Runs a command on an item. The reply is the classic one for both kinds of keys.
+    pub(super) fn run(
+        &self,
+        key: MetaKey,
+        command: ClassicCommand,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Reply, Error>> {
         match key {
-            MetaKey::Text(key) => Either::Left(self.reply_to(command.on(key))),
-            // The rarer way must not make every command's future larger.
-            key @ MetaKey::Binary(_) => Either::Right(Box::pin(self.run_on_binary(key, command))),
+            MetaKey::Text(key) => Either::Left(self.dispatcher.send(NewCall::command(command.on(key), deadline))),
+            // Boxed, so that the rare case does not enlarge every command's future.
+            key @ MetaKey::Binary(_) => Either::Right(Box::pin(self.run_by_meta(key, command, deadline))),
         }
     }
 
-    async fn run_on_binary(&self, key: MetaKey, command: Command) -> Result<Reply, Error> {
+    async fn run_by_meta(&self, key: MetaKey, command: ClassicCommand, deadline: Instant) -> Result<Reply, Error> {
         let mut options = Options::default();
         let (verb, done, value) = match command {
-            Command::Store { verb, flags, exptime, value } => {
+            ClassicCommand::Store { verb, flags, exptime, value } => {
                 options.number(b'F', flags.into());
                 options.number(b'T', exptime.into());
                 match verb {
@@ -46,30 +52,30 @@ impl Client {
                 }
                 (MetaVerb::Set, Reply::Stored, value)
             }
-            Command::Delete => (MetaVerb::Delete, Reply::Deleted, Bytes::new()),
-            Command::Touch { exptime } => {
+            ClassicCommand::Delete => (MetaVerb::Delete, Reply::Deleted, Bytes::new()),
+            ClassicCommand::Touch { exptime } => {
                 options.number(b'T', exptime.into());
                 options.set(b'c');
                 (MetaVerb::Get, Reply::Touched, Bytes::new())
             }
-            Command::Arithmetic { verb, delta } => {
+            ClassicCommand::Arithmetic { verb, delta } => {
                 options.set(b'v');
                 options.number(b'D', delta);
                 options.mode(if verb == ArithmeticVerb::Incr { b"I" } else { b"D" });
-                let reply = self.meta(MetaVerb::Arithmetic, key, options, Bytes::new()).await?;
+                let reply = self.meta(MetaVerb::Arithmetic, key, options, Bytes::new(), deadline).await?;
                 return Ok(Number::from_reply(reply)?.value.map_or(Reply::NotFound, Reply::Number));
             }
         };
-        let reply = self.meta(verb, key.clone(), options, value).await?;
+        let reply = self.meta(verb, key.clone(), options, value, deadline).await?;
         if let (true, Some(cas)) = (reply.won, reply.cas) {
-            // To touch an item is no promise to renew it.
-            self.decline(&key, Cas(cas)).await;
+            // A touch does not renew the item.
+            self.pass_on_renewal(&key, Cas(cas), deadline).await;
         }
-        classic(&reply, done)
+        classic_reply(&reply, done)
     }
 }
 
-fn classic(reply: &MetaReply, done: Reply) -> Result<Reply, Error> {
+fn classic_reply(reply: &MetaReply, done: Reply) -> Result<Reply, Error> {
     match reply.code {
         MetaCode::Done | MetaCode::Value => Ok(done),
         MetaCode::NotFound | MetaCode::Miss => Ok(Reply::NotFound),
@@ -79,8 +85,8 @@ fn classic(reply: &MetaReply, done: Reply) -> Result<Reply, Error> {
     }
 }
 
-impl Command {
-    pub(super) fn on(self, key: Key) -> Request {
+impl ClassicCommand {
+    pub(crate) fn on(self, key: Key) -> Request {
         match self {
             Self::Store { verb, flags, exptime, value } => Request::Store { verb, key, flags, exptime, value },
             Self::Delete => Request::Delete { key },

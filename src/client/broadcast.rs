@@ -1,12 +1,8 @@
 //! Commands for every node at once: each answers for itself.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-
 use super::Client;
-use crate::connection::Call;
 use crate::error::{Error, ErrorKind};
 use crate::node_id::NodeId;
 use crate::protocol::{Reply, Request};
@@ -16,8 +12,8 @@ impl Client {
     /// Asks every node for its version; each answers for itself, by the one deadline. Empty while no nodes are known, and
     /// after [`shutdown`](Self::shutdown).
     pub async fn versions(&self) -> Vec<(NodeId, Result<String, Error>)> {
-        let answers = self.on_every_node(|| Request::Version).await.into_iter();
-        answers
+        let replies = self.operations().dispatcher().broadcast(|| Request::Version, self.deadline()).await.into_iter();
+        replies
             .map(|(id, reply)| {
                 let version = reply.map(|reply| match reply {
                     Reply::Version(version) => version.into_string(),
@@ -64,24 +60,8 @@ impl Client {
         self.done_on_every_node(|| Request::CacheMemlimit { megabytes }).await
     }
 
-    async fn done_on_every_node(&self, request: impl Fn() -> Request) -> Vec<(NodeId, Result<(), Error>)> {
-        let answers = self.on_every_node(request).await.into_iter();
-        answers.map(|(id, reply)| (id, reply.map(|_| ()))).collect()
-    }
-
-    pub(super) async fn on_every_node(&self, request: impl Fn() -> Request) -> Vec<(NodeId, Result<Reply, Error>)> {
-        let deadline = self.deadline();
-        let snapshot = self.inner.snapshot.load_full();
-        let calls = snapshot.nodes().iter().map(|node| {
-            let call = Arc::new(Call::new(request(), deadline));
-            async move {
-                let reply = match node.call(&call).await {
-                    Ok(ticket) => ticket.reply().await,
-                    Err(error) => Err(error),
-                };
-                (node.id().clone(), reply)
-            }
-        });
-        join_all(calls).await
+    pub(super) async fn done_on_every_node(&self, request: impl Fn() -> Request) -> Vec<(NodeId, Result<(), Error>)> {
+        let replies = self.operations().dispatcher().broadcast(request, self.deadline()).await.into_iter();
+        replies.map(|(id, reply)| (id, reply.map(|_| ()))).collect()
     }
 }

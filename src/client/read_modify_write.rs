@@ -1,0 +1,288 @@
+//! Commands made of several steps on one item, safe against other clients that change the item in between.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::Client;
+use crate::connection::unexpected_response;
+use crate::error::{Delivery, Error, ErrorKind};
+use crate::item::{Cas, CasOutcome, Item, SetOptions};
+use crate::key::MetaKey;
+use crate::meta::{self, Arithmetic, Delete, Outcome, Set};
+use crate::operations::Operations;
+use crate::protocol::{ArithmeticVerb, MetaVerb};
+use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
+
+/// How often an operation is tried while other clients change the same item.
+const ATTEMPTS: u32 = 16;
+
+/// How a counter that does not exist is created: see [`Client::count_up`].
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Counter {
+    initial: u64,
+    ttl: Result<Ttl, InvalidTtl>,
+}
+
+impl Counter {
+    /// A counter that starts with a number. Its TTL runs from its creation: counting does not prolong it.
+    pub fn new(initial: u64, ttl: impl IntoTtl) -> Self {
+        Self { initial, ttl: ttl.into_ttl() }
+    }
+}
+
+impl Client {
+    /// Marks an item as stale, and keeps it for `grace`. Returns whether there was an item.
+    ///
+    /// [`fetch`](Self::fetch) then has one caller compute a new value. The other callers get the old value meanwhile, or
+    /// wait, as [`FetchOptions::stale`](crate::FetchOptions::stale) says. A value that any process is computing when this
+    /// is called is not stored.
+    ///
+    /// A plain [`get`](Self::get) returns the old value until it is renewed or the grace is over, because the classic
+    /// protocol cannot mark a reply as stale. Below memcached 1.6.10 the item is deleted.
+    pub async fn invalidate(&self, key: impl AsRef<[u8]>, grace: impl IntoTtl) -> Result<bool, Error> {
+        let steps = self.steps(key)?;
+        let grace = grace.into_ttl()?;
+        self.inner.flights.forget(steps.key.as_bytes());
+        let outcome = steps.mark_stale(grace).await;
+        // Callers that joined a flight meanwhile may get the old value, but later callers must not join them.
+        self.inner.flights.forget(steps.key.as_bytes());
+        outcome
+    }
+
+    /// Changes an item depending on its value: reads it, calls `change`, and stores the new value unless another client
+    /// has changed the item in between. In that case it starts again. Returns the value stored, or `None` if `change`
+    /// returned `None`.
+    ///
+    /// `change` may be called several times. Its argument is `None` if there is no item, or only a stale one or a lease.
+    /// The value it returns is then stored as a new item. The TTL and flags are those of the options each time.
+    ///
+    /// ```no_run
+    /// # async fn doc(cache: memring::Client) -> Result<(), memring::Error> {
+    /// use std::time::Duration;
+    ///
+    /// let list = cache
+    ///     .update("recent", Duration::from_secs(60), |old| {
+    ///         let mut list = old.map(|item| item.value.to_vec()).unwrap_or_default();
+    ///         list.extend_from_slice(b"42,");
+    ///         Some(list)
+    ///     })
+    ///     .await?;
+    /// # let _ = list;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Contended`] if other clients changed the item 16 times in between. Any other failure ends the update.
+    /// After one with [`Delivery::Unknown`] the value may have been stored.
+    pub async fn update<V: Into<Bytes>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<SetOptions>,
+        mut change: impl FnMut(Option<&Item>) -> Option<V>,
+    ) -> Result<Option<Bytes>, Error> {
+        let (steps, options) = (self.steps(key)?, options.into());
+        options.exptime()?;
+        for attempt in 0..ATTEMPTS {
+            back_off(attempt).await;
+            let current = steps.read().await?;
+            let Some(value) = change(current.item.as_ref()) else {
+                steps.decline_renewal(current.won, current.cas).await;
+                return Ok(None);
+            };
+            let value = value.into();
+            if steps.store_over(current.cas, value.clone(), options).await? {
+                return Ok(Some(value));
+            }
+        }
+        Err(contended())
+    }
+
+    /// Reads an item and deletes it. If many callers take the same item at once, one of them gets it.
+    ///
+    /// Stale items are taken. A lease is not an item and stays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] below memcached 1.6.10, which cannot delete by version. [`ErrorKind::Contended`] if other
+    /// clients changed the item 16 times in between. After an error with [`Delivery::Unknown`] the item may be deleted.
+    pub async fn take(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
+        let steps = self.steps(key)?;
+        for attempt in 0..ATTEMPTS {
+            back_off(attempt).await;
+            let Some(found) = steps.operations.read_by_meta(&steps.key, None, steps.deadline()).await? else {
+                return Ok(None);
+            };
+            if found.is_lease() {
+                steps.decline_renewal(found.won, found.cas).await;
+                return Ok(None);
+            }
+            let (Some(cas), Some(item)) = (found.cas, found.into_item(true)) else { return Err(unexpected_response()) };
+            match steps.delete_version(cas).await? {
+                Outcome::Done => return Ok(Some(item)),
+                Outcome::NotFound => return Ok(None),
+                _ => {}
+            }
+        }
+        Err(contended())
+    }
+
+    /// Adds to a counter, wrapping at 2^64, or creates it. Returns its number: the initial one if it was created, because
+    /// nothing is added then.
+    ///
+    /// ```no_run
+    /// # async fn doc(cache: memring::Client) -> Result<(), memring::Error> {
+    /// use std::time::Duration;
+    /// use memring::Counter;
+    ///
+    /// let logins = cache.count_up("logins:42", 1, Counter::new(1, Duration::from_secs(3600))).await?;
+    /// println!("{logins} in the hour since the first");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Server`] if the item is not a number. After an error with [`Delivery::Unknown`] it may have been counted.
+    pub async fn count_up(&self, key: impl AsRef<[u8]>, delta: u64, counter: Counter) -> Result<u64, Error> {
+        self.steps(key)?.count(ArithmeticVerb::Incr, delta, counter).await
+    }
+
+    /// Subtracts from a counter, stopping at 0, or creates it. Otherwise as [`count_up`](Self::count_up).
+    ///
+    /// # Errors
+    /// As [`count_up`](Self::count_up).
+    pub async fn count_down(&self, key: impl AsRef<[u8]>, delta: u64, counter: Counter) -> Result<u64, Error> {
+        self.steps(key)?.count(ArithmeticVerb::Decr, delta, counter).await
+    }
+
+    fn steps(&self, key: impl AsRef<[u8]>) -> Result<Steps<'_>, Error> {
+        Ok(Steps { operations: self.operations(), key: self.any_key(key)?, timeout: self.timeout })
+    }
+}
+
+/// The steps of one command on one item, each with a deadline of its own.
+struct Steps<'a> {
+    operations: &'a Operations,
+    key: MetaKey,
+    timeout: Duration,
+}
+
+/// An item that is to be changed.
+struct Current {
+    /// `None` if there is no item, or none that may be built upon.
+    item: Option<Item>,
+    /// The version to replace. `None` if there is nothing to replace.
+    cas: Option<Cas>,
+    /// The server chose this reader to renew the item.
+    won: bool,
+}
+
+impl Steps<'_> {
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    async fn mark_stale(&self, grace: Ttl) -> Result<bool, Error> {
+        match self.delete_with(Delete::new().mark_stale().ttl(grace)).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                self.operations.delete(self.key.clone(), self.deadline()).await
+            }
+            outcome => Ok(outcome? == Outcome::Done),
+        }
+    }
+
+    async fn delete_version(&self, cas: Cas) -> Result<Outcome, Error> {
+        self.delete_with(Delete::new().compare(cas)).await
+    }
+
+    async fn delete_with(&self, options: Delete) -> Result<Outcome, Error> {
+        let (key, deadline) = (self.key.clone(), self.deadline());
+        let reply = self.operations.meta(MetaVerb::Delete, key, options, Bytes::new(), deadline).await?;
+        Ok(Outcome::of(reply.code))
+    }
+
+    /// Reads the item, and the version it has.
+    async fn read(&self) -> Result<Current, Error> {
+        match self.operations.read_by_meta(&self.key, None, self.deadline()).await {
+            Ok(None) => Ok(Current { item: None, cas: None, won: false }),
+            Ok(Some(found)) => {
+                let (cas, won) = (found.cas, found.won);
+                let item = if found.stale { None } else { found.into_item(true) };
+                Ok(Current { item, cas, won })
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                let item = self.operations.get_checked(&self.key, true, self.deadline()).await?;
+                Ok(Current { cas: item.as_ref().and_then(|item| item.cas), item, won: false })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn decline_renewal(&self, won: bool, cas: Option<Cas>) {
+        if let (true, Some(cas)) = (won, cas) {
+            self.operations.pass_on_renewal(&self.key, cas, self.deadline()).await;
+        }
+    }
+
+    /// Stores a value over one version only, or as a new item. Returns whether it was stored.
+    async fn store_over(&self, version: Option<Cas>, value: Bytes, options: SetOptions) -> Result<bool, Error> {
+        let Some(cas) = version else {
+            return self.operations.add(self.key.clone(), value, options, self.deadline()).await;
+        };
+        self.operations.value_limit().check(&value)?;
+        let (key, set) = (self.key.clone(), Set::from_store(&options).compare(cas));
+        match self.operations.meta(MetaVerb::Set, key, set, value.clone(), self.deadline()).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                let (key, deadline) = (self.key.clone(), self.deadline());
+                let outcome = self.operations.compare_and_swap(key, cas, value, options, deadline).await?;
+                Ok(outcome == CasOutcome::Stored)
+            }
+            reply => Ok(Outcome::of(reply?.code) == Outcome::Done),
+        }
+    }
+
+    async fn count(&self, verb: ArithmeticVerb, delta: u64, counter: Counter) -> Result<u64, Error> {
+        let ttl = counter.ttl?;
+        let options = match verb {
+            ArithmeticVerb::Incr => Arithmetic::incr(delta),
+            ArithmeticVerb::Decr => Arithmetic::decr(delta),
+        };
+        let (key, options) = (self.key.clone(), options.create(counter.initial, ttl));
+        match self.operations.meta(MetaVerb::Arithmetic, key, options, Bytes::new(), self.deadline()).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                self.count_by_classic(verb, delta, counter.initial, ttl).await
+            }
+            reply => meta::Number::from_reply(reply?)?.value.ok_or_else(unexpected_response),
+        }
+    }
+
+    async fn count_by_classic(&self, verb: ArithmeticVerb, delta: u64, initial: u64, ttl: Ttl) -> Result<u64, Error> {
+        for attempt in 0..ATTEMPTS {
+            back_off(attempt).await;
+            let counted = self.operations.arithmetic(verb, self.key.clone(), delta, self.deadline()).await?;
+            if let Some(number) = counted {
+                return Ok(number);
+            }
+            // Another client may be creating it at the same time.
+            let value = initial.to_string().into();
+            if self.operations.add(self.key.clone(), value, ttl.into(), self.deadline()).await? {
+                return Ok(initial);
+            }
+        }
+        Err(contended())
+    }
+}
+
+/// Waits for a random time before another attempt, so that clients in each other's way part.
+async fn back_off(attempt: u32) {
+    if attempt > 0 {
+        let most = Duration::from_millis(1 << attempt.min(6));
+        sleep(most.mul_f64(fastrand::f64())).await;
+    }
+}
+
+fn contended() -> Error {
+    Error::new(ErrorKind::Contended, Delivery::Answered)
+}

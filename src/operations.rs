@@ -1,0 +1,182 @@
+//! Operations on one item, each by a checked key and with a deadline: what the client's commands are made of.
+//!
+//! An operation works the same for every kind of key. Text keys take the classic commands, binary keys the meta
+//! commands.
+
+mod classic;
+mod lookup;
+mod value_limit;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::connection::{NewCall, unexpected_response};
+use crate::dispatch::Dispatcher;
+use crate::error::{Delivery, Error, ErrorKind};
+use crate::item::{Cas, CasOutcome, SetOptions};
+use crate::key::MetaKey;
+use crate::meta::Options;
+use crate::protocol::{ArithmeticVerb, MetaReply, MetaVerb, Reply, Request, StoreVerb};
+
+pub(crate) use self::classic::ClassicCommand;
+pub(crate) use self::lookup::may_be_lease;
+pub(crate) use self::value_limit::{TooLarge, ValueLimit};
+
+/// Sends operations by a dispatcher. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Operations {
+    dispatcher: Dispatcher,
+    value_limit: ValueLimit,
+}
+
+impl Operations {
+    pub(crate) fn new(dispatcher: Dispatcher, value_limit: ValueLimit) -> Self {
+        Self { dispatcher, value_limit }
+    }
+
+    #[inline]
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    pub(crate) fn value_limit(&self) -> ValueLimit {
+        self.value_limit
+    }
+
+    /// Stores an item. A value over the client's limit is not sent; its key is deleted if the client is set to.
+    pub(crate) async fn set(
+        &self,
+        key: MetaKey,
+        value: Bytes,
+        options: SetOptions,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
+        if let Err(too_large) = self.value_limit.check(&value) {
+            return Err(self.refuse_set(key, too_large, deadline).await);
+        }
+        let command = ClassicCommand::Store { verb: StoreVerb::Set, flags, exptime, value };
+        match self.run(key, command, deadline).await? {
+            Reply::Stored => Ok(()),
+            _ => Err(not_stored()),
+        }
+    }
+
+    #[cold]
+    async fn refuse_set(&self, key: MetaKey, too_large: TooLarge, deadline: Instant) -> Error {
+        if self.value_limit.deletes_old_value() {
+            too_large.after_delete(Box::pin(self.run(key, ClassicCommand::Delete, deadline)).await)
+        } else {
+            too_large.into()
+        }
+    }
+
+    async fn store(
+        &self,
+        verb: StoreVerb,
+        key: MetaKey,
+        value: Bytes,
+        (flags, exptime): (u32, u32),
+        deadline: Instant,
+    ) -> Result<Reply, Error> {
+        self.value_limit.check(&value)?;
+        self.run(key, ClassicCommand::Store { verb, flags, exptime, value }, deadline).await
+    }
+
+    /// Stores an item that is not there. Returns whether it was stored.
+    pub(crate) async fn add(
+        &self,
+        key: MetaKey,
+        value: Bytes,
+        options: SetOptions,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        let form = (options.wire_flags(), options.exptime()?);
+        Ok(self.store(StoreVerb::Add, key, value, form, deadline).await? == Reply::Stored)
+    }
+
+    /// Stores an item that is there already. Returns whether it was stored.
+    pub(crate) async fn replace(
+        &self,
+        key: MetaKey,
+        value: Bytes,
+        options: SetOptions,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        let form = (options.wire_flags(), options.exptime()?);
+        Ok(self.store(StoreVerb::Replace, key, value, form, deadline).await? == Reply::Stored)
+    }
+
+    /// Appends or prepends to an item, which keeps its flags and TTL. Returns whether it did.
+    pub(crate) async fn extend(
+        &self,
+        verb: StoreVerb,
+        key: MetaKey,
+        value: Bytes,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        Ok(self.store(verb, key, value, (0, 0), deadline).await? == Reply::Stored)
+    }
+
+    /// Stores an item over one version only.
+    pub(crate) async fn compare_and_swap(
+        &self,
+        key: MetaKey,
+        version: Cas,
+        value: Bytes,
+        options: SetOptions,
+        deadline: Instant,
+    ) -> Result<CasOutcome, Error> {
+        let form = (options.wire_flags(), options.exptime()?);
+        match self.store(StoreVerb::Cas(version.0), key, value, form, deadline).await? {
+            Reply::Stored => Ok(CasOutcome::Stored),
+            Reply::Exists => Ok(CasOutcome::Changed),
+            _ => Ok(CasOutcome::Missing),
+        }
+    }
+
+    /// Deletes an item. Returns whether it was there.
+    pub(crate) async fn delete(&self, key: MetaKey, deadline: Instant) -> Result<bool, Error> {
+        Ok(self.run(key, ClassicCommand::Delete, deadline).await? == Reply::Deleted)
+    }
+
+    /// Gives an item a new expiry time. Returns whether it was there.
+    pub(crate) async fn touch(&self, key: MetaKey, exptime: u32, deadline: Instant) -> Result<bool, Error> {
+        Ok(self.run(key, ClassicCommand::Touch { exptime }, deadline).await? == Reply::Touched)
+    }
+
+    /// Adds to or subtracts from a number. `None` if the item is not there.
+    pub(crate) async fn arithmetic(
+        &self,
+        verb: ArithmeticVerb,
+        key: MetaKey,
+        delta: u64,
+        deadline: Instant,
+    ) -> Result<Option<u64>, Error> {
+        match self.run(key, ClassicCommand::Arithmetic { verb, delta }, deadline).await? {
+            Reply::Number(number) => Ok(Some(number)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Sends a meta command.
+    pub(crate) async fn meta(
+        &self,
+        verb: MetaVerb,
+        key: MetaKey,
+        options: impl Into<Options>,
+        value: Bytes,
+        deadline: Instant,
+    ) -> Result<MetaReply, Error> {
+        let request = Request::Meta(Box::new(options.into().into_request(verb, key, value)?));
+        match self.dispatcher.send(NewCall::command(request, deadline)).await? {
+            Reply::Meta(reply) => Ok(*reply),
+            _ => Err(unexpected_response()),
+        }
+    }
+}
+
+/// The error of a set that was answered by `NOT_STORED`. memcached does not answer so, but a proxy may.
+pub(crate) fn not_stored() -> Error {
+    Error::new(ErrorKind::Server, Delivery::Answered).with_message("NOT_STORED")
+}
