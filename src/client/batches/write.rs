@@ -67,7 +67,8 @@ impl Client {
         options: impl Into<SetOptions>,
     ) -> WriteMany<K> {
         let options = options.into();
-        let (flags, exptime) = (options.wire_flags(), options.exptime());
+        // One error for all keys.
+        let (flags, exptime) = (options.wire_flags(), options.exptime().map_err(Error::from));
         let limit = self.operations().value_limit();
         let (keys, values): (Vec<K>, Vec<V>) = entries.into_iter().unzip();
         let mut too_large = HashMap::new();
@@ -105,7 +106,7 @@ impl Client {
         keys: impl IntoIterator<Item = K>,
         ttl: impl IntoTtl,
     ) -> WriteMany<K> {
-        let (keys, exptime): (Vec<K>, _) = (keys.into_iter().collect(), exptime(ttl));
+        let (keys, exptime): (Vec<K>, _) = (keys.into_iter().collect(), exptime(ttl).map_err(Error::from));
         let requests = keys.iter().map(|key| {
             let key = self.keys.key(key.as_ref())?;
             Ok(Request::Touch { key, exptime: exptime.clone()? })
