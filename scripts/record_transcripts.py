@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Records what real memcached servers answer, for the fuzz tests of the decoders to start from.
+"""Records the replies of real memcached servers. The fuzz tests of the decoders start from them.
 
     python3 scripts/record_transcripts.py memcached-1.5.22 memcached-1.6.45 > tests/data/transcripts.tsv
 
-One line per exchange: the server's version, what the client would expect (`Expect` in src/protocol.rs, or `Stats` or
-`Dump` for answers of many lines), the request, the answer. Bytes that are not visible ASCII are written \\xNN.
+One line per exchange, with four columns: the server's version; the reply that the client expects (`Expect` in
+src/protocol.rs, or `Stats` or `Dump` for replies of many lines); the request; the reply. Bytes that are not visible
+ASCII are written as \\xNN.
 """
 
 import socket
@@ -52,7 +53,7 @@ CLASSIC = [
     ("Memlimit", b"cache_memlimit 1\r\n"),
 ]
 
-# From here on a version must have the meta commands of today.
+# Meta commands in today's form: 1.6.10 and later.
 META = [
     ("Meta", b"mg absent v k O0\r\n"),
     ("Meta", b"mg a v f c t s h l k O1\r\n"),
@@ -97,47 +98,59 @@ LONG = [
 ]
 
 
-def ask(request, ends_with):
-    """On a connection of its own. The end is a `version`'s answer, where one can follow."""
+def exchange(request, last_bytes):
+    """Sends the request on a new connection, and returns what arrives up to and including `last_bytes`."""
     with socket.create_connection(ADDRESS) as connection:
         connection.settimeout(5)
         connection.sendall(request)
-        answer = b""
-        while not answer.endswith(ends_with):
-            more = connection.recv(65536)
-            if not more:
+        reply = b""
+        while not reply.endswith(last_bytes):
+            received = connection.recv(65536)
+            if not received:
                 break
-            answer += more
-        return answer
+            reply += received
+        return reply
 
 
 def escaped(data):
-    return "".join(chr(b) if 32 < b < 127 and b != 92 else f"\\x{b:02x}" for b in data)
+    """Returns the bytes as text, with all but visible ASCII escaped."""
+    return "".join(chr(byte) if 32 < byte < 127 and byte != 92 else f"\\x{byte:02x}" for byte in data)
+
+
+def wait_for_version():
+    """Returns the reply to `version` of a server that is starting."""
+    for _ in range(100):
+        try:
+            return exchange(b"version\r\n", b"\r\n")
+        except OSError:
+            time.sleep(0.05)
+    sys.exit("the server does not start")
+
+
+def record(version_reply):
+    """Prints every exchange with the running server."""
+    version = version_reply.split()[1].decode()
+    has_meta = tuple(int(number) for number in version.split(".")) >= (1, 6, 10)
+    for expect, request in CLASSIC + (META if has_meta else []) + LONG:
+        if expect in ("Stats", "Dump"):
+            reply = exchange(request, (b"END\r\n", b"RESET\r\n"))
+        elif expect == "Version":
+            reply = version_reply
+        else:
+            # The reply to `version` marks the end of the reply before it.
+            reply = exchange(request + b"version\r\n", version_reply).removesuffix(version_reply)
+        if len(request) > 4096:
+            request = request[:64] + b"..."
+        print(version, expect, escaped(request), escaped(reply), sep="\t")
 
 
 def main():
     print("# Made by scripts/record_transcripts.py.")
     for program in sys.argv[1:]:
-        server = subprocess.Popen([program, "-U", "0", "-u", "root", "-m", "64", "-l", ADDRESS[0], "-p", str(ADDRESS[1])])
+        host, port = ADDRESS
+        server = subprocess.Popen([program, "-U", "0", "-u", "root", "-m", "64", "-l", host, "-p", str(port)])
         try:
-            for _ in range(100):
-                try:
-                    greeting = ask(b"version\r\n", b"\r\n")
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            version = greeting.split()[1].decode()
-            today = tuple(int(number) for number in version.split(".")) >= (1, 6, 10)
-            for expect, request in CLASSIC + (META if today else []) + LONG:
-                if expect in ("Stats", "Dump"):
-                    answer = ask(request, (b"END\r\n", b"RESET\r\n"))
-                elif expect == "Version":
-                    answer = greeting
-                else:
-                    answer = ask(request + b"version\r\n", greeting).removesuffix(greeting)
-                if len(request) > 4096:
-                    request = request[:64] + b"..."
-                print(version, expect, escaped(request), escaped(answer), sep="\t")
+            record(wait_for_version())
         finally:
             server.kill()
             server.wait()
