@@ -15,6 +15,7 @@ mod handshake;
 #[cfg(memring_internals)]
 pub mod internals;
 mod line_reader;
+mod new_call;
 mod pipeline;
 mod queue;
 mod response;
@@ -23,15 +24,16 @@ mod response_future;
 mod tests;
 mod version_probe;
 
-pub(crate) use self::call::{GetForm, NewCall};
+pub(crate) use self::call::GetForm;
 pub(crate) use self::connect::dial;
 pub(crate) use self::deadlines::DeadlineSweeper;
 pub(crate) use self::driver::{Driver, End};
 pub(crate) use self::handshake::authenticate;
 pub(crate) use self::line_reader::LineReader;
-pub(crate) use self::queue::{Availability, PushError, Queue, Rejected};
+pub(crate) use self::new_call::NewCall;
+pub(crate) use self::queue::{Availability, PushError, Queue};
 pub(crate) use self::response::{GetResult, Response, unexpected_response};
-pub(crate) use self::response_future::ResponseFuture;
+pub(crate) use self::response_future::{Rejected, ResponseFuture};
 pub(crate) use self::version_probe::ProbeHistory;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -97,7 +97,7 @@ impl Node {
     /// Queues a call if there is space. A call that is not taken comes back with the reason.
     #[inline]
     pub(crate) fn push<R: Response>(&self, call: NewCall<R>) -> Result<ResponseFuture<R>, Rejected<R>> {
-        self.shared.queue.push(call)
+        ResponseFuture::queue(call, &self.shared.queue)
     }
 
     /// Queues a call as soon as there is space, at its deadline at the latest.
@@ -105,7 +105,7 @@ impl Node {
         &self,
         call: NewCall<R>,
     ) -> Result<ResponseFuture<R>, Rejected<R>> {
-        self.shared.queue.push_when_space(call).await
+        ResponseFuture::queue_when_space(call, &self.shared.queue).await
     }
 
     /// The error of a call that the node did not take because it has left the topology.

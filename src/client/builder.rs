@@ -23,6 +23,8 @@ use crate::key::KeySpace;
 use crate::key::LongKeys;
 use crate::operations::{Operations, ValueLimit};
 use crate::protocol::LARGEST_ITEM;
+#[cfg(feature = "placements")]
+use crate::ring::placement::Placement;
 use crate::topology::{Rule, Snapshot, Worker};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -174,7 +176,7 @@ impl ClientBuilder {
     }
 
     /// Places keys as another client does, so that applications in other languages find them, or as
-    /// [you say](crate::Placement::custom): see [`Placement`](crate::Placement).
+    /// [you say](Placement::custom): see [`Placement`](Placement).
     ///
     /// What is hashed of a node is its label: its identity's text, `host:port`, unless its
     /// [`Endpoint`](Endpoint::with_label) has one of its own or [`node_labels`](Self::node_labels) gives one. That must then
@@ -182,7 +184,7 @@ impl ClientBuilder {
     /// the same, all nodes go by their identities, and a warning is logged. Where a client's placement depends on the order in which servers are listed, they are taken in natural
     /// order of their labels (`cache-2` before `cache-10`): list them so there.
     #[cfg(feature = "placements")]
-    pub fn placement(mut self, placement: crate::Placement) -> Self {
+    pub fn placement(mut self, placement: Placement) -> Self {
         self.rule.place_by(placement);
         self
     }
@@ -273,7 +275,12 @@ impl ClientBuilder {
             known.map_err(|_| config("the placement or the labels of the nodes panicked"))?;
         }
         let operations = Operations::new(Dispatcher::new(snapshot), ValueLimit::new(&settings));
-        let (timeout, keys) = (settings.request_timeout, KeySpace::new(&settings));
+        let keys = KeySpace::new(
+            settings.binary_keys,
+            #[cfg(feature = "long-keys")]
+            settings.long_keys,
+        );
+        let timeout = settings.request_timeout;
         let inner = Inner {
             operations,
             published,

@@ -1,18 +1,16 @@
 //! One caller's request, shared by the caller and by the queue or pipeline it is in.
 
-use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::response::{GetResult, Response, Slot};
-use super::{call_pool, lock};
+use super::lock;
+use super::response::{GetResult, Slot};
 use crate::error::Error;
-use crate::item::Item;
 use crate::key::Key;
-use crate::protocol::{Keys, MetaReply, MetaRequest, Reply, Request};
+use crate::protocol::{Keys, MetaReply, Reply, Request};
 
 /// A request, its deadline, and the slot for its response.
 #[derive(Debug)]
@@ -49,6 +47,33 @@ impl Call {
             request,
             deadline,
         }
+    }
+
+    /// Makes the call, whose last response was taken, a get of the key that `write_key` writes into its place.
+    ///
+    /// The call is filled in where it is: to make one elsewhere and move it costs more than all the rest.
+    #[inline]
+    pub(super) fn refill<E>(
+        &mut self,
+        form: GetForm,
+        deadline: Instant,
+        write_key: impl Fn(&mut Key) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let can_reuse = self.slot_mut().is_empty_item();
+        if let Request::Get { keys: Keys::One(key), cas, touch } = &mut self.request
+            && can_reuse
+        {
+            write_key(key)?;
+            (*cas, *touch) = (form.cas, form.touch);
+            self.weight = weight_of(&self.request);
+            self.deadline = deadline;
+            self.slot_mut().reset();
+        } else {
+            let mut key = Key::blank();
+            write_key(&mut key)?;
+            *self = Self::new(Request::Get { keys: Keys::One(key), cas: form.cas, touch: form.touch }, deadline);
+        }
+        Ok(())
     }
 
     #[inline]
@@ -138,120 +163,4 @@ impl Call {
 #[inline]
 fn weight_of(request: &Request) -> u32 {
     u32::try_from(request.weight()).unwrap_or(u32::MAX)
-}
-
-/// A call that no queue has yet, and so nothing but its maker: its slot can be changed without a lock.
-///
-/// `R` is the shape of its response. Only the constructors choose it, each by the request it makes.
-#[derive(Debug)]
-pub(crate) struct NewCall<R> {
-    call: Arc<Call>,
-    has_waker: bool,
-    response: PhantomData<fn() -> R>,
-}
-
-impl NewCall<Option<Item>> {
-    /// A get of the one key that `write_key` writes into its place, in a call from the thread's pool.
-    ///
-    /// The call is filled in where it is: to make one elsewhere and move it costs more than all the rest.
-    #[inline]
-    pub(crate) fn get<E>(
-        form: GetForm,
-        deadline: Instant,
-        write_key: impl Fn(&mut Key) -> Result<(), E>,
-    ) -> Result<Self, E> {
-        loop {
-            let mut pooled = call_pool::take(deadline);
-            let Some(call) = Arc::get_mut(&mut pooled) else { continue };
-            let can_reuse = call.slot_mut().is_empty_item();
-            if let Request::Get { keys: Keys::One(key), cas, touch } = &mut call.request
-                && can_reuse
-            {
-                write_key(key)?;
-                (*cas, *touch) = (form.cas, form.touch);
-                call.weight = weight_of(&call.request);
-                call.deadline = deadline;
-                call.slot_mut().reset();
-            } else {
-                let mut key = Key::blank();
-                write_key(&mut key)?;
-                *call = Call::new(Request::Get { keys: Keys::One(key), cas: form.cas, touch: form.touch }, deadline);
-            }
-            return Ok(Self::of(pooled));
-        }
-    }
-}
-
-impl NewCall<Reply> {
-    /// A request that one reply answers, in a call from the thread's pool.
-    #[inline]
-    pub(crate) fn command(request: Request, deadline: Instant) -> Self {
-        debug_assert!(!matches!(request, Request::Get { .. } | Request::MetaRun(_)), "it has another response");
-        loop {
-            let mut pooled = call_pool::take(deadline);
-            let Some(call) = Arc::get_mut(&mut pooled) else { continue };
-            *call = Call::new(request, deadline);
-            return Self::of(pooled);
-        }
-    }
-}
-
-impl NewCall<Vec<GetResult>> {
-    /// A get of many keys, in one line at most.
-    pub(crate) fn get_many(keys: Vec<Key>, form: GetForm, deadline: Instant) -> Self {
-        Self::fresh(Request::Get { keys: Keys::Many(keys), cas: form.cas, touch: form.touch }, deadline)
-    }
-}
-
-impl NewCall<Vec<Result<MetaReply, Error>>> {
-    /// A run of meta gets.
-    pub(crate) fn meta_run(run: Vec<MetaRequest>, deadline: Instant) -> Self {
-        Self::fresh(Request::MetaRun(run), deadline)
-    }
-}
-
-impl<R: Response> NewCall<R> {
-    #[inline]
-    pub(super) fn of(call: Arc<Call>) -> Self {
-        Self { call, has_waker: false, response: PhantomData }
-    }
-
-    pub(super) fn fresh(request: Request, deadline: Instant) -> Self {
-        Self::of(Arc::new(Call::new(request, deadline)))
-    }
-
-    #[inline]
-    pub(crate) fn request(&self) -> &Request {
-        self.call.request()
-    }
-
-    /// Sets whom to wake before the call is queued, so that the first poll of its
-    /// [`ResponseFuture`](super::ResponseFuture), if it is in the same turn, has nothing to do.
-    #[inline]
-    pub(crate) fn set_waker(&mut self, waker: &Waker) {
-        if let Some(call) = Arc::get_mut(&mut self.call) {
-            call.slot_mut().set_waker(waker);
-            self.has_waker = true;
-        }
-    }
-
-    /// Has the first poll set the waker: the call is queued in a later turn than the one its waker was set in.
-    pub(crate) fn forget_waker(&mut self) {
-        self.has_waker = false;
-    }
-
-    #[inline]
-    pub(super) fn has_waker(&self) -> bool {
-        self.has_waker
-    }
-
-    #[inline]
-    pub(super) fn call(&self) -> &Arc<Call> {
-        &self.call
-    }
-
-    #[inline]
-    pub(super) fn into_call(self) -> Arc<Call> {
-        self.call
-    }
 }

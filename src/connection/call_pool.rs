@@ -68,7 +68,8 @@ mod tests {
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    use super::super::call::{GetForm, NewCall};
+    use super::super::call::GetForm;
+    use super::super::new_call::NewCall;
     use super::super::response_future::poll_call;
     use super::*;
     use crate::error::Error;

@@ -17,8 +17,8 @@ use super::call::Call;
 use super::pipeline::Pipeline;
 use super::response_future::poll_call;
 use super::{
-    DeadlineSweeper, Driver, GetForm, GetResult, NewCall, ProbeHistory, PushError, Queue, Response, WakeList,
-    unexpected_response,
+    DeadlineSweeper, Driver, GetForm, GetResult, NewCall, ProbeHistory, PushError, Queue, Response, ResponseFuture,
+    WakeList, unexpected_response,
 };
 use crate::config::Settings;
 use crate::error::Error;
@@ -195,7 +195,7 @@ impl Connection {
     }
 
     async fn send<R: Response>(&self, call: NewCall<R>) -> Result<R, Error> {
-        match self.queue.push_when_space(call).await {
+        match ResponseFuture::queue_when_space(call, &self.queue).await {
             Ok(response) => response.await,
             Err(rejected) => match rejected.reason {
                 PushError::Failed(error) => Err(error),

@@ -15,9 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use self::call_list::CallList;
-use super::call::{Call, NewCall};
-use super::response::Response;
-use super::response_future::ResponseFuture;
+use super::call::Call;
 use super::{WakeList, lock};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
@@ -83,13 +81,6 @@ pub(crate) enum PushError {
     Closed,
 }
 
-/// A call that a queue did not take, and why.
-#[derive(Debug)]
-pub(crate) struct Rejected<R> {
-    pub(crate) call: NewCall<R>,
-    pub(crate) reason: PushError,
-}
-
 impl Queue {
     pub(crate) fn new(node: NodeId, limits: QueueLimits, connections: usize) -> Self {
         let tasks = std::iter::repeat_with(Task::default).take(connections).collect();
@@ -98,36 +89,16 @@ impl Queue {
         Self { node, limits, state: Mutex::new(state), space: Notify::new() }
     }
 
-    /// Queues a call if there is space. A call that is not taken comes back with the reason.
-    #[inline]
-    pub(crate) fn push<R: Response>(self: &Arc<Self>, call: NewCall<R>) -> Result<ResponseFuture<R>, Rejected<R>> {
-        match self.try_push(call.call()) {
-            Ok(()) => Ok(ResponseFuture::new(call, Arc::clone(self))),
-            Err(reason) => Err(Rejected { call, reason }),
-        }
-    }
-
-    /// Queues a call as soon as there is space, at its deadline at the latest. The reason of a rejection is never
-    /// [`PushError::Full`].
+    /// Queues a call as soon as there is space, at its deadline at the latest. Never returns [`PushError::Full`].
     ///
-    /// Cancel safe: the call is queued only if a future for its response is returned.
-    pub(crate) async fn push_when_space<R: Response>(
-        self: &Arc<Self>,
-        call: NewCall<R>,
-    ) -> Result<ResponseFuture<R>, Rejected<R>> {
-        match self.push_raw_when_space(call.call()).await {
-            Ok(()) => Ok(ResponseFuture::new(call, Arc::clone(self))),
-            Err(reason) => Err(Rejected { call, reason }),
-        }
-    }
-
-    async fn push_raw_when_space(&self, call: &Arc<Call>) -> Result<(), PushError> {
+    /// Cancel safe: the call is queued only if this returns.
+    pub(super) async fn push_when_space(&self, call: &Arc<Call>) -> Result<(), PushError> {
         let _waiter = WaiterGuard::new(self);
         loop {
             let mut space = pin!(self.space.notified());
             // From here on no notification is missed, so a push that fails now is followed by one.
             space.as_mut().enable();
-            match self.try_push(call) {
+            match self.push(call) {
                 Err(PushError::Full) => {}
                 outcome => return outcome,
             }
@@ -137,8 +108,9 @@ impl Queue {
         }
     }
 
+    /// Queues a call if there is space.
     #[inline]
-    fn try_push(&self, call: &Arc<Call>) -> Result<(), PushError> {
+    pub(super) fn push(&self, call: &Arc<Call>) -> Result<(), PushError> {
         let waker = {
             let mut state = lock(&self.state);
             match &state.availability {

@@ -5,9 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::call::{Call, NewCall};
+use super::call::Call;
+use super::call_pool;
+use super::new_call::NewCall;
+use super::queue::{PushError, Queue};
 use super::response::Response;
-use super::{Queue, call_pool};
 use crate::error::Error;
 
 /// Waits for the response to a call, and cancels the call when dropped.
@@ -29,11 +31,39 @@ struct Open {
     queue: Arc<Queue>,
 }
 
+/// A call that a queue did not take, and why.
+#[derive(Debug)]
+pub(crate) struct Rejected<R> {
+    pub(crate) call: NewCall<R>,
+    pub(crate) reason: PushError,
+}
+
 impl<R: Response> ResponseFuture<R> {
+    /// Queues a call if there is space. A call that is not taken comes back with the reason.
     #[inline]
-    pub(super) fn new(call: NewCall<R>, queue: Arc<Queue>) -> Self {
+    pub(crate) fn queue(call: NewCall<R>, queue: &Arc<Queue>) -> Result<Self, Rejected<R>> {
+        match queue.push(call.call()) {
+            Ok(()) => Ok(Self::of(call, queue)),
+            Err(reason) => Err(Rejected { call, reason }),
+        }
+    }
+
+    /// Queues a call as soon as there is space, at its deadline at the latest. The reason of a rejection is never
+    /// [`PushError::Full`].
+    ///
+    /// Cancel safe: the call is queued only if this returns a future for its response.
+    pub(crate) async fn queue_when_space(call: NewCall<R>, queue: &Arc<Queue>) -> Result<Self, Rejected<R>> {
+        match queue.push_when_space(call.call()).await {
+            Ok(()) => Ok(Self::of(call, queue)),
+            Err(reason) => Err(Rejected { call, reason }),
+        }
+    }
+
+    #[inline]
+    fn of(call: NewCall<R>, queue: &Arc<Queue>) -> Self {
         let skips_first_poll = call.has_waker();
-        Self { open: Some(Open { call: call.into_call(), queue }), skips_first_poll, response: PhantomData }
+        let open = Open { call: call.into_call(), queue: Arc::clone(queue) };
+        Self { open: Some(open), skips_first_poll, response: PhantomData }
     }
 }
 

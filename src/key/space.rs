@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{InvalidKey, Key, MetaKey, nested_prefix};
-use crate::config::Settings;
 
 /// The rules by which a client makes keys. The only place where a caller's bytes become a key.
 #[derive(Debug, Clone)]
@@ -16,12 +15,13 @@ pub(crate) struct KeySpace {
 }
 
 impl KeySpace {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    /// Rules without a prefix.
+    pub(crate) fn new(allows_binary: bool, #[cfg(feature = "long-keys")] long_keys: super::LongKeys) -> Self {
         Self {
             prefix: None,
-            allows_binary: settings.binary_keys,
+            allows_binary,
             #[cfg(feature = "long-keys")]
-            long_keys: settings.long_keys,
+            long_keys,
         }
     }
 

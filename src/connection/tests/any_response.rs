@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::super::call::{Call, NewCall};
+use super::super::call::Call;
+use super::super::new_call::NewCall;
 use super::super::response::ResponseSlot;
 use super::super::{GetResult, PushError, Queue, Rejected, Response};
 use crate::error::{Error, ErrorKind};
@@ -64,9 +65,11 @@ impl ResponseFuture {
 impl Queue {
     /// Queues a call that the test made, as soon as there is space.
     pub(super) async fn enter(self: &Arc<Self>, call: &Arc<Call>) -> Result<ResponseFuture, Error> {
-        let queued = match self.push(NewCall::of(Arc::clone(call))) {
-            Err(Rejected { call, reason: PushError::Full }) => self.push_when_space(call).await,
-            pushed => pushed,
+        let queued = match super::super::ResponseFuture::queue(NewCall::of(Arc::clone(call)), self) {
+            Err(Rejected { call, reason: PushError::Full }) => {
+                super::super::ResponseFuture::queue_when_space(call, self).await
+            }
+            queued => queued,
         };
         queued.map(ResponseFuture).map_err(|Rejected { reason, .. }| match reason {
             PushError::Failed(error) => error,
