@@ -33,21 +33,23 @@ use crate::node_id::NodeId;
 use crate::operations::Operations;
 use crate::topology::{Map, Topology, TopologyWatch};
 
-/// A memcached client over all the nodes of a service.
+/// A memcached client for all nodes of a service.
 ///
-/// Made by [`Client::builder`]. Cheap to clone, and meant to be shared: all clones use the same connections, and
-/// many callers share few of them. When the last clone is dropped, every task ends and every connection closes.
+/// Made by [`Client::builder`]. Cheap to clone: all clones share the same few connections. When the last clone is dropped,
+/// every task ends and every connection closes.
 ///
 /// # Cancel safety
-/// Nothing is sent until a method's future is first polled, and dropping a future is always safe for the client, its
-/// connections and every other caller. A command dropped while it waits in the queue is never sent; one that a connection
-/// has taken may or may not be applied, and its reply is read and dropped.
+/// Nothing is sent until a method's future is first polled. Dropping a future is always safe for the client, its
+/// connections and other callers. A command whose future is dropped while it is queued is never sent. One that a
+/// connection has taken may or may not be applied, and its reply is read and dropped.
 ///
 /// # Errors
-/// Every method but [`metadump`](Self::metadump) keeps one deadline, the [request timeout](ClientBuilder::request_timeout), over waiting for room in the
-/// queue, writing and waiting for the answer. (What is built of several commands, [`update`](Self::update) and the like, keeps
-/// it for each; [`fetch`](Self::fetch) has limits of its own.) What can go wrong is listed at [`ErrorKind`](crate::ErrorKind). Invalid keys and times to
-/// live, and values over the limit, are refused before anything is sent.
+/// [`ErrorKind`](crate::ErrorKind) lists what can go wrong. Invalid keys and TTLs, and values over the limit, are refused
+/// before anything is sent.
+///
+/// A method has one deadline, the [request timeout](ClientBuilder::request_timeout), for waiting for space in the queue,
+/// writing, and waiting for the reply. Three differ: [`metadump`](Self::metadump) has no deadline, methods made of several
+/// commands, such as [`update`](Self::update), have one for each command, and [`fetch`](Self::fetch) has limits of its own.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -67,7 +69,7 @@ struct Inner {
 }
 
 impl Client {
-    /// Begins to build a client.
+    /// Returns a builder of clients.
     ///
     /// ```no_run
     /// # async fn doc() -> Result<(), memring::Error> {
@@ -87,20 +89,21 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// The same client with another deadline for its commands. The time after which a silent server is given up stays
-    /// what the client was [built with](ClientBuilder::request_timeout).
+    /// Returns the same client with another request timeout.
+    ///
+    /// The time after which a connection to a silent server is given up does not change: it follows the timeout that
+    /// the client was [built with](ClientBuilder::request_timeout).
     #[must_use]
     pub fn with_request_timeout(&self, timeout: Duration) -> Self {
         Self { timeout: timeout.min(LONGEST_WAIT), ..self.clone() }
     }
 
-    /// The same client with a prefix in front of every key: for applications, tenants or formats that share nodes.
+    /// Returns the same client with a prefix in front of every key, for applications, tenants or formats that share nodes.
     ///
-    /// A view, as cheap as a clone. On the wire, at the server and on the ring a key is the prefix followed by the caller's
-    /// bytes, with nothing in between: say `"orders:"` for a separator. The whole is limited to 250 bytes, and
-    /// the whole is what places it on a node. ResponseSlot carry the caller's own keys. A namespace of a namespace appends its
-    /// prefix. Commands for whole nodes, such as [`flush_all`](Self::flush_all), know no namespaces: they act
-    /// on everybody's items.
+    /// The result is a view, as cheap as a clone. A key is the prefix followed by the caller's bytes, with nothing in
+    /// between: use `"orders:"` for a separator. The whole key is limited to 250 bytes and decides which node owns it.
+    /// Results carry the caller's own keys. A namespace of a namespace appends its prefix. Commands on whole nodes, such as
+    /// [`flush_all`](Self::flush_all), ignore namespaces and act on all items.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -113,55 +116,57 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// There is no emptying a namespace at a stroke. Prefixes with a version in them would have to be looked up before
-    /// every get, which doubles its cost, or be remembered for a while, in which it answers what was thrown away.
+    /// A namespace cannot be emptied at once. That would need a version in the prefix, which clients would have to read
+    /// before every get, at twice its cost, or cache for a while, in which they would return deleted items.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if the prefix is empty, holds what no key may, or is longer than 200 bytes, those it is
-    /// nested in included.
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if the prefix is empty, has a byte that no key may have, or
+    /// is longer than 200 bytes together with the prefixes it is nested in.
     pub fn namespace(&self, prefix: impl AsRef<[u8]>) -> Result<Self, Error> {
         let keys = self.keys.nested(prefix.as_ref());
         let keys = keys.map_err(|reason| Error::from(reason).with_message("the prefix of a namespace"))?;
         Ok(Self { keys, ..self.clone() })
     }
 
-    /// The nodes as the client knows them now.
+    /// Returns the nodes, their addresses and their states.
     #[must_use]
     pub fn topology(&self) -> Topology {
         self.inner.operations.dispatcher().snapshot().view()
     }
 
-    /// The node that owns a key now.
+    /// Returns the node that owns a key now.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey); [`ErrorKind::NoNodes`](crate::ErrorKind::NoNodes); [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`shutdown`](Self::shutdown).
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey), [`ErrorKind::NoNodes`](crate::ErrorKind::NoNodes), and
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after [`shutdown`](Self::shutdown).
     pub fn node_for(&self, key: impl AsRef<[u8]>) -> Result<NodeId, Error> {
         let key = self.any_key(key)?;
         let snapshot = self.inner.operations.dispatcher().snapshot();
         snapshot.route(key.as_bytes()).map(|node| node.id().clone())
     }
 
-    /// Follows the nodes as they come, go and move, from now on.
+    /// Returns a stream of topology changes from now on.
     #[must_use]
     pub fn watch_topology(&self) -> TopologyWatch {
         TopologyWatch::new(self.inner.published.clone())
     }
 
-    /// How discovery fares.
+    /// Returns the state of discovery.
     #[must_use]
     pub fn discovery_status(&self) -> DiscoveryStatus {
         self.inner.discovery.status()
     }
 
-    /// Ends discovery, answers what is queued and under way, and closes every connection, within at most a second or
-    /// twice the request timeout, whichever is longer. Commands given later, by any clone, fail with
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    /// Ends discovery, waits for the responses to pending commands, and closes every connection.
+    ///
+    /// It waits for at most a second or twice the request timeout, whichever is longer. Later commands of any clone fail
+    /// with [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     ///
     /// # Cancel safety
-    /// May be dropped, and called again to finish what it began.
+    /// May be dropped, and called again to finish what it started.
     pub async fn shutdown(&self) {
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        // Waited for, so that no snapshot comes after the last.
+        // Waits for the tasks to end, so that they publish no snapshot after the last one.
         tasks.shutdown().await;
         let last = self.inner.operations.dispatcher().close();
         let limit = self.inner.settings.silence_timeout();

@@ -135,11 +135,10 @@ impl Dispatcher {
 
     async fn retry_push<R: Response>(&self, mut undelivered: Undelivered<R>) -> Result<ResponseFuture<R>, Error> {
         loop {
-            let (node, Rejected { mut call, reason }) = match undelivered {
+            let (node, Rejected { call, reason }) = match undelivered {
                 Undelivered::NoOwner(error) => return Err(error),
                 Undelivered::Rejected(node, rejected) => (node, rejected),
             };
-            call.forget_waker();
             let pushed = match reason {
                 PushError::Full => {
                     node.push_when_space(call).await.map_err(|rejected| Undelivered::Rejected(node, rejected))
@@ -195,8 +194,12 @@ impl<'a, R: Response + 'a> Future for Dispatch<'a, R> {
             self.state = match &mut self.state {
                 State::New(call) => {
                     let Some(mut call) = call.take() else { return Poll::Pending };
-                    call.set_waker(cx.waker());
+                    let is_waker_set = call.set_waker(cx.waker());
                     match dispatcher.push(call) {
+                        Ok(response) if is_waker_set => {
+                            self.state = State::Pending(response);
+                            return Poll::Pending;
+                        }
                         Ok(response) => State::Pending(response),
                         Err(undelivered) => {
                             State::Slow(Box::pin(async move { dispatcher.deliver(undelivered).await?.await }))

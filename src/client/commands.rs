@@ -1,4 +1,4 @@
-//! One short method per command with a key.
+//! The commands with one key, one short method each.
 
 use std::time::SystemTime;
 
@@ -14,40 +14,42 @@ use crate::protocol::{ArithmeticVerb, StoreVerb};
 use crate::ttl::{IntoTtl, InvalidTtl};
 
 impl Client {
-    /// Reads an item: `None` if it is not there.
+    /// Reads an item. Returns `None` if it is not there.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
         self.operations().get(&self.keys, key.as_ref(), GetForm::default(), self.deadline()).await
     }
 
-    /// Reads an item with its version ([`Item::cas`]).
+    /// Reads an item with its CAS unique ([`Item::cas`]).
     pub async fn gets(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
         self.operations().get(&self.keys, key.as_ref(), GetForm::with_cas(true), self.deadline()).await
     }
 
-    /// Reads an item and gives it a new time to live in one step: `None` if it is not there. Needs memcached 1.5.3: an
-    /// older one answers with an error, and what is under way on the connection fails with it.
+    /// Reads an item and sets a new TTL in one step. Returns `None` if the item is not there.
+    ///
+    /// Needs memcached 1.5.3. An older server replies with an error, which also fails the commands in flight on that
+    /// connection.
     ///
     /// # Errors
-    /// If the [delivery](crate::Error::delivery) is not [`NotSent`](Delivery::NotSent), the item may have its new time to
-    /// live all the same.
+    /// If the [delivery](crate::Error::delivery) is not [`NotSent`](Delivery::NotSent), the item may have the new TTL.
     pub async fn get_and_touch(&self, key: impl AsRef<[u8]>, ttl: impl IntoTtl) -> Result<Option<Item>, Error> {
         let form = GetForm { cas: false, touch: Some(exptime(ttl)?) };
         self.operations().get(&self.keys, key.as_ref(), form, self.deadline()).await
     }
 
-    /// As [`get_and_touch`](Self::get_and_touch), with the item's version ([`Item::cas`]), which touching does not change.
+    /// Reads and touches as [`get_and_touch`](Self::get_and_touch), with the item's CAS unique ([`Item::cas`]), which a
+    /// touch does not change.
     pub async fn gets_and_touch(&self, key: impl AsRef<[u8]>, ttl: impl IntoTtl) -> Result<Option<Item>, Error> {
         let form = GetForm { cas: true, touch: Some(exptime(ttl)?) };
         self.operations().get(&self.keys, key.as_ref(), form, self.deadline()).await
     }
 
-    /// Stores an item, whether or not it is there already.
+    /// Stores an item, and replaces one that is there.
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] with [`Delivery::NotSent`] if the value is over the
-    /// [client's limit](crate::ClientBuilder::max_value_size): the old value stays, unless it is
-    /// [to be deleted](crate::ClientBuilder::delete_when_too_large). With [`Delivery::Answered`] if it is over the
-    /// server's: the server has then deleted the old value.
+    /// [`ErrorKind::TooLarge`] if the value is over a limit. With [`Delivery::NotSent`] it is the
+    /// [client's limit](crate::ClientBuilder::max_value_size), and the old value stays, unless the client is set to
+    /// [delete it](crate::ClientBuilder::delete_when_too_large). With [`Delivery::Answered`] it is the server's limit, and
+    /// the server has deleted the old value.
     pub async fn set(
         &self,
         key: impl AsRef<[u8]>,
@@ -57,7 +59,7 @@ impl Client {
         self.operations().set(self.any_key(key)?, value.into(), options.into(), self.deadline()).await
     }
 
-    /// Stores an item unless it is there already; says whether it did.
+    /// Stores an item that is not there yet. Returns whether it was stored.
     pub async fn add(
         &self,
         key: impl AsRef<[u8]>,
@@ -67,7 +69,7 @@ impl Client {
         self.operations().add(self.any_key(key)?, value.into(), options.into(), self.deadline()).await
     }
 
-    /// Stores an item only if it is there already; says whether it did.
+    /// Stores an item that is there already. Returns whether it was stored.
     pub async fn replace(
         &self,
         key: impl AsRef<[u8]>,
@@ -77,8 +79,8 @@ impl Client {
         self.operations().replace(self.any_key(key)?, value.into(), options.into(), self.deadline()).await
     }
 
-    /// Stores an item only over the version that was read ([`gets`](Self::gets)): whoever wrote in between is not
-    /// overwritten unread. The new item has the flags and time to live given here.
+    /// Stores an item if it has not changed since it was read by [`gets`](Self::gets). The new item has the flags and TTL
+    /// given here.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) -> Result<(), memring::Error> {
@@ -97,9 +99,9 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] if the value is over the client's limit or the server's; the old value stays either way.
-    /// After an error of [`Delivery::Unknown`] it may have been stored: trying again with the same version then answers
-    /// [`Changed`](CasOutcome::Changed).
+    /// [`ErrorKind::TooLarge`] if the value is over the client's limit or the server's. The old value stays in both cases.
+    /// After an error with [`Delivery::Unknown`] the value may have been stored. A second try with the same CAS unique then
+    /// returns [`Changed`](CasOutcome::Changed).
     pub async fn cas(
         &self,
         key: impl AsRef<[u8]>,
@@ -112,36 +114,36 @@ impl Client {
             .await
     }
 
-    /// Adds to the end of an item's value; says whether it did. The item keeps its flags and its time to live.
+    /// Appends to an item's value. Returns whether it did. The item keeps its flags and TTL.
     ///
-    /// `false` if the item is not there. memcached says the same if the joined value would be over its own limit (1 MiB
-    /// unless set), key and bookkeeping included: the value then stays as it was.
+    /// Returns `false` if the item is not there. memcached replies the same if the joined value, with key and header, would
+    /// be over its limit (1 MiB by default). The value does not change then.
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] if what is to be added is by itself over the client's limit or the server's; the value
-    /// stays as it was either way.
+    /// [`ErrorKind::TooLarge`] if the appended part alone is over the client's limit or the server's. The value does not
+    /// change in either case.
     pub async fn append(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<bool, Error> {
         self.operations().extend(StoreVerb::Append, self.any_key(key)?, value.into(), self.deadline()).await
     }
 
-    /// Adds to the beginning of an item's value; as [`append`](Self::append) in all else.
+    /// Prepends to an item's value, otherwise as [`append`](Self::append).
     pub async fn prepend(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<bool, Error> {
         self.operations().extend(StoreVerb::Prepend, self.any_key(key)?, value.into(), self.deadline()).await
     }
 
-    /// Deletes an item; says whether it was there.
+    /// Deletes an item. Returns whether it was there.
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         self.operations().delete(self.any_key(key)?, self.deadline()).await
     }
 
-    /// Gives an item a new time to live; says whether it was there. Needs memcached 1.4.8.
+    /// Sets a new TTL of an item. Returns whether the item was there. Needs memcached 1.4.8.
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: impl IntoTtl) -> Result<bool, Error> {
         let key = self.any_key(key)?;
         let exptime = exptime(ttl)?;
         self.operations().touch(key, exptime, self.deadline()).await
     }
 
-    /// Adds to a number stored as decimal text, wrapping at 2^64; answers the new number, or `None` if the item is not
+    /// Adds to a number stored as decimal text, wrapping at 2^64. Returns the new number, or `None` if the item is not
     /// there.
     ///
     /// # Errors
@@ -150,9 +152,11 @@ impl Client {
         self.operations().arithmetic(ArithmeticVerb::Incr, self.any_key(key)?, delta, self.deadline()).await
     }
 
-    /// Subtracts from a number stored as decimal text, stopping at 0; answers the new number, or `None` if the item is
-    /// not there. The server may keep the item's length, and pad a number that lost digits with spaces: a later
-    /// [`get`](Self::get) brings them.
+    /// Subtracts from a number stored as decimal text, stopping at 0. Returns the new number, or `None` if the item is not
+    /// there.
+    ///
+    /// The server may keep the length of the value and pad a shorter number with spaces, which a later
+    /// [`get`](Self::get) returns.
     ///
     /// # Errors
     /// [`ErrorKind::Server`] if the item is not a number.

@@ -11,9 +11,9 @@ use crate::node_id::NodeId;
 use crate::protocol::{MetaCode, MetaVerb, Request};
 
 impl Client {
-    /// `mg`: reads of an item what the options ask for. `None` if it is not there.
+    /// Sends `mg`: reads the parts of an item that the options request. Returns `None` if the item is not there.
     ///
-    /// Without options it only says whether the item is there.
+    /// Without options, the result only tells whether the item is there.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) below memcached 1.6.10, or below what an option needs.
@@ -22,7 +22,7 @@ impl Client {
         Item::from_reply(self.operations().meta(MetaVerb::Get, key, options, Bytes::new(), deadline).await?)
     }
 
-    /// `ms`: stores an item. [`Outcome`] says whether it was, and if not, why.
+    /// Sends `ms`: stores an item. [`Outcome`] tells whether it was stored, and if not, why.
     ///
     /// # Errors
     /// As [`set`](Self::set), and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) below memcached 1.6.10, or
@@ -38,7 +38,7 @@ impl Client {
         Ok(Changed::from_reply(self.operations().meta(MetaVerb::Set, key, options, value, deadline).await?))
     }
 
-    /// `md`: deletes an item, or marks it as stale.
+    /// Sends `md`: deletes an item, or marks it as stale.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) below memcached 1.6.10, or below what an option needs.
@@ -48,7 +48,7 @@ impl Client {
         Ok(Changed::from_reply(reply))
     }
 
-    /// `ma`: adds to or subtracts from a number, and can create it.
+    /// Sends `ma`: adds to or subtracts from a number, and can create it.
     ///
     /// # Errors
     /// [`ErrorKind::Server`](crate::ErrorKind::Server) if the item is not a number.
@@ -58,12 +58,16 @@ impl Client {
         Number::from_reply(self.operations().meta(MetaVerb::Arithmetic, key, options, Bytes::new(), deadline).await?)
     }
 
-    /// `me`: what the server knows of an item, value aside, as names and values for people to read: `exp`, `la`
-    /// (seconds since it was last read), `cas`, `fetch`, `cls`, `size`. Which there are depends on the server.
+    /// Sends `me`: reads the metadata of an item, as names and values for people to read. Returns `None` if the item is not
+    /// there.
+    ///
+    /// Names are `exp`, `la` (seconds since it was last read), `cas`, `fetch`, `cls` and `size`. The server's version decides
+    /// which of them there are.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) for a key that is not text, also where the others take
-    /// [such](crate::ClientBuilder::binary_keys): a server may answer with its bytes as they are, line ends and all.
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) for a key that is not text, even if
+    /// [binary keys](crate::ClientBuilder::binary_keys) are allowed: a server may reply with the raw bytes, line ends
+    /// included.
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) below memcached 1.6.10.
     pub async fn meta_debug(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<(String, String)>>, Error> {
         let (key, deadline) = (self.keys.key(key.as_ref())?.into(), self.deadline());
@@ -79,11 +83,12 @@ impl Client {
         Ok(Some(reply.other.iter().map(pair).collect()))
     }
 
-    /// `mn`: asks every node for a sign of life that costs it nothing; each answers for itself, by the one deadline.
+    /// Sends `mn` to every node: a probe that does no work on the server. Returns a result for each node, all by one
+    /// deadline.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) from a node below memcached 1.6.10.
     pub async fn meta_noop(&self) -> Vec<(NodeId, Result<(), Error>)> {
-        self.done_on_every_node(|| Request::MetaNoop).await
+        self.broadcast(|| Request::MetaNoop).await
     }
 }

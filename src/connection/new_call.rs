@@ -20,7 +20,6 @@ use crate::protocol::{Keys, MetaReply, MetaRequest, Reply, Request};
 #[derive(Debug)]
 pub(crate) struct NewCall<R> {
     call: Arc<Call>,
-    has_waker: bool,
     response: PhantomData<fn() -> R>,
 }
 
@@ -72,7 +71,7 @@ impl NewCall<Vec<Result<MetaReply, Error>>> {
 impl<R: Response> NewCall<R> {
     #[inline]
     pub(super) fn of(call: Arc<Call>) -> Self {
-        Self { call, has_waker: false, response: PhantomData }
+        Self { call, response: PhantomData }
     }
 
     pub(super) fn fresh(request: Request, deadline: Instant) -> Self {
@@ -84,24 +83,12 @@ impl<R: Response> NewCall<R> {
         self.call.request()
     }
 
-    /// Sets whom to wake before the call is queued, so that the first poll of its
-    /// [`ResponseFuture`](super::ResponseFuture), if it is in the same turn, has nothing to do.
+    /// Sets the waker of the call before it is queued, without a lock. Returns whether it is set: the caller can then
+    /// wait at once, without a first poll of the [`ResponseFuture`](super::ResponseFuture).
     #[inline]
-    pub(crate) fn set_waker(&mut self, waker: &Waker) {
-        if let Some(call) = Arc::get_mut(&mut self.call) {
-            call.slot_mut().set_waker(waker);
-            self.has_waker = true;
-        }
-    }
-
-    /// Has the first poll set the waker: the call is queued in a later turn than the one its waker was set in.
-    pub(crate) fn forget_waker(&mut self) {
-        self.has_waker = false;
-    }
-
-    #[inline]
-    pub(super) fn has_waker(&self) -> bool {
-        self.has_waker
+    pub(crate) fn set_waker(&mut self, waker: &Waker) -> bool {
+        let call = Arc::get_mut(&mut self.call);
+        call.map(|call| call.slot_mut().set_waker(waker)).is_some()
     }
 
     #[inline]

@@ -146,7 +146,8 @@ impl Slot {
         match place {
             Some(place @ None) => {
                 *place = Some(result);
-                self.filled(1)
+                self.missing -= 1;
+                if self.missing == 0 { self.waker.take() } else { None }
             }
             // Filled before, most likely by the deadline.
             _ => None,

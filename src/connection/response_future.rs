@@ -20,8 +20,6 @@ use crate::error::Error;
 pub(crate) struct ResponseFuture<R> {
     /// Until the response is taken.
     open: Option<Open>,
-    /// The call's waker was set before the call was queued, in the turn that also polls this future for the first time.
-    skips_first_poll: bool,
     response: PhantomData<fn() -> R>,
 }
 
@@ -61,20 +59,17 @@ impl<R: Response> ResponseFuture<R> {
 
     #[inline]
     fn of(call: NewCall<R>, queue: &Arc<Queue>) -> Self {
-        let skips_first_poll = call.has_waker();
         let open = Open { call: call.into_call(), queue: Arc::clone(queue) };
-        Self { open: Some(open), skips_first_poll, response: PhantomData }
+        Self { open: Some(open), response: PhantomData }
     }
 }
 
 impl<R: Response> Future for ResponseFuture<R> {
     type Output = Result<R, Error>;
 
-    #[inline]
+    // A call from here into the caller's future would copy the response.
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if std::mem::take(&mut self.skips_first_poll) {
-            return Poll::Pending;
-        }
         // A future that is polled again after it was ready may do anything but panic.
         let Some(Open { call, .. }) = &mut self.open else { return Poll::Pending };
         let Poll::Ready(response) = poll_call(call, cx) else { return Poll::Pending };
