@@ -92,6 +92,9 @@ impl CallList {
     /// `max_bytes`.
     #[inline]
     pub(super) fn move_to(&mut self, batch: &mut VecDeque<Arc<Call>>, max_calls: usize, max_bytes: usize) {
+        if self.is_empty() {
+            return;
+        }
         let has_vacant = self.places.len() > self.len;
         if batch.is_empty() && !has_vacant && self.len <= max_calls && self.bytes <= max_bytes {
             // Moves all of them without a look at each: callers on other threads wait for the lock.
@@ -137,7 +140,12 @@ impl CallList {
         self.places.drain(..).filter(|place| !Arc::ptr_eq(place, &self.vacant))
     }
 
+    #[inline]
     pub(super) fn earliest_deadline(&self) -> Option<Instant> {
+        if self.is_empty() { None } else { self.min_deadline() }
+    }
+
+    fn min_deadline(&self) -> Option<Instant> {
         let calls = self.places.iter().filter(|place| !Arc::ptr_eq(place, &self.vacant));
         calls.map(|call| call.deadline()).min()
     }
