@@ -33,13 +33,13 @@ use self::asking::Asking;
 use self::fetch::Flights;
 use crate::config::{LONGEST_WAIT, Settings};
 use crate::connection::{Call, Ticket};
-use crate::discovery::{DiscoveryStatus, Monitor};
+use crate::discovery::{DiscoveryStatus, StatusReader};
 use crate::error::Error;
 use crate::key::{InvalidKey, Key, MetaKey, nested_prefix};
 use crate::node::Node;
 use crate::node_id::NodeId;
 use crate::protocol::Request;
-use crate::topology::{Map, Snapshot, Topology, TopologyWatch};
+use crate::topology::{Snapshot, Topology, TopologyView, TopologyWatch};
 
 /// A memcached client over all the nodes of a service.
 ///
@@ -66,8 +66,8 @@ pub struct Client {
 
 struct Inner {
     snapshot: Arc<ArcSwap<Snapshot>>,
-    published: watch::Receiver<Arc<Map>>,
-    discovery: Monitor,
+    published: watch::Receiver<Arc<TopologyView>>,
+    discovery: StatusReader,
     /// Values being computed.
     flights: Flights,
     settings: Settings,
@@ -138,7 +138,7 @@ impl Client {
     /// The nodes as the client knows them now.
     #[must_use]
     pub fn topology(&self) -> Topology {
-        self.inner.snapshot.load().view()
+        self.inner.snapshot.load().topology()
     }
 
     /// The node that owns a key now.

@@ -101,7 +101,7 @@ impl Client {
         match snapshot.nodes().iter().find(|node| node.id() == id) {
             Some(node) => Ok(Arc::clone(node)),
             // Nodes come and go: one that is not there is no mistake of whoever configured the client.
-            None if snapshot.map().is_known() => {
+            None if snapshot.view().is_known() => {
                 Err(Error::not_sent(ErrorKind::NoNodes).on(id).saying("the client has no such node"))
             }
             None => Err(snapshot.no_nodes()),
