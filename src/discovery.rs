@@ -37,9 +37,9 @@ pub(crate) use tracker::Roster;
 
 /// A source of nodes: DNS SRV records, a fixed list, or your own.
 ///
-/// The client polls the source at the pace that its [options](DiscoveryOptions) set. It also keeps the last good set of
-/// nodes after an error or an empty answer, and gives nodes that vanish their removal grace. So a source reports what it
-/// sees now, and remembers nothing. A panic of the source counts as an error.
+/// The client polls the source at the pace that its [options](DiscoveryOptions) set. It keeps the last good set of nodes
+/// after an error or an empty answer, and gives nodes that vanish their removal grace. So a source only reports what it
+/// sees now, and keeps no state. A panic of the source counts as an error.
 ///
 /// # Cancel safety
 /// The client drops both futures at any await, when a time limit passes or when the client itself is dropped.

@@ -13,7 +13,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// | option | default | why |
 /// |---|---|---|
-/// | [poll interval](Self::poll_interval) | the answer's TTL, from 5 s to 15 s | the TTL of cluster DNS is 5 s or 30 s |
+/// | [poll interval](Self::poll_interval) | the answer's TTL, from 5 s to 15 s | cluster DNS has TTLs of 5 s or 30 s |
 /// | [lookup timeout](Self::lookup_timeout) | 5 s | two tries of 2 s each, and some slack |
 /// | [removal grace](Self::removal_grace) | 120 s | a pod restarts within a minute or two, and should move no key |
 /// | [mass removal hold](Self::mass_removal_hold) | 30 s | a DNS server that just started may know only a few pods |
@@ -62,8 +62,9 @@ impl DiscoveryOptions {
     /// Sets the bounds of the time between polls.
     ///
     /// Between them the answer's TTL decides. After an answer without a TTL, or with a TTL of 0, the client polls again
-    /// after `min`. Up to a tenth is added at random, so that the polls of a fleet of clients spread out. After an error
-    /// the client polls sooner, then backs off up to `max`.
+    /// after `min`. Up to a tenth is added at random, so that the polls of a fleet of clients spread out.
+    ///
+    /// After an error the client polls sooner, then backs off up to `max`.
     ///
     /// `min` is raised to 10 ms, and `max` to `min`.
     #[must_use]

@@ -60,7 +60,7 @@ impl<D: Discovery> Refresh<D> {
     async fn run(mut self) {
         loop {
             let now = Instant::now();
-            // After the runtime stalled one wake-up is late; the next one is scheduled from now, so none is made up for.
+            // After the runtime stalled, one wake-up is late. The next one is scheduled from now: none is made up for.
             if self.tracker.next_poll().is_some_and(|due| due <= now) {
                 self.poll().await;
             } else if let Some(roster) = self.tracker.tick(now) {

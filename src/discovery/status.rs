@@ -19,7 +19,7 @@ pub struct DiscoveryStatus {
     pub vanished: usize,
     /// The time since an answer last listed nodes; `None` if none ever did.
     pub last_ok: Option<Duration>,
-    /// The error of the last poll that failed or found no nodes. Later polls may have succeeded: see [`state`](Self::state).
+    /// The error of the last poll that failed or found no nodes. Later polls may have succeeded.
     pub last_error: Option<DiscoveryError>,
     /// The number of polls so far.
     pub polls: u64,
