@@ -37,9 +37,9 @@ pub(crate) use tracker::Roster;
 
 /// A source of nodes: DNS SRV records, a fixed list, or your own.
 ///
-/// The client polls the source at the pace that its [options](DiscoveryOptions) set. It keeps the last good set of nodes
-/// after an error or an empty answer, and gives nodes that vanish their removal grace. So a source only reports what it
-/// sees now, and keeps no state. A panic of the source counts as an error.
+/// The client polls the source at the pace that its [options](DiscoveryOptions) set. It keeps the last good nodes after
+/// an error or an empty answer, and gives nodes that vanish their removal grace. So a source keeps no state, and only
+/// reports what it sees now. A panic of the source counts as an error.
 ///
 /// # Cancel safety
 /// The client drops both futures at any await, when a time limit passes or when the client itself is dropped.
@@ -86,9 +86,10 @@ pub trait Discovery: fmt::Debug + Send + Sync + 'static {
 
     /// Finds the addresses of a node's host, in the order to dial them.
     ///
-    /// Called at every dial of a node for which the listing has no fresh address, except for IP literals. By default it
-    /// asks the system's resolver. That resolver does not tell a host that does not exist from a failed lookup, so both
-    /// are errors other than `Empty`.
+    /// Called at every dial of a node for which the listing has no fresh address, except for IP literals.
+    ///
+    /// By default it asks the system's resolver, which does not distinguish a host that does not exist from a failed
+    /// lookup: both are errors other than `Empty`.
     ///
     /// # Errors
     /// [`DiscoveryError::Empty`] if the host does not exist or has no address. The client then does not dial the
@@ -113,3 +114,8 @@ async fn resolve_by_system(host: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
     }
     Ok(addresses)
 }
+
+/// Keeps the example of docs/discovery.md compiling.
+#[cfg(all(doctest, feature = "dns"))]
+#[doc = include_str!("../docs/discovery.md")]
+struct DiscoveryPage;

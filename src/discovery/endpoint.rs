@@ -123,7 +123,7 @@ impl Membership {
 
     /// Sets how long the answer and the addresses in it are valid.
     ///
-    /// [`Duration::MAX`] means for ever: the client does not poll the source again. Without a TTL the client polls at
+    /// [`Duration::MAX`] means forever: the client does not poll the source again. Without a TTL the client polls at
     /// its shortest interval, and the addresses are valid until the next answer.
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
@@ -149,7 +149,7 @@ impl Membership {
         self.endpoints.is_empty()
     }
 
-    /// Returns whether the answer is valid for ever.
+    /// Returns whether the answer is valid forever.
     pub(crate) fn is_final(&self) -> bool {
         self.ttl == Some(Duration::MAX)
     }

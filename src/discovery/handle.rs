@@ -17,7 +17,7 @@ pub(crate) struct DiscoveryHandle {
 }
 
 impl DiscoveryHandle {
-    /// Waits until nodes are known, if the start-up mode says so.
+    /// Waits until nodes are known, if the start-up mode is [`Startup::Wait`].
     ///
     /// # Errors
     /// If no node was found in time, the error of the last poll. Returns a configuration error at once, because polling

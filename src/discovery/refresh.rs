@@ -157,7 +157,7 @@ impl<D: Discovery> Refresh<D> {
     }
 }
 
-/// Sleeps until the time, or for ever if there is none.
+/// Sleeps until the time, or forever if there is none.
 async fn sleep_until_some(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,

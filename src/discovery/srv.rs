@@ -20,11 +20,11 @@ use resolver::Resolver;
 /// Finds the pods of a headless service by its SRV records.
 ///
 /// Give the service's full name, `memcached.my-namespace.svc.cluster.local`. A shorter name is tried with the search
-/// list of `/etc/resolv.conf`, until an answer shows which full name is meant. A trailing dot disables the search list.
+/// list of `/etc/resolv.conf`, until an answer shows the full name. A trailing dot disables the search list.
 ///
-/// Pods are identified by name, so they need stable names. Run them as a StatefulSet whose `serviceName` is the headless
-/// service. The pods of a Deployment are listed under names made of their IP addresses: that works, but a pod that
-/// restarts is then a new node.
+/// Pods are identified by name, so they need stable names. Run them as a StatefulSet whose `serviceName` is the
+/// headless service. The pods of a Deployment are listed under names made of their IP addresses: that works, but a pod
+/// that restarts is then a new node.
 ///
 /// If the service has several ports, select memcached's by [name](Self::port_name), which keeps the others out of the
 /// answer, or by [number](Self::port).

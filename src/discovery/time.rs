@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest wait, in place of "for ever".
+/// The longest wait, in place of "forever".
 pub(super) const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// Returns the time `wait` after `time`, or [`FOREVER`] after it if that is earlier.

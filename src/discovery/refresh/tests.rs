@@ -267,7 +267,7 @@ async fn dns_outages_keep_the_nodes() {
 
 /// docs/discovery.md, row 14.
 #[tokio::test(start_paused = true)]
-async fn empty_answers_drop_the_nodes_once_if_the_policy_says_so() {
+async fn a_clearing_policy_drops_the_nodes_once() {
     let rig = Rig::new(options().empty(EmptyPolicy::ClearAfter(secs(60))), [listing(&["a", "b", "c"]), nxdomain()]);
     rig.wait_for_nodes().await.unwrap();
     sleep(secs(59)).await;

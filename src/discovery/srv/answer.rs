@@ -115,8 +115,8 @@ type RecordsByPort = BTreeMap<u16, SrvRecord>;
 
 /// Groups the records by host and port.
 ///
-/// Of several records for one port, keeps the one of the lowest priority value, and then of the largest weight, whatever
-/// their order.
+/// Of several records for one port, keeps the one of the lowest priority value, and of those the one of the largest
+/// weight, whatever their order.
 fn by_host(records: Vec<SrvRecord>, default_port: u16, warnings: &mut Vec<Warning>) -> BTreeMap<String, RecordsByPort> {
     let mut hosts: BTreeMap<String, RecordsByPort> = BTreeMap::new();
     for record in records {
@@ -170,7 +170,7 @@ fn is_named_after_address(host: &str) -> bool {
     label.replace('-', ".").parse::<Ipv4Addr>().is_ok() || label.replace('-', ":").parse::<Ipv6Addr>().is_ok()
 }
 
-/// Converts the weights of records to those of nodes, for each priority by itself.
+/// Converts the weights of records to those of nodes, for each priority separately.
 struct WeightScale {
     policy: WeightPolicy,
     by_priority: BTreeMap<u16, WeightRange>,

@@ -20,12 +20,12 @@ use super::answer::{SrvAnswer, SrvRecord};
 use crate::discovery::DiscoveryError;
 
 /// The time limit of one try at one server. Lost datagrams are sent again within it.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of tries after the first. At least one is needed, because hickory stops resending lost datagrams after
 /// many empty answers.
 const RETRIES: usize = 1;
 /// How long a server may take before the next one is queried as well.
-const HEAD_START: Duration = Duration::from_millis(500);
+const NEXT_SERVER_DELAY: Duration = Duration::from_millis(500);
 
 /// Resolves the SRV records of one service, and the addresses of its pods.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Resolver {
     /// Queries the service's SRV records.
     ///
     /// # Errors
-    /// `Empty` if no candidate exists; another error if a candidate that may exist could not be queried.
+    /// `Empty` if no candidate has records. Another error if a candidate could not be queried, as it may have records.
     pub(super) async fn srv(&self) -> Result<SrvAnswer, DiscoveryError> {
         let names = self.pinned.get().map_or(self.candidates.as_slice(), std::slice::from_ref);
         // All at once, because a domain of the search list may lead to servers that do not answer. The order decides.
@@ -140,12 +140,12 @@ impl Resolver {
             tokio::select! {
                 Some(outcome) = in_flight.next() => match outcome {
                     Ok(lookup) => return Ok(lookup),
-                    Err(error) => match translate(&error) {
+                    Err(error) => match to_discovery_error(&error) {
                         empty if empty.is_empty() => return Err(empty),
                         error => failure = failure.or(Some(error)),
                     },
                 },
-                () = sleep(HEAD_START), if servers.len() > 0 => {}
+                () = sleep(NEXT_SERVER_DELAY), if servers.len() > 0 => {}
             }
         }
     }
@@ -164,7 +164,7 @@ fn build(server: NameServerConfig) -> Result<TokioResolver, NetError> {
     let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
     let mut builder = Hickory::builder_with_config(config, TokioRuntimeProvider::default());
     let options: &mut ResolverOpts = builder.options_mut();
-    options.timeout = TIMEOUT;
+    options.timeout = TRY_TIMEOUT;
     options.attempts = RETRIES;
     // Without EDNS answers are truncated at 512 bytes, which is five pods. The resolv.conf of pods does not enable it.
     options.edns0 = true;
@@ -229,7 +229,7 @@ fn srv_answer(lookup: &Lookup) -> SrvAnswer {
     answer
 }
 
-fn translate(error: &NetError) -> DiscoveryError {
+fn to_discovery_error(error: &NetError) -> DiscoveryError {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(empty)) => DiscoveryError::empty(
             empty.response_code == ResponseCode::NXDomain,

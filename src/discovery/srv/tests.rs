@@ -1,4 +1,4 @@
-//! SRV discovery over real sockets, with a small DNS server that answers or fails as the test says.
+//! SRV discovery over real sockets, with a small DNS server that answers or fails as the test requires.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

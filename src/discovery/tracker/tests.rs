@@ -227,7 +227,7 @@ fn empty_answers_do_not_end_a_grace() {
 
 /// docs/discovery.md, row 14: once, when the time is over. Errors in between do not reset the time.
 #[test]
-fn empty_answers_drop_the_nodes_if_the_policy_says_so() {
+fn a_clearing_policy_drops_the_nodes_after_empty_answers() {
     let mut sim = Sim::fresh(options().empty(EmptyPolicy::ClearAfter(secs(60))), "a b c");
     sim.nxdomain(10);
     sim.error(30);
