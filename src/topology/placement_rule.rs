@@ -19,8 +19,8 @@ type LabelOf = dyn Fn(&Endpoint) -> String + Send + Sync;
 #[derive(Clone, Default)]
 pub(crate) struct PlacementRule {
     label_of: Option<Arc<LabelOf>>,
-    /// The placement of another client; `None` is the native one. Nodes are in natural order, because no one lists them
-    /// in that client's order.
+    /// The placement of another client, with nodes in natural order, because discovery does not know that client's
+    /// order. `None` is the native placement.
     #[cfg(feature = "placements")]
     placement: Option<Placement>,
 }
@@ -38,9 +38,9 @@ impl PlacementRule {
 
     /// Builds the ring over the nodes' labels, in the order of the endpoints.
     ///
-    /// If the labels make no ring, because two nodes share one, say, the identities are used instead. Identities are
-    /// unique, so every node gets keys. A ring has room for 10,000 nodes: of more, the first are used, which are the
-    /// same in every client because endpoints are sorted.
+    /// If the labels make no ring, for example because two nodes share one, the identities are used instead. They are
+    /// unique, so every node gets keys. A ring has room for 10,000 nodes: if there are more, only the first ones are
+    /// used. They are the same in every client, because endpoints are sorted.
     pub(super) fn ring_of(&self, endpoints: &[Endpoint]) -> Ring {
         self.ring(endpoints.iter().map(|endpoint| self.labelled(endpoint)).collect()).unwrap_or_else(|error| {
             warn!(target: "memring", %error, "the labels of the nodes make no ring, using their identities instead");
