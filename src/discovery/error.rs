@@ -13,7 +13,7 @@ pub enum DiscoveryError {
     /// The source answered that there is nothing: NXDOMAIN, or a name without records of the type asked for.
     ///
     /// For a headless service this is also the answer while no pod is ready.
-    #[error("{}{}", Emptiness(*.nxdomain), Detail(.detail))]
+    #[error("{}{}", empty_message(*.nxdomain), Detail(.detail))]
     #[non_exhaustive]
     Empty {
         /// Whether the answer was NXDOMAIN. Otherwise the name exists, without such records.
@@ -63,16 +63,10 @@ impl DiscoveryError {
     }
 }
 
-/// Prints what an empty answer means. Takes whether it was NXDOMAIN.
-struct Emptiness(bool);
-
-impl fmt::Display for Emptiness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0 {
-            "the name does not exist (NXDOMAIN), or no pod behind it is ready"
-        } else {
-            "the name has no such records"
-        })
+fn empty_message(nxdomain: bool) -> &'static str {
+    match nxdomain {
+        true => "the name does not exist (NXDOMAIN), or no pod behind it is ready",
+        false => "the name has no such records",
     }
 }
 

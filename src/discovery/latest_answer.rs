@@ -5,25 +5,15 @@ use tokio::sync::watch;
 use crate::discovery::{ListedAddresses, Membership};
 use crate::node_id::NodeId;
 
-/// Creates a channel that broadcasts the latest answer.
-pub(super) fn channel() -> (AnswerSender, AnswerReceiver) {
-    let (sender, receiver) = watch::channel(Membership::default());
-    (AnswerSender(sender), AnswerReceiver(receiver))
-}
-
-#[derive(Debug)]
-pub(super) struct AnswerSender(watch::Sender<Membership>);
-
-impl AnswerSender {
-    pub(super) fn publish(&self, answer: &Membership) {
-        self.0.send_replace(answer.clone());
-    }
-}
-
+/// The latest answer of the source.
 #[derive(Debug, Clone)]
-pub(super) struct AnswerReceiver(watch::Receiver<Membership>);
+pub(super) struct LatestAnswer(watch::Receiver<Membership>);
 
-impl AnswerReceiver {
+impl LatestAnswer {
+    pub(super) fn new(answers: &watch::Sender<Membership>) -> Self {
+        Self(answers.subscribe())
+    }
+
     /// Waits for an answer that makes another dial of an unreachable node worthwhile.
     ///
     /// That is an answer which lists the node again, or lists it without addresses, so that a lookup may find new ones.

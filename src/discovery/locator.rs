@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::discovery::address_book::SharedAddressBook;
-use crate::discovery::latest_answer::AnswerReceiver;
+use crate::discovery::latest_answer::LatestAnswer;
 use crate::discovery::panic_guard::catch_panics;
 use crate::discovery::poll_requests::PollRequests;
 use crate::discovery::{Discovery, DiscoveryError};
@@ -25,15 +25,15 @@ const LOOKUP_TIMEOUT_WITH_FALLBACK: Duration = Duration::from_millis(500);
 /// Finds the addresses of nodes, and passes on to discovery what dials and connections learn.
 #[derive(Clone)]
 pub(crate) struct NodeLocator {
-    resolver: Arc<dyn HostResolver>,
-    lookup_timeout: Duration,
-    book: SharedAddressBook,
-    answers: AnswerReceiver,
-    poll_requests: PollRequests,
+    pub(super) resolver: Arc<dyn HostResolver>,
+    pub(super) lookup_timeout: Duration,
+    pub(super) book: SharedAddressBook,
+    pub(super) latest_answer: LatestAnswer,
+    pub(super) poll_requests: PollRequests,
 }
 
 /// An object-safe form of [`Discovery::resolve`], whose panics are errors.
-trait HostResolver: fmt::Debug + Send + Sync {
+pub(super) trait HostResolver: fmt::Debug + Send + Sync {
     fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, DiscoveryError>>;
 }
 
@@ -45,16 +45,6 @@ impl<D: Discovery> HostResolver for D {
 }
 
 impl NodeLocator {
-    pub(super) fn new(
-        source: Arc<impl Discovery>,
-        lookup_timeout: Duration,
-        book: SharedAddressBook,
-        answers: AnswerReceiver,
-        poll_requests: PollRequests,
-    ) -> Self {
-        Self { resolver: source, lookup_timeout, book, answers, poll_requests }
-    }
-
     /// Returns where to dial a node, in the order to try.
     ///
     /// That is the first of these that exists:
@@ -130,7 +120,7 @@ impl NodeLocator {
     /// Waits for an answer that makes another dial of an unreachable node worthwhile: one that lists the node again, or
     /// lists it without addresses.
     pub(crate) async fn until_worth_redialing(&self, id: &NodeId) {
-        self.answers.until_worth_redialing(id).await;
+        self.latest_answer.until_worth_redialing(id).await;
     }
 
     #[cfg(test)]

@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::discovery::address_book::SharedAddressBook;
-use crate::discovery::latest_answer::{self, AnswerSender};
+use crate::discovery::latest_answer::LatestAnswer;
 use crate::discovery::panic_guard::catch_panics;
 use crate::discovery::poll_requests::PollRequests;
-use crate::discovery::status::{StatusRecord, StatusSender};
+use crate::discovery::status::{StatusReader, StatusRecord};
 use crate::discovery::tracker::{Roster, Tracker};
 use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryHandle, DiscoveryOptions, DiscoveryState, Membership, NodeLocator, Startup,
@@ -26,23 +26,22 @@ pub(crate) fn start_refresh<D: Discovery>(
     options: DiscoveryOptions,
 ) -> (DiscoveryHandle, impl Future<Output = ()> + Send + 'static) {
     let now = Instant::now();
-    let lookup_timeout = options.lookup_timeout;
     let tracker = Tracker::new(options.clone(), now);
-    let (book, poll_requests) = (SharedAddressBook::default(), PollRequests::default());
-    let (answers, latest_answer) = latest_answer::channel();
-    let (roster_sender, roster) = watch::channel(Arc::clone(tracker.roster()));
-    let status = StatusSender::new(StatusRecord::new(tracker.state()));
-
-    let locator =
-        NodeLocator::new(Arc::clone(&source), lookup_timeout, book.clone(), latest_answer, poll_requests.clone());
-    let handle = DiscoveryHandle { roster, locator, status: status.reader() };
-    let refresh =
-        Refresh { source, lookup_timeout, tracker, book, answers, poll_requests, roster: roster_sender, status };
+    let refresh = Refresh {
+        source,
+        lookup_timeout: options.lookup_timeout,
+        book: SharedAddressBook::default(),
+        poll_requests: PollRequests::default(),
+        answers: watch::Sender::default(),
+        roster: watch::Sender::new(Arc::clone(tracker.roster())),
+        status: watch::Sender::new(StatusRecord::new(tracker.state())),
+        tracker,
+    };
     if let Startup::Bootstrap(endpoints) = options.startup {
         refresh.record_addresses(&Membership::new(endpoints), now);
     }
     refresh.report(|_| ());
-    (handle, refresh.run())
+    (refresh.handle(), refresh.run())
 }
 
 struct Refresh<D> {
@@ -50,17 +49,29 @@ struct Refresh<D> {
     lookup_timeout: Duration,
     tracker: Tracker,
     book: SharedAddressBook,
-    answers: AnswerSender,
+    answers: watch::Sender<Membership>,
     poll_requests: PollRequests,
     roster: watch::Sender<Arc<Roster>>,
-    status: StatusSender,
+    status: watch::Sender<StatusRecord>,
 }
 
 impl<D: Discovery> Refresh<D> {
+    fn handle(&self) -> DiscoveryHandle {
+        let locator = NodeLocator {
+            resolver: Arc::<D>::clone(&self.source),
+            lookup_timeout: self.lookup_timeout,
+            book: self.book.clone(),
+            latest_answer: LatestAnswer::new(&self.answers),
+            poll_requests: self.poll_requests.clone(),
+        };
+        DiscoveryHandle { roster: self.roster.subscribe(), locator, status: StatusReader::new(&self.status) }
+    }
+
     async fn run(mut self) {
         loop {
             let now = Instant::now();
-            // After the runtime stalled, one wake-up is late. The next one is scheduled from now: none is made up for.
+            // After the runtime stalled, one wake-up is late. The next one is scheduled from now, so missed polls are not
+            // made up for.
             if self.tracker.next_poll().is_some_and(|due| due <= now) {
                 self.poll().await;
             } else if let Some(roster) = self.tracker.tick(now) {
@@ -110,7 +121,7 @@ impl<D: Discovery> Refresh<D> {
     fn record_addresses(&self, answer: &Membership, now: Instant) {
         self.book.lock().record_answer(answer, now);
         // After the address book, so that the nodes this wakes find the new address.
-        self.answers.publish(answer);
+        self.answers.send_replace(answer.clone());
     }
 
     fn publish(&self, roster: Arc<Roster>) {
@@ -132,7 +143,7 @@ impl<D: Discovery> Refresh<D> {
 
     /// Updates the status. Called after the roster is published, because this wakes tasks that wait for nodes.
     fn report(&self, change: impl FnOnce(&mut StatusRecord)) {
-        self.status.update(|status| {
+        self.status.send_modify(|status| {
             change(status);
             status.state = self.tracker.state();
             status.nodes = self.tracker.roster().endpoints.len();
@@ -147,7 +158,7 @@ impl<D: Discovery> Refresh<D> {
         let nodes = self.tracker.roster().endpoints.len();
         let is_change = state != state_before;
         match error {
-            Some(error) if is_change || self.status.polls() == 0 => {
+            Some(error) if is_change || self.status.borrow().polls == 0 => {
                 warn!(target: "memring", ?state, nodes, %error, "discovery found no nodes");
             }
             Some(error) => debug!(target: "memring", ?state, %error, "discovery found no nodes"),

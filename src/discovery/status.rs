@@ -91,33 +91,15 @@ impl StatusRecord {
     }
 }
 
-/// The refresh task's end of the status channel.
-#[derive(Debug)]
-pub(super) struct StatusSender(watch::Sender<StatusRecord>);
-
-impl StatusSender {
-    pub(super) fn new(record: StatusRecord) -> Self {
-        Self(watch::Sender::new(record))
-    }
-
-    pub(super) fn reader(&self) -> StatusReader {
-        StatusReader(self.0.subscribe())
-    }
-
-    pub(super) fn update(&self, change: impl FnOnce(&mut StatusRecord)) {
-        self.0.send_modify(change);
-    }
-
-    pub(super) fn polls(&self) -> u64 {
-        self.0.borrow().polls
-    }
-}
-
 /// The reading end of the status channel. After discovery has ended it keeps the last status.
 #[derive(Debug, Clone)]
 pub(crate) struct StatusReader(watch::Receiver<StatusRecord>);
 
 impl StatusReader {
+    pub(super) fn new(records: &watch::Sender<StatusRecord>) -> Self {
+        Self(records.subscribe())
+    }
+
     pub(crate) fn status(&self) -> DiscoveryStatus {
         self.0.borrow().clone().at(Instant::now())
     }

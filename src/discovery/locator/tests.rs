@@ -2,10 +2,10 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
+use tokio::sync::watch;
 use tokio::time::advance;
 
 use super::*;
-use crate::discovery::latest_answer::{self, AnswerSender};
 use crate::discovery::{Endpoint, Membership};
 
 /// A source that resolves hosts by a script, then does not answer.
@@ -35,16 +35,20 @@ impl Discovery for ScriptedHosts {
 struct Rig {
     hosts: Arc<ScriptedHosts>,
     locator: NodeLocator,
-    answers: AnswerSender,
+    answers: watch::Sender<Membership>,
 }
 
 impl Rig {
     fn new() -> Self {
         let hosts = Arc::<ScriptedHosts>::default();
-        let (answers, latest_answer) = latest_answer::channel();
-        let lookup_timeout = Duration::from_secs(5);
-        let (book, poll_requests) = (SharedAddressBook::default(), PollRequests::default());
-        let locator = NodeLocator::new(Arc::clone(&hosts), lookup_timeout, book, latest_answer, poll_requests);
+        let answers = watch::Sender::default();
+        let locator = NodeLocator {
+            resolver: Arc::<ScriptedHosts>::clone(&hosts),
+            lookup_timeout: Duration::from_secs(5),
+            book: SharedAddressBook::default(),
+            latest_answer: LatestAnswer::new(&answers),
+            poll_requests: PollRequests::default(),
+        };
         Self { hosts, locator, answers }
     }
 
@@ -64,7 +68,7 @@ impl Rig {
 
     fn answer(&self, answer: &Membership) {
         self.locator.book.lock().record_answer(answer, Instant::now());
-        self.answers.publish(answer);
+        self.answers.send_replace(answer.clone());
     }
 
     /// Returns the last bytes of the addresses to dial.
