@@ -70,7 +70,7 @@ impl<D: Discovery> Refresh<D> {
     async fn run(mut self) {
         loop {
             let now = Instant::now();
-            // After the runtime stalled, one wake-up is late. The next one is scheduled from now, so missed polls are not
+            // After the runtime stalled, one wake-up is late. The next one is scheduled from now: missed polls are not
             // made up for.
             if self.tracker.next_poll().is_some_and(|due| due <= now) {
                 self.poll().await;
