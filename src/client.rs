@@ -26,12 +26,12 @@ pub use self::read_modify_write::Counter;
 
 use self::fetch::Flights;
 use crate::config::{LONGEST_WAIT, Settings};
-use crate::discovery::{DiscoveryStatus, Monitor};
+use crate::discovery::{DiscoveryStatus, StatusReader};
 use crate::error::Error;
 use crate::key::{KeySpace, MetaKey};
 use crate::node_id::NodeId;
 use crate::operations::Operations;
-use crate::topology::{Map, Topology, TopologyWatch};
+use crate::topology::{Topology, TopologyView, TopologyWatch};
 
 /// A memcached client for all nodes of a service.
 ///
@@ -59,8 +59,8 @@ pub struct Client {
 
 struct Inner {
     operations: Operations,
-    published: watch::Receiver<Arc<Map>>,
-    discovery: Monitor,
+    published: watch::Receiver<Arc<TopologyView>>,
+    discovery: StatusReader,
     /// Values that callers of [`Client::fetch`] are computing.
     flights: Flights,
     settings: Settings,
@@ -131,7 +131,7 @@ impl Client {
     /// Returns the nodes, their addresses and their states.
     #[must_use]
     pub fn topology(&self) -> Topology {
-        self.inner.operations.dispatcher().snapshot().view()
+        self.inner.operations.dispatcher().snapshot().topology()
     }
 
     /// Returns the node that owns a key now.

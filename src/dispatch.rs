@@ -106,7 +106,7 @@ impl Dispatcher {
         match snapshot.nodes().iter().find(|node| node.id() == id) {
             Some(node) => Ok(Arc::clone(node)),
             // Nodes come and go, so this is no mistake in the configuration.
-            None if snapshot.map().is_known() => {
+            None if snapshot.view().is_known() => {
                 Err(Error::not_sent(ErrorKind::NoNodes).with_node(id).with_message("the client has no such node"))
             }
             None => Err(snapshot.no_nodes()),

@@ -4,7 +4,7 @@ mod dial;
 mod inspect;
 mod reconnector;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use self::reconnector::Reconnector;
 use crate::config::Settings;
 use crate::connection::{Availability, NewCall, ProbeHistory, Queue, Rejected, Response, ResponseFuture};
-use crate::discovery::Addresses;
+use crate::discovery::{ListedAddresses, NodeLocator};
 use crate::error::Error;
 use crate::node_id::NodeId;
 
@@ -34,7 +34,7 @@ struct Shared {
     id: NodeId,
     queue: Arc<Queue>,
     probe_history: Arc<ProbeHistory>,
-    addresses: Addresses,
+    locator: NodeLocator,
     settings: Settings,
     health: watch::Sender<Health>,
 }
@@ -42,8 +42,8 @@ struct Shared {
 /// What the connections are told from above.
 #[derive(Debug, Clone, Default)]
 struct Orders {
-    /// Where discovery says the node is; empty if it does not say.
-    listed: Vec<IpAddr>,
+    /// Where discovery lists the node.
+    listed: ListedAddresses,
     retired: bool,
 }
 
@@ -71,14 +71,14 @@ pub enum NodeState {
 
 impl Node {
     /// Begins to connect.
-    pub(crate) fn open(id: NodeId, listed: Vec<IpAddr>, addresses: Addresses, settings: Settings) -> Self {
+    pub(crate) fn open(id: NodeId, listed: ListedAddresses, locator: NodeLocator, settings: Settings) -> Self {
         let connections = settings.connections;
         let health = Health { connected: vec![None; connections], first_dial_done: false, running: connections };
         let shared = Arc::new(Shared {
             queue: Arc::new(Queue::new(id.clone(), settings.queue, connections)),
             probe_history: Arc::default(),
             id,
-            addresses,
+            locator,
             settings,
             health: watch::Sender::new(health),
         });
@@ -113,12 +113,12 @@ impl Node {
         self.shared.queue.closed_error()
     }
 
-    /// Where discovery says the node is now. A connection to an address that is not listed any more is replaced.
-    pub(crate) fn follow(&self, listed: &[IpAddr]) {
+    /// Sets where discovery lists the node. A connection to an address that is no longer listed is replaced.
+    pub(crate) fn set_addresses(&self, listed: &ListedAddresses) {
         self.orders.send_if_modified(|orders| {
-            let differs = orders.listed != listed;
+            let differs = orders.listed != *listed;
             if differs {
-                orders.listed = listed.to_vec();
+                orders.listed = listed.clone();
             }
             differs
         });

@@ -67,15 +67,15 @@ async fn events_are_told_once_and_without_keys() {
     let secret = (0..).map(|n| format!("secret-{n}")).find(|key| cache.node_for(key).unwrap() == node).unwrap();
     cache.set(&secret, "secret-value", Duration::from_secs(60)).await.unwrap();
     assert_eq!((log.lines_with(" connected "), log.lines_with("topology changed")), (2, 1), "{}", log.text());
-    assert_eq!(log.lines_with("discovery answers"), 1, "{}", log.text());
+    assert_eq!(log.lines_with("discovery found nodes"), 1, "{}", log.text());
 
     service.dns().set_fault(DnsFault::ServFail);
     let errors = cache.discovery_status().errors;
     eventually("polls fail", async || cache.discovery_status().errors > errors + 3).await;
     service.dns().clear_fault();
     eventually("DNS is back", async || cache.discovery_status().state == DiscoveryState::Fresh).await;
-    assert_eq!(log.lines_with("discovery brought no nodes"), 1, "{}", log.text());
-    assert_eq!(log.lines_with("discovery answers"), 2, "{}", log.text());
+    assert_eq!(log.lines_with("discovery found no nodes"), 1, "{}", log.text());
+    assert_eq!(log.lines_with("discovery found nodes"), 2, "{}", log.text());
 
     service.crash(0).await.unwrap();
     eventually("it is noticed", async || cache.get(&secret).await.is_err()).await;

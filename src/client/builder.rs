@@ -15,7 +15,9 @@ use crate::config::{LONGEST_WAIT, Settings};
 use crate::credentials::Credentials;
 #[cfg(feature = "dns")]
 use crate::discovery::SrvDiscovery;
-use crate::discovery::{Discovery, DiscoveryError, DiscoveryOptions, Endpoint, Follow, StaticNodes, follow};
+use crate::discovery::{
+    Discovery, DiscoveryError, DiscoveryHandle, DiscoveryOptions, Endpoint, StaticNodes, start_refresh,
+};
 use crate::dispatch::Dispatcher;
 use crate::error::{Error, ErrorKind};
 use crate::key::KeySpace;
@@ -25,11 +27,11 @@ use crate::operations::{Operations, ValueLimit};
 use crate::protocol::LARGEST_ITEM;
 #[cfg(feature = "placements")]
 use crate::ring::placement::Placement;
-use crate::topology::{Rule, Snapshot, Worker};
+use crate::topology::{PlacementRule, Snapshot, Worker};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-/// Starts following a source whose type is known only here.
-type Start = Box<dyn FnOnce(DiscoveryOptions) -> (Follow, Task) + Send>;
+/// Starts discovery by a source whose type is known only here.
+type Start = Box<dyn FnOnce(DiscoveryOptions) -> (DiscoveryHandle, Task) + Send>;
 
 /// Builds a [`Client`]. A source of nodes must be named (`service`, [`nodes`](Self::nodes) or
 /// [`discovery`](Self::discovery), the last one counts); everything else has a default.
@@ -37,7 +39,7 @@ type Start = Box<dyn FnOnce(DiscoveryOptions) -> (Follow, Task) + Send>;
 pub struct ClientBuilder {
     start: Result<Option<Start>, Error>,
     discovery: DiscoveryOptions,
-    rule: Rule,
+    rule: PlacementRule,
     settings: Settings,
 }
 
@@ -46,7 +48,7 @@ impl Default for ClientBuilder {
         Self {
             start: Ok(None),
             discovery: DiscoveryOptions::default(),
-            rule: Rule::default(),
+            rule: PlacementRule::default(),
             settings: Settings::default(),
         }
     }
@@ -79,8 +81,8 @@ impl ClientBuilder {
     /// Uses a source of your own.
     pub fn discovery(mut self, source: impl Discovery) -> Self {
         self.start = Ok(Some(Box::new(|options| {
-            let (follow, task) = follow(Arc::new(source), options);
-            (follow, Box::pin(task))
+            let (handle, task) = start_refresh(Arc::new(source), options);
+            (handle, Box::pin(task))
         })));
         self
     }
@@ -185,7 +187,7 @@ impl ClientBuilder {
     /// order of their labels (`cache-2` before `cache-10`): list them so there.
     #[cfg(feature = "placements")]
     pub fn placement(mut self, placement: Placement) -> Self {
-        self.rule.place_by(placement);
+        self.rule.set_placement(placement);
         self
     }
 
@@ -223,7 +225,7 @@ impl ClientBuilder {
     /// # Ok::<(), memring::InvalidNodeId>(())
     /// ```
     pub fn node_labels(mut self, label: impl Fn(&Endpoint) -> String + Send + Sync + 'static) -> Self {
-        self.rule.label_by(label);
+        self.rule.set_labels(label);
         self
     }
 
@@ -252,26 +254,26 @@ impl ClientBuilder {
         validate(&settings, &discovery)?;
         let start = start?.ok_or_else(|| config("no source of nodes: call service, nodes or discovery"))?;
         let startup = discovery.startup.clone();
-        let (follow, following) = start(discovery);
+        let (discovery, refresh) = start(discovery);
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(following);
+        tasks.spawn(refresh);
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
-        let (publish, mut published) = watch::channel(snapshot.load().map());
+        let (publish, mut published) = watch::channel(snapshot.load().view());
         let worker = Worker {
             snapshot: Arc::clone(&snapshot),
             published: publish,
-            roster: follow.roster.clone(),
-            addresses: follow.addresses.clone(),
+            roster: discovery.roster.clone(),
+            locator: discovery.locator.clone(),
             rule,
             settings: settings.clone(),
         };
         tasks.spawn(worker.run());
 
-        follow.first(&startup).await.map_err(no_nodes)?;
-        if !follow.roster.borrow().endpoints.is_empty() {
+        discovery.wait_for_nodes(&startup).await.map_err(no_nodes)?;
+        if !discovery.roster.borrow().endpoints.is_empty() {
             // The worker lives in `tasks`, and ends before they do only if what it was given to call panics.
-            let known = published.wait_for(|map| map.is_known()).await.map(drop);
+            let known = published.wait_for(|view| view.is_known()).await.map(drop);
             known.map_err(|_| config("the placement or the labels of the nodes panicked"))?;
         }
         let operations = Operations::new(Dispatcher::new(snapshot), ValueLimit::new(&settings));
@@ -284,7 +286,7 @@ impl ClientBuilder {
         let inner = Inner {
             operations,
             published,
-            discovery: follow.addresses.monitor(),
+            discovery: discovery.status,
             flights: Flights::default(),
             settings,
             tasks: Mutex::new(tasks),

@@ -1,24 +1,24 @@
-//! How membership is followed: every interval and policy, with its default and the reason for it.
+//! The options of discovery: every interval and policy, with its default and why.
 
 use std::time::Duration;
 
 use crate::discovery::Endpoint;
 
-/// No faster than this, whatever is asked for: a zero interval would be a busy loop.
+/// The shortest poll interval. Shorter ones are raised to it, because a zero interval would be a busy loop.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How the client follows a [`Discovery`](crate::Discovery) source.
+/// How the client polls a [`Discovery`](crate::Discovery) source, and what it makes of the answers.
 ///
 /// The defaults suit a headless service on Kubernetes or OpenShift.
 ///
-/// | what | default | why |
+/// | option | default | why |
 /// |---|---|---|
-/// | [poll interval](Self::poll_interval) | the answer's TTL, within 5 s to 15 s | cluster DNS says 5 s or 30 s |
-/// | [look-up timeout](Self::lookup_timeout) | 5 s | two tries of 2 s each, and a little |
-/// | [removal grace](Self::removal_grace) | 120 s | a pod's restart takes a minute or two, and should move no key |
-/// | [mass removal hold](Self::mass_removal_hold) | 30 s | a DNS server that just started may know a few pods only |
-/// | [empty answers](Self::empty) | keep the last set | "no pod is ready" and "no such name" look the same |
-/// | [start](Self::startup) | wait 10 s for a first node | the application may start before the cache does |
+/// | [poll interval](Self::poll_interval) | the answer's TTL, from 5 s to 15 s | cluster DNS has TTLs of 5 s or 30 s |
+/// | [lookup timeout](Self::lookup_timeout) | 5 s | two tries of 2 s each, and some slack |
+/// | [removal grace](Self::removal_grace) | 120 s | a pod restarts within a minute or two, and should move no key |
+/// | [mass removal hold](Self::mass_removal_hold) | 30 s | a DNS server that just started may know only a few pods |
+/// | [empty answers](Self::empty) | keep the last nodes | "no pod is ready" and "no such name" look the same |
+/// | [start-up](Self::startup) | wait 10 s for a first node | the application may start before the cache |
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,10 +59,14 @@ impl Default for DiscoveryOptions {
 }
 
 impl DiscoveryOptions {
-    /// The bounds of the time between polls. Within them the answer's TTL decides; an answer without one, or with a
-    /// TTL of 0, is asked for again after `min`. Up to a tenth is added at random, so that a fleet of clients spreads out.
+    /// Sets the bounds of the time between polls.
     ///
-    /// After an error polls come sooner, then back off up to `max`. `min` is raised to 10 ms, and `max` to `min`.
+    /// Between them the answer's TTL decides. After an answer without a TTL, or with a TTL of 0, the client polls again
+    /// after `min`. Up to a tenth is added at random, so that the polls of a fleet of clients spread out.
+    ///
+    /// After an error the client polls sooner, then backs off up to `max`.
+    ///
+    /// `min` is raised to 10 ms, and `max` to `min`.
     #[must_use]
     pub fn poll_interval(mut self, min: Duration, max: Duration) -> Self {
         self.min_interval = min.max(SHORTEST_INTERVAL);
@@ -70,47 +74,51 @@ impl DiscoveryOptions {
         self
     }
 
-    /// The longest one look-up may take, all its retries included.
+    /// Sets the time limit of one lookup, all its retries included.
     #[must_use]
     pub fn lookup_timeout(mut self, timeout: Duration) -> Self {
         self.lookup_timeout = timeout;
         self
     }
 
-    /// How long a node that is no longer listed keeps its place on the ring. A node that is listed again within the
-    /// grace never left: no key moved. Meanwhile requests for its keys fail, fast if it is really gone.
+    /// Sets how long a node that is no longer listed stays on the ring.
     ///
-    /// With zero a node leaves with the first answer that lacks it, as in plain ketama clients; otherwise at least two
-    /// answers must agree that it is gone. An error, or an answer that lists nothing at all, is never evidence of it.
+    /// If the node is listed again within the grace, no key moves. Meanwhile requests for its keys fail; they fail fast
+    /// if the node does not accept connections.
+    ///
+    /// With zero a node leaves with the first answer that does not list it, as in plain ketama clients. Otherwise at
+    /// least two answers must lack it. Errors and empty answers never count.
     #[must_use]
     pub fn removal_grace(mut self, grace: Duration) -> Self {
         self.removal_grace = grace;
         self
     }
 
-    /// How long nodes are kept if two or more, and more than half of those in use, vanish in a single answer. They
-    /// leave when both this and their removal grace have passed: it makes a difference if the grace is the shorter one.
+    /// Sets how long nodes stay if two or more, and more than half of those in use, vanish with one answer.
+    ///
+    /// They leave when both this hold and their removal grace are over, so the hold matters only if it is the longer
+    /// one.
     #[must_use]
     pub fn mass_removal_hold(mut self, hold: Duration) -> Self {
         self.mass_removal_hold = hold;
         self
     }
 
-    /// What an answer that lists nothing does to the nodes known.
+    /// Sets what happens to the known nodes after an answer that lists nothing.
     #[must_use]
     pub fn empty(mut self, policy: EmptyPolicy) -> Self {
         self.empty = policy;
         self
     }
 
-    /// What happens until the first answer.
+    /// Sets what happens until the first answer.
     #[must_use]
     pub fn startup(mut self, startup: Startup) -> Self {
         self.startup = startup;
         self
     }
 
-    /// Makes the random part of every interval reproducible, for tests.
+    /// Seeds the random part of every interval, so that tests are reproducible.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -118,16 +126,16 @@ impl DiscoveryOptions {
     }
 }
 
-/// What an answer that lists no node at all (NXDOMAIN, or a name without records) does to the nodes known.
+/// What happens to the known nodes after an answer that lists none (NXDOMAIN, or a name without records).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum EmptyPolicy {
-    /// They are kept for as long as answers stay empty. Safe, for a host that no longer exists is not dialled again.
+    /// Keeps the nodes while answers are empty. This is safe, because a host that no longer exists is not dialled.
     #[default]
     Keep,
-    /// They are dropped once answers have been empty for so long.
+    /// Drops the nodes when answers have been empty for this long.
     ClearAfter(Duration),
-    /// They are dropped at once.
+    /// Drops the nodes at once.
     ClearNow,
 }
 
@@ -135,11 +143,12 @@ pub enum EmptyPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Startup {
-    /// Connecting waits for it, at most so long, and then fails.
+    /// Connecting waits for the answer, and fails after this time.
     Wait(Duration),
-    /// The client is ready at once, and operations fail with [`ErrorKind::NoNodes`](crate::ErrorKind::NoNodes).
+    /// The client is ready at once. Its operations fail with [`ErrorKind::NoNodes`](crate::ErrorKind::NoNodes).
     StartEmpty,
-    /// The client is ready at once with these nodes, which the first answer replaces. Their host names are looked up
-    /// as they stand, without the resolver's search list: give full names, or IP addresses.
+    /// The client is ready at once with these nodes, and the first answer replaces them.
+    ///
+    /// Their host names are looked up without the resolver's search list: use full names or IP addresses.
     Bootstrap(Vec<Endpoint>),
 }

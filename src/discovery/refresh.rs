@@ -1,4 +1,4 @@
-//! The one task that asks the source: it sleeps, polls, and publishes what the tracker makes of the answers.
+//! The task that polls the source: sleeps, polls, and publishes the nodes that the tracker derives from the answers.
 
 #[cfg(test)]
 mod tests;
@@ -10,113 +10,79 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::discovery::addresses::{Addresses, guarded};
-use crate::discovery::status::Progress;
+use crate::discovery::address_book::SharedAddressBook;
+use crate::discovery::latest_answer::LatestAnswer;
+use crate::discovery::panic_guard::catch_panics;
+use crate::discovery::poll_requests::PollRequests;
+use crate::discovery::status::{StatusReader, StatusRecord};
 use crate::discovery::tracker::{Roster, Tracker};
-use crate::discovery::{Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, Membership, Startup};
+use crate::discovery::{
+    Discovery, DiscoveryError, DiscoveryHandle, DiscoveryOptions, DiscoveryState, Membership, NodeLocator, Startup,
+};
 
-/// What the rest of the client holds of its discovery.
-#[derive(Debug, Clone)]
-pub(crate) struct Follow {
-    /// Closes when the task is dropped.
-    pub(crate) roster: watch::Receiver<Arc<Roster>>,
-    pub(crate) addresses: Addresses,
-}
-
-impl Follow {
-    /// Waits, as told, until nodes are known.
-    ///
-    /// # Errors
-    /// Why no node was found: what the last poll said. At once if the source is configured wrongly, for that will not pass.
-    pub(crate) async fn first(&self, startup: &Startup) -> Result<(), DiscoveryError> {
-        let Startup::Wait(patience) = startup else { return Ok(()) };
-        match timeout(*patience, self.found()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.last_error()),
-        }
-    }
-
-    async fn found(&self) -> Result<(), DiscoveryError> {
-        let mut progress = self.addresses.progress().subscribe();
-        let mut roster = self.roster.clone();
-        loop {
-            if !roster.borrow_and_update().endpoints.is_empty() {
-                return Ok(());
-            }
-            if let Some(error @ DiscoveryError::Config(_)) = &progress.borrow_and_update().last_error {
-                return Err(error.clone());
-            }
-            let closed = tokio::select! {
-                changed = roster.changed() => changed.is_err(),
-                changed = progress.changed() => changed.is_err(),
-            };
-            if closed {
-                return Err(self.last_error());
-            }
-        }
-    }
-
-    fn last_error(&self) -> DiscoveryError {
-        self.addresses.progress().borrow().last_error.clone().unwrap_or(DiscoveryError::Timeout)
-    }
-}
-
-/// Follows a source: what to hold, and the task's body. The task runs until it is dropped.
-pub(crate) fn follow<D: Discovery>(
+/// Creates the refresh task of a source, and the handle to it. The task runs until it is dropped.
+pub(crate) fn start_refresh<D: Discovery>(
     source: Arc<D>,
     options: DiscoveryOptions,
-) -> (Follow, impl Future<Output = ()> + Send + 'static) {
+) -> (DiscoveryHandle, impl Future<Output = ()> + Send + 'static) {
     let now = Instant::now();
-    let lookup_timeout = options.lookup_timeout;
     let tracker = Tracker::new(options.clone(), now);
-    let progress = Progress {
-        state: tracker.state(),
-        nodes: tracker.roster().endpoints.len(),
-        vanished: 0,
-        last_ok: None,
-        last_error: None,
-        polls: 0,
-        errors: 0,
-        next_poll: tracker.next_poll(),
+    let refresh = Refresh {
+        source,
+        lookup_timeout: options.lookup_timeout,
+        book: SharedAddressBook::default(),
+        poll_requests: PollRequests::default(),
+        answers: watch::Sender::default(),
+        roster: watch::Sender::new(Arc::clone(tracker.roster())),
+        status: watch::Sender::new(StatusRecord::new(tracker.state())),
+        tracker,
     };
-    let addresses = Addresses::new(Arc::clone(&source), lookup_timeout, progress);
     if let Startup::Bootstrap(endpoints) = options.startup {
-        addresses.learn(now, &Membership::new(endpoints));
+        refresh.record_addresses(&Membership::new(endpoints), now);
     }
-    let (sender, roster) = watch::channel(Arc::clone(tracker.roster()));
-    let refresh = Refresh { source, lookup_timeout, tracker, addresses: addresses.clone(), roster: sender };
-    (Follow { roster, addresses }, refresh.run())
+    refresh.report(|_| ());
+    (refresh.handle(), refresh.run())
 }
 
 struct Refresh<D> {
     source: Arc<D>,
     lookup_timeout: Duration,
     tracker: Tracker,
-    addresses: Addresses,
+    book: SharedAddressBook,
+    answers: watch::Sender<Membership>,
+    poll_requests: PollRequests,
     roster: watch::Sender<Arc<Roster>>,
+    status: watch::Sender<StatusRecord>,
 }
 
 impl<D: Discovery> Refresh<D> {
+    fn handle(&self) -> DiscoveryHandle {
+        let locator = NodeLocator {
+            resolver: Arc::<D>::clone(&self.source),
+            lookup_timeout: self.lookup_timeout,
+            book: self.book.clone(),
+            latest_answer: LatestAnswer::new(&self.answers),
+            poll_requests: self.poll_requests.clone(),
+        };
+        DiscoveryHandle { roster: self.roster.subscribe(), locator, status: StatusReader::new(&self.status) }
+    }
+
     async fn run(mut self) {
         loop {
             let now = Instant::now();
-            // A wake-up that comes late, after the runtime stalled, is one wake-up: the next is reckoned from here.
+            // After the runtime stalled, one wake-up is late. The next one is scheduled from now: missed polls are not
+            // made up for.
             if self.tracker.next_poll().is_some_and(|due| due <= now) {
                 self.poll().await;
             } else if let Some(roster) = self.tracker.tick(now) {
                 self.publish(roster);
                 self.report(|_| ());
             }
-            let wake = self.tracker.next_wake();
+            let wake_at = self.tracker.next_wake();
             tokio::select! {
-                () = async {
-                    match wake {
-                        Some(due) => sleep_until(due).await,
-                        None => std::future::pending().await,
-                    }
-                } => {}
-                () = self.addresses.nudged() => {
-                    self.tracker.nudge(Instant::now());
+                () = sleep_until_some(wake_at) => {}
+                () = self.poll_requests.received() => {
+                    self.tracker.request_poll(Instant::now());
                     self.report(|_| ());
                 }
             }
@@ -124,45 +90,47 @@ impl<D: Discovery> Refresh<D> {
     }
 
     async fn poll(&mut self) {
-        let asked = guarded(async { self.source.discover().await });
-        let outcome = timeout(self.lookup_timeout, asked).await.unwrap_or(Err(DiscoveryError::Timeout));
+        let outcome = self.ask_source().await;
         let now = Instant::now();
-        let before = self.tracker.state();
-        // Before the roster is published: whoever dials a new node finds its address.
+        // Before the roster is published, so that a dial of a new node finds its address.
         match &outcome {
-            Ok(listing) => self.addresses.learn(now, listing),
-            Err(error) if error.is_empty() => self.addresses.learn(now, &Membership::default()),
+            Ok(answer) => self.record_addresses(answer, now),
+            Err(error) if error.is_empty() => self.record_addresses(&Membership::default(), now),
             Err(_) => {}
         }
+        let state_before = self.tracker.state();
         let roster = self.tracker.observe(now, &outcome);
-        let error = match &outcome {
-            Ok(listing) if listing.is_empty() => Some(DiscoveryError::empty(false, None)),
+        let error = match outcome {
+            Ok(answer) if answer.is_empty() => Some(DiscoveryError::empty(false, None)),
             Ok(_) => None,
-            Err(error) => Some(error.clone()),
+            Err(error) => Some(error),
         };
-        self.tell(before, error.as_ref());
+        self.log_outcome(state_before, error.as_ref());
         if let Some(roster) = roster {
             self.publish(roster);
         }
-        self.report(|progress| {
-            progress.polls += 1;
-            match error {
-                None => progress.last_ok = Some(now),
-                Some(error) => {
-                    progress.errors += 1;
-                    progress.last_error = Some(error);
-                }
-            }
-        });
+        self.report(|status| status.count_poll(now, error));
+    }
+
+    async fn ask_source(&self) -> Result<Membership, DiscoveryError> {
+        // Called inside the future, so that a panic before its first await is caught as well.
+        let answer = catch_panics(async { self.source.discover().await });
+        timeout(self.lookup_timeout, answer).await.unwrap_or(Err(DiscoveryError::Timeout))
+    }
+
+    fn record_addresses(&self, answer: &Membership, now: Instant) {
+        self.book.lock().record_answer(answer, now);
+        // After the address book, so that the nodes this wakes find the new address.
+        self.answers.send_replace(answer.clone());
     }
 
     fn publish(&self, roster: Arc<Roster>) {
         let before = self.roster.send_replace(Arc::clone(&roster));
-        self.addresses.retain(|id| self.tracker.knows(id));
+        self.book.lock().retain(|id| self.tracker.is_member(id));
         if roster.endpoints.is_empty() {
             warn!(target: "memring", before = before.endpoints.len(), "no nodes left");
         } else if before.version != roster.version {
-            // The topology that is made of it is what is told of: once, and when it holds.
+            // The topology logs the change at `info`, when it takes effect.
             debug!(
                 target: "memring",
                 version = roster.version, nodes = roster.endpoints.len(), before = before.endpoints.len(),
@@ -173,32 +141,37 @@ impl<D: Discovery> Refresh<D> {
         }
     }
 
-    /// Brings the status up to date; waiters are woken after the roster is out.
-    fn report(&self, also: impl FnOnce(&mut Progress)) {
-        self.addresses.progress().send_modify(|progress| {
-            also(progress);
-            progress.state = self.tracker.state();
-            progress.nodes = self.tracker.roster().endpoints.len();
-            progress.vanished = self.tracker.vanished().count();
-            progress.next_poll = self.tracker.next_poll();
+    /// Updates the status. Called after the roster is published, because this wakes tasks that wait for nodes.
+    fn report(&self, change: impl FnOnce(&mut StatusRecord)) {
+        self.status.send_modify(|status| {
+            change(status);
+            status.state = self.tracker.state();
+            status.nodes = self.tracker.roster().endpoints.len();
+            status.vanished = self.tracker.vanished().count();
+            status.next_poll = self.tracker.next_poll();
         });
     }
 
     /// Logs a change of state, once.
-    fn tell(&self, before: DiscoveryState, error: Option<&DiscoveryError>) {
+    fn log_outcome(&self, state_before: DiscoveryState, error: Option<&DiscoveryError>) {
         let state = self.tracker.state();
         let nodes = self.tracker.roster().endpoints.len();
+        let is_change = state != state_before;
         match error {
-            Some(error) if before != state || self.is_first_poll() => {
-                warn!(target: "memring", ?state, nodes, %error, "discovery brought no nodes");
+            Some(error) if is_change || self.status.borrow().polls == 0 => {
+                warn!(target: "memring", ?state, nodes, %error, "discovery found no nodes");
             }
-            Some(error) => debug!(target: "memring", ?state, %error, "discovery brought no nodes"),
-            None if before != state => info!(target: "memring", ?state, nodes, "discovery answers"),
+            Some(error) => debug!(target: "memring", ?state, %error, "discovery found no nodes"),
+            None if is_change => info!(target: "memring", ?state, nodes, "discovery found nodes"),
             None => {}
         }
     }
+}
 
-    fn is_first_poll(&self) -> bool {
-        self.addresses.progress().borrow().polls == 0
+/// Sleeps until the time, or forever if there is none.
+async fn sleep_until_some(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -1,4 +1,4 @@
-//! Discovery by DNS SRV records, as cluster DNS has them for a headless service.
+//! Discovery by DNS SRV records, as cluster DNS serves them for a headless service.
 
 mod answer;
 mod resolver;
@@ -14,20 +14,20 @@ use tracing::warn;
 
 use crate::discovery::{Discovery, DiscoveryError, Membership};
 use crate::node_id::DEFAULT_PORT;
-use answer::{Rules, Warning, normalize};
+use answer::{RecordOptions, Warning, to_membership};
 use resolver::Resolver;
 
-/// Discovery of a headless service's pods by its SRV records.
+/// Finds the pods of a headless service by its SRV records.
 ///
-/// Give the service's full name, `memcached.my-namespace.svc.cluster.local`. A shorter one is tried with the search list
-/// of `/etc/resolv.conf`, until an answer shows which name is meant; a trailing dot keeps the search list out.
+/// Give the service's full name, `memcached.my-namespace.svc.cluster.local`. A shorter name is tried with the search
+/// list of `/etc/resolv.conf`, until an answer shows the full name. A trailing dot disables the search list.
 ///
-/// Pods are told apart by name, so they should have stable ones: run them as a StatefulSet whose `serviceName` is the
-/// headless service. The pods of a Deployment are listed under names made of their IP addresses: that works, but each
-/// restart is then another node.
+/// Pods are identified by name, so they need stable names. Run them as a StatefulSet whose `serviceName` is the
+/// headless service. The pods of a Deployment are listed under names made of their IP addresses: that works, but a pod
+/// that restarts is then a new node.
 ///
-/// If the service has several ports, say which one is memcached's: by [name](Self::port_name), which keeps the others
-/// out of the answer, or by [number](Self::port).
+/// If the service has several ports, select memcached's by [name](Self::port_name), which keeps the others out of the
+/// answer, or by [number](Self::port).
 ///
 /// ```
 /// use memring::SrvDiscovery;
@@ -40,10 +40,10 @@ pub struct SrvDiscovery {
     name: String,
     port_name: Option<String>,
     nameservers: Vec<SocketAddr>,
-    rules: Rules,
-    /// Built at the first look-up, within the runtime that will drive it.
+    record_options: RecordOptions,
+    /// Built at the first lookup, inside the runtime that drives it.
     resolver: OnceCell<Resolver>,
-    /// What was warned about: once each.
+    /// The kinds of warnings already logged.
     warned: Mutex<HashSet<std::mem::Discriminant<Warning>>>,
 }
 
@@ -59,94 +59,99 @@ impl From<String> for SrvDiscovery {
     }
 }
 
-/// What the weights in SRV records count for.
+/// What the client makes of the weights in SRV records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WeightPolicy {
-    /// Nothing. The weights that cluster DNS makes up say only how many pods there are.
+    /// Ignores them. The weights of cluster DNS depend only on the number of pods.
     #[default]
     Ignore,
-    /// A node's share of the keys is proportional to its weight among the records of its priority, in steps of a
-    /// sixteenth of the largest; weight 0 counts as 1.
+    /// Gives each node a share of the keys proportional to its weight, among the records of its priority.
+    ///
+    /// The steps are a sixteenth of the largest weight. Weight 0 counts as 1.
     Relative,
 }
 
 impl SrvDiscovery {
-    /// Follows the service of this name.
+    /// Creates a source that lists the pods of this service.
     #[must_use]
     pub fn new(service: impl Into<String>) -> Self {
         Self {
             name: service.into(),
             port_name: None,
             nameservers: Vec::new(),
-            rules: Rules { port: None, default_port: DEFAULT_PORT, weights: WeightPolicy::Ignore },
+            record_options: RecordOptions { port: None, default_port: DEFAULT_PORT, weights: WeightPolicy::Ignore },
             resolver: OnceCell::new(),
             warned: Mutex::default(),
         }
     }
 
-    /// Asks for the service's port of this name only: `_memcached._tcp.<service>`. The port must have that name in the
-    /// service's definition.
+    /// Queries only the port of this name: `_memcached._tcp.<service>`.
+    ///
+    /// The port must have that name in the service's definition.
     #[must_use]
     pub fn port_name(mut self, name: impl Into<String>) -> Self {
         self.port_name = Some(name.into());
         self
     }
 
-    /// Takes only records of this port.
+    /// Uses only records of this port.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
-        self.rules.port = Some(port);
+        self.record_options.port = Some(port);
         self
     }
 
-    /// The port of records that say 0, and the one taken if a pod has several and none was chosen: 11211.
+    /// Sets the default port, 11211 unless set.
+    ///
+    /// It replaces port 0 in records. It is also the port used if a pod has several and none is selected.
     #[must_use]
     pub fn default_port(mut self, port: u16) -> Self {
-        self.rules.default_port = port;
+        self.record_options.default_port = port;
         self
     }
 
-    /// Asks these DNS servers instead of those the system is configured with. Without the system's configuration there
-    /// is no search list either: the name is taken as it stands.
+    /// Queries these DNS servers instead of the ones in the system's configuration.
+    ///
+    /// This also disables the system's search list: the service's name is used as it is.
     #[must_use]
     pub fn nameservers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.nameservers = servers.into_iter().collect();
         self
     }
 
-    /// What the weights in the records count for: nothing, by default.
+    /// Sets what the client makes of the weights in the records. By default it ignores them.
     #[must_use]
     pub fn weights(mut self, policy: WeightPolicy) -> Self {
-        self.rules.weights = policy;
+        self.record_options.weights = policy;
         self
     }
 
     async fn resolver(&self) -> Result<&Resolver, DiscoveryError> {
-        self.resolver.get_or_try_init(|| async { Resolver::new(&self.question(), &self.nameservers) }).await
+        self.resolver.get_or_try_init(|| async { Resolver::new(&self.query_name(), &self.nameservers) }).await
     }
 
-    fn question(&self) -> String {
+    fn query_name(&self) -> String {
         match &self.port_name {
             Some(port) => format!("_{}._tcp.{}", port.trim_start_matches('_'), self.name),
             None => self.name.clone(),
         }
     }
 
-    /// Says what was asked for, and what is worth a look.
+    /// Adds the query to an empty answer, and what to check.
     fn explain(&self, error: DiscoveryError) -> DiscoveryError {
-        let question = self.question();
+        let query = self.query_name();
         match &self.port_name {
             Some(port) => error.with_detail(format!(
-                "SRV {question}; a service lists a port so only if the port is named `{port}` in its definition, else \
-                 name it there, or ask for the service's bare name"
+                "SRV {query}; this name exists only if the port is named `{port}` in the service's definition: name \
+                 the port there, or query the service's bare name"
             )),
-            None => error.with_detail(format!("SRV {question}")),
+            None => error.with_detail(format!("SRV {query}")),
         }
     }
 
     fn warn_once(&self, warnings: Vec<Warning>) {
-        // Never left half-changed.
+        // A panic cannot leave the set half-changed.
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         for warning in warnings {
             if warned.insert(std::mem::discriminant(&warning)) {
@@ -159,7 +164,7 @@ impl SrvDiscovery {
 impl Discovery for SrvDiscovery {
     async fn discover(&self) -> Result<Membership, DiscoveryError> {
         let answer = self.resolver().await?.srv().await.map_err(|error| self.explain(error))?;
-        let (membership, warnings) = normalize(answer, &self.rules)?;
+        let (membership, warnings) = to_membership(answer, &self.record_options)?;
         self.warn_once(warnings);
         Ok(membership)
     }

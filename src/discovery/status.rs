@@ -1,4 +1,4 @@
-//! What discovery is doing, for whoever watches over it.
+//! The status channel: how discovery is doing, from the refresh task to the application.
 
 use std::time::Duration;
 
@@ -11,25 +11,25 @@ use crate::discovery::DiscoveryError;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DiscoveryStatus {
-    /// Where discovery stands.
+    /// The outcome of the last poll, and what it means for the nodes.
     pub state: DiscoveryState,
-    /// How many nodes are in use, those within their removal grace included.
+    /// The number of nodes in use, including those within their removal grace.
     pub nodes: usize,
-    /// How many of them the last answer did not list: they leave when their grace ends.
+    /// The number of nodes in use that the last answer did not list. They leave when their grace ends.
     pub vanished: usize,
-    /// How long ago an answer last listed nodes, if one ever did.
+    /// The time since an answer last listed nodes; `None` if none ever did.
     pub last_ok: Option<Duration>,
-    /// What the last poll that failed, or found nothing, said. The state tells whether that is still so.
+    /// The error of the last poll that failed or found no nodes. Later polls may have succeeded.
     pub last_error: Option<DiscoveryError>,
-    /// How often the source was asked.
+    /// The number of polls so far.
     pub polls: u64,
-    /// How often it failed, or found nothing.
+    /// The number of polls that failed or found no nodes.
     pub errors: u64,
-    /// How long until it is asked again; `None` if it never is.
+    /// The time until the next poll; `None` if there is none.
     pub next_poll: Option<Duration>,
 }
 
-/// Where discovery stands.
+/// The outcome of the last poll, and what it means for the nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DiscoveryState {
@@ -37,19 +37,19 @@ pub enum DiscoveryState {
     Starting,
     /// The last poll listed nodes.
     Fresh,
-    /// The last poll failed; the nodes of the last good answer stay in use.
+    /// The last poll failed. The nodes of the last good answer stay in use.
     Stale,
-    /// The last answer listed nothing; the nodes known before stay in use.
+    /// The last answer listed nothing. The nodes known before stay in use.
     EmptyHeld,
     /// The last answer listed nothing, and no node is in use.
     Empty,
-    /// The list is fixed.
+    /// The list of nodes is fixed.
     Static,
 }
 
-/// What the refreshing task tells: see [`DiscoveryStatus`].
+/// The same as [`DiscoveryStatus`], with points in time instead of durations.
 #[derive(Debug, Clone)]
-pub(super) struct Progress {
+pub(super) struct StatusRecord {
     pub(super) state: DiscoveryState,
     pub(super) nodes: usize,
     pub(super) vanished: usize,
@@ -60,27 +60,59 @@ pub(super) struct Progress {
     pub(super) next_poll: Option<Instant>,
 }
 
-/// Reads the progress, and goes on telling the last of it when discovery has ended. Holds on to nothing of it.
-#[derive(Debug)]
-pub(crate) struct Monitor(watch::Receiver<Progress>);
+impl StatusRecord {
+    pub(super) fn new(state: DiscoveryState) -> Self {
+        Self { state, nodes: 0, vanished: 0, last_ok: None, last_error: None, polls: 0, errors: 0, next_poll: None }
+    }
 
-impl Monitor {
-    pub(super) fn new(progress: watch::Receiver<Progress>) -> Self {
-        Self(progress)
+    /// Counts a poll and its outcome.
+    pub(super) fn count_poll(&mut self, now: Instant, error: Option<DiscoveryError>) {
+        self.polls += 1;
+        match error {
+            None => self.last_ok = Some(now),
+            Some(error) => {
+                self.errors += 1;
+                self.last_error = Some(error);
+            }
+        }
+    }
+
+    fn at(self, now: Instant) -> DiscoveryStatus {
+        DiscoveryStatus {
+            state: self.state,
+            nodes: self.nodes,
+            vanished: self.vanished,
+            last_ok: self.last_ok.map(|then| now.saturating_duration_since(then)),
+            last_error: self.last_error,
+            polls: self.polls,
+            errors: self.errors,
+            next_poll: self.next_poll.map(|then| then.saturating_duration_since(now)),
+        }
+    }
+}
+
+/// The reading end of the status channel. After discovery has ended it keeps the last status.
+#[derive(Debug, Clone)]
+pub(crate) struct StatusReader(watch::Receiver<StatusRecord>);
+
+impl StatusReader {
+    pub(super) fn new(records: &watch::Sender<StatusRecord>) -> Self {
+        Self(records.subscribe())
     }
 
     pub(crate) fn status(&self) -> DiscoveryStatus {
-        let now = Instant::now();
-        let progress = self.0.borrow().clone();
-        DiscoveryStatus {
-            state: progress.state,
-            nodes: progress.nodes,
-            vanished: progress.vanished,
-            last_ok: progress.last_ok.map(|then| now.saturating_duration_since(then)),
-            last_error: progress.last_error,
-            polls: progress.polls,
-            errors: progress.errors,
-            next_poll: progress.next_poll.map(|then| then.saturating_duration_since(now)),
-        }
+        self.0.borrow().clone().at(Instant::now())
+    }
+
+    /// Waits until the status changes after the last [`last_error`](Self::last_error).
+    ///
+    /// # Errors
+    /// If discovery has ended.
+    pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.0.changed().await
+    }
+
+    pub(super) fn last_error(&mut self) -> Option<DiscoveryError> {
+        self.0.borrow_and_update().last_error.clone()
     }
 }

@@ -17,7 +17,7 @@ impl Shared {
     /// `Unavailable`; `Auth` if the credentials are refused; `Protocol` if they are answered with anything else.
     pub(super) async fn dial(&self) -> Result<(TcpStream, SocketAddr), Error> {
         let unavailable = || Error::not_sent(ErrorKind::Unavailable).with_node(&self.id);
-        let addresses = self.addresses.lookup(&self.id).await.map_err(|error| unavailable().with_source(error))?;
+        let addresses = self.locator.lookup(&self.id).await.map_err(|error| unavailable().with_source(error))?;
         let dialed = dial(&addresses, self.settings.connect_timeout, self.settings.keepalive).await;
         let connected = dialed.and_then(|socket| {
             let peer = socket.peer_addr()?;
@@ -28,7 +28,7 @@ impl Shared {
             Err(error) => Err(unavailable().with_source(error)),
         };
         // Perhaps the pod is elsewhere by now.
-        connected.inspect_err(|_| self.addresses.nudge())
+        connected.inspect_err(|_| self.locator.request_poll())
     }
 
     async fn authenticated(&self, socket: &mut TcpStream) -> Result<(), Error> {

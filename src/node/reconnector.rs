@@ -75,7 +75,7 @@ impl Reconnector {
         let over = async {
             tokio::select! {
                 () = sleep(delay) => {}
-                () = shared.addresses.worth_another_dial(&shared.id) => {}
+                () = shared.locator.until_worth_redialing(&shared.id) => {}
             }
         };
         if self.until_orders(over).await.is_none() {
@@ -124,7 +124,7 @@ impl Reconnector {
                     if retired {
                         current.driver.retire();
                     }
-                    let stays = retired || orders.listed.is_empty() || orders.listed.contains(&current.peer.ip());
+                    let stays = retired || !orders.listed.excludes(current.peer.ip());
                     redialing = (!stays).then(|| dialing(&self.shared));
                 }
             }
@@ -145,7 +145,7 @@ impl Reconnector {
         // It leaves the queue, which would go on to count on it.
         drop(driver);
         if replied {
-            self.shared.addresses.confirm(&self.shared.id, peer.ip());
+            self.shared.locator.confirm(&self.shared.id, peer.ip());
         }
         let drained = matches!(end, End::Drained);
         let unauthenticated = matches!(&end, End::Lost(error) if error.kind() == ErrorKind::Auth);
@@ -153,7 +153,7 @@ impl Reconnector {
         if drained || self.orders.borrow().retired {
             return;
         }
-        self.shared.addresses.nudge();
+        self.shared.locator.request_poll();
         if unauthenticated {
             // The next connection will be told the same. Nobody needs to wait for it to learn that.
             let error = Error::not_sent(ErrorKind::Auth)

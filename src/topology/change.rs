@@ -1,47 +1,47 @@
-//! What changed, for those who watch.
+//! The differences between topologies, and the watch that reports them.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::Map;
-use crate::discovery::Endpoint;
+use super::TopologyView;
+use crate::discovery::{Endpoint, ListedAddresses};
 use crate::node_id::NodeId;
 
 /// The difference between two topologies.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TopologyChange {
-    /// The version reached.
+    /// The version of the new topology.
     pub version: u64,
-    /// The nodes there are now, sorted.
+    /// The nodes of the new topology, sorted.
     pub nodes: Vec<NodeId>,
-    /// Nodes that were not there before.
+    /// The nodes that were not there before.
     pub added: Vec<NodeId>,
-    /// Nodes that are not there any more.
+    /// The nodes that are no longer there.
     pub removed: Vec<NodeId>,
-    /// Nodes that stayed and are listed at another address.
+    /// The nodes that stayed and are listed at another address.
     pub readdressed: Vec<NodeId>,
-    /// The share of all keys, from 0 to 1, whose owner is another one now.
+    /// The share of all keys, from 0 to 1, that have another owner now.
     pub moved: f64,
 }
 
 impl TopologyChange {
-    fn between(old: &Map, new: &Map) -> Self {
-        let ids = |map: &Map| map.endpoints.iter().map(|endpoint| endpoint.id().clone()).collect::<Vec<_>>();
-        let find = |map: &Map, id: &NodeId| map.endpoints.iter().position(|endpoint| endpoint.id() == id);
+    fn between(old: &TopologyView, new: &TopologyView) -> Self {
+        let ids = |view: &TopologyView| view.endpoints.iter().map(|endpoint| endpoint.id().clone()).collect::<Vec<_>>();
         let (before, nodes) = (ids(old), ids(new));
-        let readdressed = |endpoint: &&Endpoint| {
-            find(old, endpoint.id()).is_some_and(|at| {
-                let known = old.endpoints[at].addresses();
-                !known.is_empty() && !endpoint.addresses().is_empty() && known != endpoint.addresses()
-            })
+        let is_readdressed = |endpoint: &&Endpoint| {
+            let old = old.endpoints.iter().find(|old| old.id() == endpoint.id()).map(Endpoint::listed_addresses);
+            match (old, endpoint.listed_addresses()) {
+                (Some(ListedAddresses::At(old)), ListedAddresses::At(new)) => old != new,
+                _ => false,
+            }
         };
         Self {
             version: new.version,
             added: nodes.iter().filter(|id| !before.contains(id)).cloned().collect(),
             removed: before.iter().filter(|id| !nodes.contains(id)).cloned().collect(),
-            readdressed: new.endpoints.iter().filter(readdressed).map(|endpoint| endpoint.id().clone()).collect(),
+            readdressed: new.endpoints.iter().filter(is_readdressed).map(|endpoint| endpoint.id().clone()).collect(),
             moved: old.ring.moved(&new.ring),
             nodes,
         }
@@ -52,31 +52,32 @@ impl TopologyChange {
     }
 }
 
-/// Follows the topology: each change is given once; one who is slow gets several as one.
+/// Watches the topology of a client. A slow reader gets several changes as one.
 #[derive(Debug)]
 pub struct TopologyWatch {
-    published: watch::Receiver<Arc<Map>>,
-    seen: Arc<Map>,
+    published: watch::Receiver<Arc<TopologyView>>,
+    seen: Arc<TopologyView>,
 }
 
 impl TopologyWatch {
-    pub(crate) fn new(mut published: watch::Receiver<Arc<Map>>) -> Self {
+    pub(crate) fn new(mut published: watch::Receiver<Arc<TopologyView>>) -> Self {
         let seen = Arc::clone(&published.borrow_and_update());
         Self { published, seen }
     }
 
-    /// Waits for the next change since the last one given, or since the watch was made. `None` once the client is gone
-    /// or shut down.
+    /// Waits for the next change since the last one returned, or since the watch was created.
+    ///
+    /// Returns `None` once the client is dropped or shut down.
     ///
     /// # Cancel safety
-    /// Cancel safe: a change that was not given is given next time.
+    /// Cancel safe: the next call returns a change that a dropped future did not return.
     pub async fn changed(&mut self) -> Option<TopologyChange> {
         loop {
             self.published.changed().await.ok()?;
-            let map = Arc::clone(&self.published.borrow_and_update());
-            let change = TopologyChange::between(&self.seen, &map);
-            self.seen = map;
-            // Changes that cancelled each other out while nobody looked are none.
+            let latest = Arc::clone(&self.published.borrow_and_update());
+            let change = TopologyChange::between(&self.seen, &latest);
+            self.seen = latest;
+            // Changes between two calls may cancel each other out.
             if !change.is_nothing() {
                 return Some(change);
             }

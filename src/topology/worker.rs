@@ -1,4 +1,4 @@
-//! Follows discovery: each new roster becomes the next snapshot.
+//! The task that turns each new roster into the next snapshot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,30 +10,31 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::{Map, Rule, Snapshot};
+use super::{PlacementRule, Snapshot, TopologyView};
 use crate::config::Settings;
-use crate::discovery::{Addresses, Endpoint, Roster};
+use crate::discovery::{Endpoint, NodeLocator, Roster};
 use crate::node::Node;
+use crate::node_id::NodeId;
 
-/// How long the snapshot that routes to a new node waits for the node's first dial. Longer than a dial that works
-/// takes; a node that does not answer must not hold up the others.
-const JOIN_WAIT: Duration = Duration::from_secs(1);
+/// How long a snapshot with new nodes waits for their first dials. Longer than a dial that succeeds takes; a node that
+/// does not answer must not hold up the others.
+const FIRST_DIAL_WAIT: Duration = Duration::from_secs(1);
 
-/// The task that owns change. It ends when discovery does, or when it is dropped.
+/// The task that owns changes of the topology. It ends when discovery ends or when it is dropped.
 pub(crate) struct Worker {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(crate) published: watch::Sender<Arc<Map>>,
+    pub(crate) published: watch::Sender<Arc<TopologyView>>,
     pub(crate) roster: watch::Receiver<Arc<Roster>>,
-    pub(crate) addresses: Addresses,
-    pub(crate) rule: Rule,
+    pub(crate) locator: NodeLocator,
+    pub(crate) rule: PlacementRule,
     pub(crate) settings: Settings,
 }
 
 impl Worker {
     pub(crate) async fn run(mut self) {
-        // Nodes that have left, being drained. Dropped, and so closed, with the worker.
-        let mut leaving = JoinSet::new();
-        // A roster that was there from the start, such as a bootstrap list, is news too.
+        // Nodes that have left and drain. Dropping the worker closes them.
+        let mut draining = JoinSet::new();
+        // The first roster, such as a bootstrap list, counts as a change.
         self.roster.mark_changed();
         loop {
             tokio::select! {
@@ -42,73 +43,97 @@ impl Worker {
                         return;
                     }
                     let roster = Arc::clone(&self.roster.borrow_and_update());
-                    self.apply(&roster, &mut leaving).await;
+                    self.apply(&roster, &mut draining).await;
                 }
-                Some(_) = leaving.join_next() => {}
+                Some(_) = draining.join_next() => {}
             }
         }
     }
 
-    async fn apply(&self, roster: &Roster, leaving: &mut JoinSet<()>) {
+    async fn apply(&self, roster: &Roster, draining: &mut JoinSet<()>) {
         let current = self.snapshot.load_full();
-        let mut joining = Vec::new();
-        let next = current.rebuild(roster, &self.rule, |endpoint: &Endpoint| {
-            joining.push(endpoint.id().clone());
-            let listed = endpoint.addresses().to_vec();
-            Node::open(endpoint.id().clone(), listed, self.addresses.clone(), self.settings.clone())
-        });
+        let (next, added) = self.build_next(&current, roster);
         for (node, endpoint) in next.nodes.iter().zip(&roster.endpoints) {
-            node.follow(endpoint.addresses());
+            node.set_addresses(endpoint.listed_addresses());
         }
-        let first_dials =
-            next.nodes.iter().filter(|node| joining.contains(node.id())).map(|node| node.first_dial_done());
-        let _ = timeout(JOIN_WAIT, join_all(first_dials)).await;
+        wait_for_first_dials(&next, &added).await;
 
-        let stays = |node: &Arc<Node>| next.nodes.iter().any(|other| Arc::ptr_eq(other, node));
-        let gone: Vec<_> = current.nodes.iter().filter(|node| !stays(node)).cloned().collect();
-        let map = Arc::clone(&next.map);
-        if map.version != current.map.version {
-            let moved = current.map.ring.moved(&map.ring);
-            let removed: Vec<_> = gone.iter().map(|node| node.id().to_string()).collect();
-            let added: Vec<_> = joining.iter().map(ToString::to_string).collect();
-            info!(target: "memring", version = map.version, nodes = map.endpoints.len(), ?added, ?removed, moved, "topology changed");
-        }
+        let removed = removed_nodes(&current, &next);
+        log_change(&current.view, &next.view, &added, &removed);
+        let view = next.view();
         let before = self.snapshot.compare_and_swap(&current, Arc::new(next));
         if !Arc::ptr_eq(&before, &current) {
-            // The client was shut down meanwhile, and stays so; the nodes just opened end with `next`.
+            // The client was shut down meanwhile, and stays so. Dropping `next` closes the nodes just opened.
             return;
         }
-        self.published.send_replace(map);
+        self.published.send_replace(view);
+        self.retire(removed, draining);
+    }
+
+    /// Builds the next snapshot. Returns it with the identities of the nodes it opened.
+    fn build_next(&self, current: &Snapshot, roster: &Roster) -> (Snapshot, Vec<NodeId>) {
+        let mut added = Vec::new();
+        let next = current.rebuild(roster, &self.rule, |endpoint: &Endpoint| {
+            added.push(endpoint.id().clone());
+            let listed = endpoint.listed_addresses().clone();
+            Node::open(endpoint.id().clone(), listed, self.locator.clone(), self.settings.clone())
+        });
+        (next, added)
+    }
+
+    /// Lets nodes that left answer what is in flight, then closes them.
+    fn retire(&self, nodes: Vec<Arc<Node>>, draining: &mut JoinSet<()>) {
         let limit = self.settings.silence_timeout();
-        for node in gone {
-            leaving.spawn(async move { node.retire(limit).await });
+        for node in nodes {
+            draining.spawn(async move { node.retire(limit).await });
         }
     }
+}
+
+async fn wait_for_first_dials(next: &Snapshot, added: &[NodeId]) {
+    let first_dials = next.nodes.iter().filter(|node| added.contains(node.id())).map(|node| node.first_dial_done());
+    let _ = timeout(FIRST_DIAL_WAIT, join_all(first_dials)).await;
+}
+
+fn removed_nodes(current: &Snapshot, next: &Snapshot) -> Vec<Arc<Node>> {
+    let stays = |node: &Arc<Node>| next.nodes.iter().any(|other| Arc::ptr_eq(other, node));
+    current.nodes.iter().filter(|node| !stays(node)).cloned().collect()
+}
+
+fn log_change(old: &TopologyView, new: &TopologyView, added: &[NodeId], removed: &[Arc<Node>]) {
+    if new.version == old.version {
+        return;
+    }
+    let added: Vec<_> = added.iter().map(ToString::to_string).collect();
+    let removed: Vec<_> = removed.iter().map(|node| node.id().to_string()).collect();
+    let moved = old.ring.moved(&new.ring);
+    let nodes = new.endpoints.len();
+    info!(target: "memring", version = new.version, nodes, ?added, ?removed, moved, "topology changed");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discovery::{DiscoveryOptions, StaticNodes, follow};
-    use crate::node_id::NodeId;
+    use crate::discovery::{DiscoveryOptions, StaticNodes, start_refresh};
 
     #[tokio::test]
-    async fn a_client_that_is_shut_down_stays_shut_down() {
+    async fn a_change_does_not_reopen_a_client_that_is_shut_down() {
         // Nothing listens there.
         let id: NodeId = "127.0.0.1:1".parse().unwrap();
-        let (follow, _task) = follow(Arc::new(StaticNodes::new([id.clone()])), DiscoveryOptions::default());
+        let source = Arc::new(StaticNodes::new([id.clone()]));
+        let (discovery, _task) = start_refresh(source, DiscoveryOptions::default());
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
         let worker = Worker {
             snapshot: Arc::clone(&snapshot),
-            published: watch::Sender::new(snapshot.load().map()),
-            roster: follow.roster,
-            addresses: follow.addresses,
-            rule: Rule::default(),
+            published: watch::Sender::new(snapshot.load().view()),
+            roster: discovery.roster,
+            locator: discovery.locator,
+            rule: PlacementRule::default(),
             settings: Settings::default(),
         };
         let roster = Roster { version: 1, addr_epoch: 0, endpoints: vec![Endpoint::new(id)] };
-        let mut leaving = JoinSet::new();
-        tokio::join!(worker.apply(&roster, &mut leaving), async {
+        let mut draining = JoinSet::new();
+        tokio::join!(worker.apply(&roster, &mut draining), async {
             // While the worker waits for the first dial.
             snapshot.store(Arc::new(Snapshot::closed()));
         });

@@ -1,4 +1,4 @@
-//! From SRV records to a membership: pure, and free of the resolver's types.
+//! Turns SRV records into a membership. Pure, and free of the resolver's types.
 
 #[cfg(test)]
 mod tests;
@@ -12,16 +12,16 @@ use super::WeightPolicy;
 use crate::discovery::{DiscoveryError, Endpoint, Membership};
 use crate::node_id::NodeId;
 
-/// The largest weight a node gets: it multiplies its points on the ring, and so the ring's size.
+/// The largest weight of a node. It multiplies the node's points, and so bounds the size of the ring.
 const MAX_WEIGHT: u32 = 16;
 
-/// An answer as it came.
+/// The records of one answer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SrvAnswer {
     pub(super) records: Vec<SrvRecord>,
-    /// Addresses sent along, by host name.
+    /// Addresses from the additional section, by host name.
     pub(super) glue: Vec<(String, IpAddr)>,
-    /// The least of the records' TTLs.
+    /// The smallest TTL of the records.
     pub(super) ttl: Duration,
 }
 
@@ -33,15 +33,15 @@ pub(super) struct SrvRecord {
     pub(super) target: String,
 }
 
-/// How to read answers.
+/// Which records to use, and how.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
+pub(super) struct RecordOptions {
     pub(super) port: Option<u16>,
     pub(super) default_port: u16,
     pub(super) weights: WeightPolicy,
 }
 
-/// What is odd about an answer that can be used nevertheless.
+/// A doubtful part of an answer that is used nevertheless.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Warning {
     SeveralPorts { host: String, taken: u16 },
@@ -54,49 +54,53 @@ impl fmt::Display for Warning {
         match self {
             Self::SeveralPorts { host, taken } => write!(
                 f,
-                "pods have several ports (so does {host}), {taken} is taken: name memcached's port, or give its number"
+                "pods such as {host} have several ports, using {taken}: select memcached's port by name or number"
             ),
             Self::UnstableName { host } => write!(
                 f,
-                "pods are named after their addresses ({host}), so that keys move whenever one restarts: run them as a \
+                "pods are named after their addresses ({host}), so keys move when a pod restarts: run the pods as a \
                  StatefulSet whose serviceName is the headless service"
             ),
-            Self::Skipped { target } => write!(f, "a record's target is no host name and is left out: {target:?}"),
+            Self::Skipped { target } => write!(f, "skipping an SRV record whose target is no host name: {target:?}"),
         }
     }
 }
 
-/// Makes one endpoint of each pod. The order of the records plays no part.
+/// Turns the records into one endpoint for each pod. The order of the records does not matter.
 ///
-/// Every priority is passed on: which is in use is decided over time, not by one answer.
+/// Endpoints of all priorities are returned, because which priority is in use depends on earlier answers too.
 ///
 /// # Errors
-/// [`DiscoveryError::Config`] if records are listed, but none of them has the port asked for.
-pub(super) fn normalize(answer: SrvAnswer, rules: &Rules) -> Result<(Membership, Vec<Warning>), DiscoveryError> {
+/// [`DiscoveryError::Config`] if there are records, but none has the selected port.
+pub(super) fn to_membership(
+    answer: SrvAnswer,
+    options: &RecordOptions,
+) -> Result<(Membership, Vec<Warning>), DiscoveryError> {
     let mut warnings = Vec::new();
-    let hosts = by_host(answer.records, rules.default_port, &mut warnings);
-    let had_any = !hosts.is_empty();
+    let hosts = by_host(answer.records, options.default_port, &mut warnings);
+    let has_hosts = !hosts.is_empty();
 
     let mut chosen = Vec::with_capacity(hosts.len());
     for (host, ports) in hosts {
-        let Some((port, record)) = choose_port(ports, rules) else { continue };
-        if port.alternatives && rules.port.is_none() {
-            warnings.push(Warning::SeveralPorts { host: host.to_string(), taken: port.number });
+        let has_several = ports.len() > 1;
+        let Some((port, record)) = choose_port(ports, options) else { continue };
+        if has_several && options.port.is_none() {
+            warnings.push(Warning::SeveralPorts { host: host.clone(), taken: port });
         }
         if is_named_after_address(&host) {
-            warnings.push(Warning::UnstableName { host: host.to_string() });
+            warnings.push(Warning::UnstableName { host: host.clone() });
         }
-        if let Ok(id) = NodeId::new(&host, port.number) {
+        if let Ok(id) = NodeId::new(&host, port) {
             chosen.push((id, record));
         }
     }
-    if had_any && chosen.is_empty() {
-        let port = rules.port.unwrap_or(rules.default_port);
-        return Err(DiscoveryError::Config(format!("the service is listed, but no pod of it has port {port}")));
+    if has_hosts && chosen.is_empty() {
+        let port = options.port.unwrap_or(options.default_port);
+        return Err(DiscoveryError::Config(format!("the service lists pods, but none with port {port}")));
     }
 
     let glue = glue_by_host(answer.glue);
-    let scale = Scale::new(rules.weights, &chosen);
+    let scale = WeightScale::new(options.weights, &chosen);
     let endpoints = chosen.iter().map(|(id, record)| {
         let addresses = glue.get(id.host()).into_iter().flatten().copied();
         Endpoint::new(id.clone())
@@ -107,16 +111,18 @@ pub(super) fn normalize(answer: SrvAnswer, rules: &Rules) -> Result<(Membership,
     Ok((Membership::new(endpoints).with_ttl(answer.ttl), warnings))
 }
 
-type Ports = BTreeMap<u16, SrvRecord>;
+type RecordsByPort = BTreeMap<u16, SrvRecord>;
 
-/// Sorts the records by host and port; of records for the same, the one of the lowest priority value and then the
-/// largest weight stays, whatever their order.
-fn by_host(records: Vec<SrvRecord>, default_port: u16, warnings: &mut Vec<Warning>) -> BTreeMap<String, Ports> {
-    let mut hosts: BTreeMap<String, Ports> = BTreeMap::new();
+/// Groups the records by host and port.
+///
+/// Of several records for one port, keeps the one of the lowest priority value, and of those the one of the largest
+/// weight, whatever their order.
+fn by_host(records: Vec<SrvRecord>, default_port: u16, warnings: &mut Vec<Warning>) -> BTreeMap<String, RecordsByPort> {
+    let mut hosts: BTreeMap<String, RecordsByPort> = BTreeMap::new();
     for record in records {
         let port = if record.port == 0 { default_port } else { record.port };
         let Ok(id) = NodeId::new(&record.target, port) else {
-            // "." is how a domain says that it does not offer the service (RFC 2782).
+            // The target "." means that the domain does not offer the service (RFC 2782).
             if record.target != "." {
                 warnings.push(Warning::Skipped { target: record.target });
             }
@@ -132,23 +138,17 @@ fn by_host(records: Vec<SrvRecord>, default_port: u16, warnings: &mut Vec<Warnin
     hosts
 }
 
-struct Port {
-    number: u16,
-    alternatives: bool,
-}
-
-fn choose_port(mut ports: Ports, rules: &Rules) -> Option<(Port, SrvRecord)> {
-    let alternatives = ports.len() > 1;
-    let number = match rules.port {
+/// Chooses a port of a pod: the selected one, else the default one, else the lowest.
+fn choose_port(mut ports: RecordsByPort, options: &RecordOptions) -> Option<(u16, SrvRecord)> {
+    let number = match options.port {
         Some(port) => port,
-        None if ports.contains_key(&rules.default_port) => rules.default_port,
+        None if ports.contains_key(&options.default_port) => options.default_port,
         None => *ports.keys().next()?,
     };
-    let record = ports.remove(&number)?;
-    Some((Port { number, alternatives }, record))
+    Some((number, ports.remove(&number)?))
 }
 
-/// IPv4 before IPv6, otherwise in the order sent.
+/// Groups the addresses by host: IPv4 before IPv6, otherwise in the order of the answer.
 fn glue_by_host(glue: Vec<(String, IpAddr)>) -> BTreeMap<String, Vec<IpAddr>> {
     let mut hosts: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
     for (name, ip) in glue {
@@ -164,39 +164,45 @@ fn glue_by_host(glue: Vec<(String, IpAddr)>) -> BTreeMap<String, Vec<IpAddr>> {
     hosts
 }
 
-/// Whether the first label is an IP address with dashes for dots or colons.
+/// Returns whether the first label is an IP address, with dashes for its dots or colons.
 fn is_named_after_address(host: &str) -> bool {
     let label = host.split('.').next().unwrap_or_default();
     label.replace('-', ".").parse::<Ipv4Addr>().is_ok() || label.replace('-', ":").parse::<Ipv6Addr>().is_ok()
 }
 
-/// How the weights of each priority translate.
-struct Scale {
+/// Converts the weights of records to those of nodes, for each priority separately.
+struct WeightScale {
     policy: WeightPolicy,
-    /// By priority: the greatest common divisor, and the largest weight.
-    tiers: BTreeMap<u16, (u32, u32)>,
+    by_priority: BTreeMap<u16, WeightRange>,
 }
 
-impl Scale {
+#[derive(Debug, Default)]
+struct WeightRange {
+    /// The greatest common divisor.
+    divisor: u32,
+    largest: u32,
+}
+
+impl WeightScale {
     fn new(policy: WeightPolicy, chosen: &[(NodeId, SrvRecord)]) -> Self {
-        let mut tiers: BTreeMap<u16, (u32, u32)> = BTreeMap::new();
+        let mut by_priority: BTreeMap<u16, WeightRange> = BTreeMap::new();
         for (_, record) in chosen {
             let weight = u32::from(record.weight.max(1));
-            let (divisor, largest) = tiers.entry(record.priority).or_insert((0, 0));
-            *divisor = gcd(weight, *divisor);
-            *largest = weight.max(*largest);
+            let range = by_priority.entry(record.priority).or_default();
+            range.divisor = gcd(weight, range.divisor);
+            range.largest = weight.max(range.largest);
         }
-        Self { policy, tiers }
+        Self { policy, by_priority }
     }
 
     fn weight(&self, record: &SrvRecord) -> u32 {
         let weight = u32::from(record.weight.max(1));
-        match (self.policy, self.tiers.get(&record.priority)) {
-            (WeightPolicy::Relative, Some((divisor, largest))) if largest / divisor > MAX_WEIGHT => {
-                // Rounded to the nearest step, and never to nothing.
+        match (self.policy, self.by_priority.get(&record.priority)) {
+            (WeightPolicy::Relative, Some(WeightRange { divisor, largest })) if largest / divisor > MAX_WEIGHT => {
+                // Rounded to the nearest step, and at least 1.
                 ((weight * MAX_WEIGHT + largest / 2) / largest).max(1)
             }
-            (WeightPolicy::Relative, Some((divisor, _))) => weight / divisor,
+            (WeightPolicy::Relative, Some(WeightRange { divisor, .. })) => weight / divisor,
             _ => 1,
         }
     }

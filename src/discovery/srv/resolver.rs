@@ -1,4 +1,4 @@
-//! The DNS resolver. The only file that knows which.
+//! The DNS resolver. The only file that uses the types of hickory-resolver.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
@@ -19,36 +19,39 @@ use tracing::debug;
 use super::answer::{SrvAnswer, SrvRecord};
 use crate::discovery::DiscoveryError;
 
-/// One try at one server; a lost datagram is sent again within it.
-const TIMEOUT: Duration = Duration::from_secs(2);
-/// Tries after the first. One, for the resolver forgets to send datagrams again once it saw many empty answers.
+/// The time limit of one try at one server. Lost datagrams are sent again within it.
+const TRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The number of tries after the first. At least one is needed, because hickory stops resending lost datagrams after
+/// many empty answers.
 const RETRIES: usize = 1;
-/// How long the first server is given before the next is asked as well.
-const HEAD_START: Duration = Duration::from_millis(500);
+/// How long a server may take before the next one is queried as well.
+const NEXT_SERVER_DELAY: Duration = Duration::from_millis(500);
 
-/// Asks for one service, and for the hosts of its pods.
+/// Resolves the SRV records of one service, and the addresses of its pods.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    /// One to a server, for a resolver that knows several takes the first one's SERVFAIL for an answer.
+    /// One resolver for each server. A resolver with several servers would take the first SERVFAIL for an answer.
     servers: Vec<TokioResolver>,
-    /// What the service's name may mean, likeliest first; every one absolute.
+    /// The absolute names that the service's name may stand for, likeliest first.
     candidates: Vec<Name>,
-    /// Which of them it does mean: the one that was answered first.
+    /// The candidate that was the first to be answered with records. From then on it is the only one queried.
     pinned: OnceLock<Name>,
 }
 
 impl Resolver {
+    /// Creates a resolver for the SRV records of a name.
+    ///
     /// # Errors
-    /// [`DiscoveryError::Config`] if the question is no DNS name, or the system's configuration cannot be read.
-    pub(super) fn new(question: &str, nameservers: &[SocketAddr]) -> Result<Self, DiscoveryError> {
-        let config = |error: &dyn std::fmt::Display| DiscoveryError::Config(format!("{question}: {error}"));
-        let name = Name::from_ascii(question).map_err(|error| config(&error))?;
+    /// [`DiscoveryError::Config`] if `query` is no DNS name, or the system's configuration cannot be read.
+    pub(super) fn new(query: &str, nameservers: &[SocketAddr]) -> Result<Self, DiscoveryError> {
+        let config = |error: &dyn std::fmt::Display| DiscoveryError::Config(format!("{query}: {error}"));
+        let name = Name::from_ascii(query).map_err(|error| config(&error))?;
         if name.num_labels() == 0 {
-            return Err(config(&"no service's name"));
+            return Err(config(&"the name of the service is empty"));
         }
         let (servers, search, ndots) = if nameservers.is_empty() {
-            let (system, options) =
-                read_system_conf().map_err(|error| config(&format!("the system's DNS configuration: {error}")))?;
+            let (system, options) = read_system_conf()
+                .map_err(|error| config(&format!("cannot read the system's DNS configuration: {error}")))?;
             let (_, search, servers) = system.into_parts();
             (servers, search, options.ndots)
         } else {
@@ -58,59 +61,62 @@ impl Resolver {
         Ok(Self { servers, candidates: candidates(name, &search, ndots), pinned: OnceLock::new() })
     }
 
-    /// One that was told a search list.
+    /// Creates a resolver with a search list.
     #[cfg(test)]
     pub(super) fn with_search(
-        question: &str,
+        query: &str,
         nameservers: &[SocketAddr],
         search: &[&str],
         ndots: usize,
     ) -> Result<Self, DiscoveryError> {
         let name = |text: &str| Name::from_ascii(text).map_err(|error| DiscoveryError::Config(error.to_string()));
         let search = search.iter().map(|domain| name(domain)).collect::<Result<Vec<_>, _>>()?;
-        let candidates = candidates(name(question)?, &search, ndots);
-        Ok(Self { candidates, ..Self::new(question, nameservers)? })
+        let candidates = candidates(name(query)?, &search, ndots);
+        Ok(Self { candidates, ..Self::new(query, nameservers)? })
     }
 
-    /// The service's records.
+    /// Queries the service's SRV records.
+    ///
+    /// # Errors
+    /// `Empty` if no candidate has records. Another error if a candidate could not be queried, as it may have records.
     pub(super) async fn srv(&self) -> Result<SrvAnswer, DiscoveryError> {
         let names = self.pinned.get().map_or(self.candidates.as_slice(), std::slice::from_ref);
-        // All at once, for one of the search list may lead to servers that do not answer; the order decides.
+        // All at once, because a domain of the search list may lead to servers that do not answer. The order decides.
         let mut answers: FuturesOrdered<_> =
             names.iter().map(|name| async move { (name, self.lookup(name, RecordType::SRV).await) }).collect();
-        let mut nothing = None;
+        let mut empty = None;
         let mut failure = None;
         while let Some((name, outcome)) = answers.next().await {
             match outcome {
                 Ok(lookup) => {
                     if names.len() > 1 {
-                        debug!(target: "memring", %name, "the service's full name");
+                        debug!(target: "memring", %name, "found the full name of the service");
                     }
-                    // Lost only to a look-up that pinned a name at the same time.
+                    // Fails only if a concurrent query has pinned a name.
                     let _ = self.pinned.set(name.clone());
                     return Ok(srv_answer(&lookup));
                 }
                 Err(DiscoveryError::Empty { nxdomain, negative_ttl, .. }) => {
-                    let known = nothing.get_or_insert((true, negative_ttl));
-                    known.0 &= nxdomain;
+                    let (all_nxdomain, _) = empty.get_or_insert((true, negative_ttl));
+                    *all_nxdomain &= nxdomain;
                 }
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        // A name that could not be asked for may be the one that is meant.
+        // A candidate that could not be queried may be the right one.
         Err(failure.unwrap_or_else(|| {
-            let (nxdomain, negative_ttl) = nothing.unwrap_or((false, None));
+            let (nxdomain, negative_ttl) = empty.unwrap_or((false, None));
             DiscoveryError::empty(nxdomain, negative_ttl)
         }))
     }
 
-    /// A pod's addresses: those of IPv4, or else those of IPv6.
+    /// Queries a pod's addresses: IPv4, or IPv6 if it has no IPv4 address.
     pub(super) async fn host(&self, host: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
         let mut name = Name::from_ascii(host).map_err(|error| DiscoveryError::Config(format!("{host}: {error}")))?;
         name.set_fqdn(true);
         let v4 = self.lookup(&name, RecordType::A).await;
         let found = match v4 {
-            // The name exists; NXDOMAIN would have been about every type of record.
+            // The name exists, with other records. NXDOMAIN would be about records of all types.
             Err(DiscoveryError::Empty { nxdomain: false, .. }) => self.lookup(&name, RecordType::AAAA).await,
             outcome => outcome,
         }?;
@@ -118,27 +124,28 @@ impl Resolver {
         if ips.is_empty() { Err(DiscoveryError::empty(false, None)) } else { Ok(ips) }
     }
 
-    /// Asks the servers in turn: the next as soon as those before it failed, or took long. What one answers is taken,
-    /// also if that is "nothing".
+    /// Queries the servers in turn: the next one when those before it have failed or are slow.
+    ///
+    /// Returns the first answer, also if it is empty.
     async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Lookup, DiscoveryError> {
-        let mut waiting = self.servers.iter();
-        let mut asked = FuturesUnordered::new();
+        let mut servers = self.servers.iter();
+        let mut in_flight = FuturesUnordered::new();
         let mut failure = None;
         loop {
-            if let Some(server) = waiting.next() {
-                asked.push(server.lookup(name.clone(), kind));
-            } else if asked.is_empty() {
+            if let Some(server) = servers.next() {
+                in_flight.push(server.lookup(name.clone(), kind));
+            } else if in_flight.is_empty() {
                 return Err(failure.unwrap_or_else(|| DiscoveryError::Config("no DNS server is known".into())));
             }
             tokio::select! {
-                Some(outcome) = asked.next() => match outcome {
+                Some(outcome) = in_flight.next() => match outcome {
                     Ok(lookup) => return Ok(lookup),
-                    Err(error) => match translate(&error) {
-                        nothing if nothing.is_empty() => return Err(nothing),
+                    Err(error) => match to_discovery_error(&error) {
+                        empty if empty.is_empty() => return Err(empty),
                         error => failure = failure.or(Some(error)),
                     },
                 },
-                () = sleep(HEAD_START), if waiting.len() > 0 => {}
+                () = sleep(NEXT_SERVER_DELAY), if servers.len() > 0 => {}
             }
         }
     }
@@ -157,17 +164,19 @@ fn build(server: NameServerConfig) -> Result<TokioResolver, NetError> {
     let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
     let mut builder = Hickory::builder_with_config(config, TokioRuntimeProvider::default());
     let options: &mut ResolverOpts = builder.options_mut();
-    options.timeout = TIMEOUT;
+    options.timeout = TRY_TIMEOUT;
     options.attempts = RETRIES;
-    // Without it answers are cut at 512 bytes, and that is five pods. resolv.conf does not ask for it in pods.
+    // Without EDNS answers are truncated at 512 bytes, which is five pods. The resolv.conf of pods does not enable it.
     options.edns0 = true;
-    // Answers are kept here, by rules of our own; a second cache below would hide what a poll is meant to see.
+    // No cache: it would hide the changes that polls look for.
     options.cache_size = 0;
     builder.build()
 }
 
-/// What a name may mean. As it stands first if it has enough dots, or ends in a domain of the search list: in a pod,
-/// `x.svc.cluster.local` has fewer dots than `ndots`, and yet nobody means `x.svc.cluster.local.svc.cluster.local`.
+/// Returns the absolute names that a name may stand for, likeliest first.
+///
+/// The name as it is comes first if it has enough dots, or ends in a domain of the search list. In a pod
+/// `x.svc.cluster.local` has fewer dots than `ndots`, but never stands for `x.svc.cluster.local.svc.cluster.local`.
 fn candidates(name: Name, search: &[Name], ndots: usize) -> Vec<Name> {
     let mut absolute = name.clone();
     absolute.set_fqdn(true);
@@ -186,7 +195,7 @@ fn candidates(name: Name, search: &[Name], ndots: usize) -> Vec<Name> {
         names.push(absolute.clone());
     }
     for domain in search {
-        // A name too long for a domain cannot be meant with it.
+        // Skips names that are too long with the domain appended.
         if let Ok(name) = name.clone().append_domain(domain)
             && !names.contains(&name)
         {
@@ -202,7 +211,7 @@ fn candidates(name: Name, search: &[Name], ndots: usize) -> Vec<Name> {
 fn srv_answer(lookup: &Lookup) -> SrvAnswer {
     let mut answer = SrvAnswer { ttl: Duration::MAX, ..SrvAnswer::default() };
     for record in lookup.answers() {
-        // The TTL of an alias on the way counts as well.
+        // Including those of aliases (CNAME) on the way.
         answer.ttl = answer.ttl.min(Duration::from_secs(record.ttl.into()));
         if let RData::SRV(srv) = &record.data {
             let (priority, weight, port) = (srv.priority, srv.weight, srv.port);
@@ -220,11 +229,11 @@ fn srv_answer(lookup: &Lookup) -> SrvAnswer {
     answer
 }
 
-fn translate(error: &NetError) -> DiscoveryError {
+fn to_discovery_error(error: &NetError) -> DiscoveryError {
     match error {
-        NetError::Dns(DnsError::NoRecordsFound(nothing)) => DiscoveryError::empty(
-            nothing.response_code == ResponseCode::NXDomain,
-            nothing.negative_ttl.map(|seconds| Duration::from_secs(seconds.into())),
+        NetError::Dns(DnsError::NoRecordsFound(empty)) => DiscoveryError::empty(
+            empty.response_code == ResponseCode::NXDomain,
+            empty.negative_ttl.map(|seconds| Duration::from_secs(seconds.into())),
         ),
         NetError::Dns(DnsError::ResponseCode(ResponseCode::Refused)) => {
             DiscoveryError::ServerFailure("REFUSED: it may not serve this name, or not to this client".into())
@@ -246,17 +255,17 @@ mod tests {
         texts.iter().map(|text| Name::from_ascii(text).unwrap()).collect()
     }
 
-    fn tried(question: &str, ndots: usize) -> Vec<String> {
+    fn candidates_of(query: &str, ndots: usize) -> Vec<String> {
         let search = names(&["default.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example"]);
-        candidates(Name::from_ascii(question).unwrap(), &search, ndots).iter().map(Name::to_ascii).collect()
+        candidates(Name::from_ascii(query).unwrap(), &search, ndots).iter().map(Name::to_ascii).collect()
     }
 
     #[test]
-    fn names_that_look_full_are_tried_as_they_stand_first() {
-        assert_eq!(tried("memcached.default.svc.cluster.local.", 5), ["memcached.default.svc.cluster.local."]);
-        assert_eq!(tried("memcached.default.svc.cluster.local", 5)[0], "memcached.default.svc.cluster.local.");
-        assert_eq!(tried("_memcached._tcp.a.b.c.d", 5)[0], "_memcached._tcp.a.b.c.d.");
-        let short = tried("memcached", 5);
+    fn names_that_look_absolute_are_tried_unchanged_first() {
+        assert_eq!(candidates_of("memcached.default.svc.cluster.local.", 5), ["memcached.default.svc.cluster.local."]);
+        assert_eq!(candidates_of("memcached.default.svc.cluster.local", 5)[0], "memcached.default.svc.cluster.local.");
+        assert_eq!(candidates_of("_memcached._tcp.a.b.c.d", 5)[0], "_memcached._tcp.a.b.c.d.");
+        let short = candidates_of("memcached", 5);
         assert_eq!(short[0], "memcached.default.svc.cluster.local.");
         assert_eq!((short.len(), short[4].as_str()), (5, "memcached."));
         assert_eq!(candidates(Name::from_ascii("a.b").unwrap(), &[], 0), names(&["a.b."]));

@@ -1,8 +1,8 @@
 use super::*;
 
-const RULES: Rules = Rules { port: None, default_port: 11211, weights: WeightPolicy::Ignore };
+const OPTIONS: RecordOptions = RecordOptions { port: None, default_port: 11211, weights: WeightPolicy::Ignore };
 
-/// Records written `target:port`, `target:port/priority` or `target:port/priority/weight`.
+/// Parses records: `target:port`, `target:port/priority` or `target:port/priority/weight`.
 fn answer(records: &[&str]) -> SrvAnswer {
     let record = |text: &&str| {
         let mut parts = text.split('/');
@@ -23,60 +23,60 @@ fn ids(membership: &Membership) -> Vec<String> {
     membership.endpoints().iter().map(|endpoint| endpoint.id().to_string()).collect()
 }
 
-fn read(records: &[&str], rules: &Rules) -> (Vec<String>, Vec<Warning>) {
-    let (membership, warnings) = normalize(answer(records), rules).unwrap();
+fn read(records: &[&str], options: &RecordOptions) -> (Vec<String>, Vec<Warning>) {
+    let (membership, warnings) = to_membership(answer(records), options).unwrap();
     (ids(&membership), warnings)
 }
 
-/// Row 28: kube-dns says port 0 when asked by the bare name.
+/// docs/discovery.md, row 28: kube-dns answers port 0 to a query of the bare name.
 #[test]
 fn port_0_is_the_default_port() {
-    assert_eq!(read(&["mc-0.svc.:0"], &RULES), (vec!["mc-0.svc:11211".into()], vec![]));
-    let other = Rules { default_port: 11999, ..RULES };
+    assert_eq!(read(&["mc-0.svc.:0"], &OPTIONS), (vec!["mc-0.svc:11211".into()], vec![]));
+    let other = RecordOptions { default_port: 11999, ..OPTIONS };
     assert_eq!(read(&["mc-0.svc.:0"], &other).0, ["mc-0.svc:11999"]);
 }
 
-/// Row 29: N pods with two ports are N nodes.
+/// docs/discovery.md, row 29.
 #[test]
 fn several_ports_of_a_pod_are_one_node() {
     let both = ["mc-0.svc.:9150", "mc-0.svc.:11211", "mc-1.svc.:11211", "mc-1.svc.:9150"];
-    let (found, warnings) = read(&both, &RULES);
+    let (found, warnings) = read(&both, &OPTIONS);
     assert_eq!(found, ["mc-0.svc:11211", "mc-1.svc:11211"]);
     assert_eq!(warnings[0], Warning::SeveralPorts { host: "mc-0.svc".into(), taken: 11211 });
 
     let neither_usual = ["mc-0.svc.:11999", "mc-0.svc.:9150"];
-    assert_eq!(read(&neither_usual, &RULES).0, ["mc-0.svc:9150"], "the lowest, and the warning says so");
+    assert_eq!(read(&neither_usual, &OPTIONS).0, ["mc-0.svc:9150"], "the lowest port, with a warning");
 
-    let filtered = Rules { port: Some(11999), ..RULES };
+    let filtered = RecordOptions { port: Some(11999), ..OPTIONS };
     assert_eq!(read(&neither_usual, &filtered), (vec!["mc-0.svc:11999".into()], vec![]));
 }
 
-/// Row 29: a filter that lets nothing through is a mistake; it must not look like an empty service.
+/// docs/discovery.md, row 29: it must not look like an empty service.
 #[test]
-fn a_port_nobody_has_is_a_configuration_error() {
-    let filtered = Rules { port: Some(7), ..RULES };
-    let error = normalize(answer(&["mc-0.svc.:11211"]), &filtered).unwrap_err();
-    assert_eq!(error.to_string(), "the service is listed, but no pod of it has port 7");
+fn a_port_that_no_pod_has_is_a_configuration_error() {
+    let filtered = RecordOptions { port: Some(7), ..OPTIONS };
+    let error = to_membership(answer(&["mc-0.svc.:11211"]), &filtered).unwrap_err();
+    assert_eq!(error.to_string(), "the service lists pods, but none with port 7");
 }
 
-/// Row 31: priorities are passed on, all of them.
+/// docs/discovery.md, row 31.
 #[test]
-fn priorities_are_passed_on() {
-    let (membership, _) = normalize(answer(&["a.:1/10", "b.:1/20"]), &RULES).unwrap();
+fn endpoints_of_all_priorities_are_returned() {
+    let (membership, _) = to_membership(answer(&["a.:1/10", "b.:1/20"]), &OPTIONS).unwrap();
     assert_eq!(membership.endpoints().iter().map(Endpoint::priority).collect::<Vec<_>>(), [10, 20]);
 }
 
-/// Row 32: weights are noise, unless told otherwise.
+/// docs/discovery.md, row 32.
 #[test]
-fn weights_are_ignored() {
-    let (membership, _) = normalize(answer(&["a.:1/0/33", "b.:1/0/25", "c.:1/0/0"]), &RULES).unwrap();
+fn weights_are_ignored_by_default() {
+    let (membership, _) = to_membership(answer(&["a.:1/0/33", "b.:1/0/25", "c.:1/0/0"]), &OPTIONS).unwrap();
     assert!(membership.endpoints().iter().all(|endpoint| endpoint.weight() == 1));
 }
 
-/// Row 33: weights in proportion, none of them nothing, each priority for itself.
+/// docs/discovery.md, row 33: each at least 1, and each priority by itself.
 #[test]
-fn weights_can_be_relative() {
-    let rules = Rules { weights: WeightPolicy::Relative, ..RULES };
+fn relative_weights_are_proportional() {
+    let options = RecordOptions { weights: WeightPolicy::Relative, ..OPTIONS };
     for (weights, expected) in [
         (vec![33, 33, 33], vec![1, 1, 1]),
         (vec![10, 20, 30], vec![1, 2, 3]),
@@ -90,15 +90,15 @@ fn weights_can_be_relative() {
         let records: Vec<_> = weights.iter().enumerate().map(|(n, weight)| format!("n{n}.:1/0/{weight}")).collect();
         let mut records: Vec<_> = records.iter().map(String::as_str).collect();
         records.push("spare.:1/5/7000");
-        let (membership, _) = normalize(answer(&records), &rules).unwrap();
+        let (membership, _) = to_membership(answer(&records), &options).unwrap();
         let found: Vec<_> = membership.endpoints().iter().map(Endpoint::weight).collect();
         assert_eq!((&found[..expected.len()], found[expected.len()]), (&expected[..], 1), "{weights:?}");
     }
 }
 
-/// Row 34: both addresses of a dual-stack pod, IPv4 first; glue of others, and doubles, are left out.
+/// docs/discovery.md, row 34: IPv4 first. Glue of other names and duplicates are skipped.
 #[test]
-fn glue_goes_to_its_node() {
+fn glue_goes_to_the_endpoint_of_its_name() {
     let glue = [
         ("MC-0.svc.", "fd00::1"),
         ("mc-0.svc", "10.0.0.2"),
@@ -106,46 +106,46 @@ fn glue_goes_to_its_node() {
         ("mc-0.svc.", "10.0.0.2"),
         ("other.svc.", "10.9.9.9"),
     ];
-    let (membership, _) = normalize(with_glue(answer(&["mc-0.svc.:1", "mc-1.svc.:1"]), &glue), &RULES).unwrap();
+    let (membership, _) = to_membership(with_glue(answer(&["mc-0.svc.:1", "mc-1.svc.:1"]), &glue), &OPTIONS).unwrap();
     let addresses: Vec<_> = membership.endpoints()[0].addresses().iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.0.0.2", "10.0.0.1", "fd00::1"]);
     assert!(membership.endpoints()[1].addresses().is_empty());
     assert_eq!(membership.ttl(), Some(Duration::from_secs(5)));
 }
 
-/// Row 35: spellings and doubles of one name are one node, whichever record comes first.
+/// docs/discovery.md, row 35: whatever the spelling of the name.
 #[test]
-fn doubles_are_one_node_in_any_order() {
-    let rules = Rules { weights: WeightPolicy::Relative, ..RULES };
+fn duplicate_records_are_one_node_in_any_order() {
+    let options = RecordOptions { weights: WeightPolicy::Relative, ..OPTIONS };
     let mut records = ["MC-0.svc.:11211/1/8", "mc-0.svc:11211/0/2", "mc-0.SVC.:0/0/4", "mc-1.svc.:11211/0/2"];
-    let (forth, _) = normalize(answer(&records), &rules).unwrap();
+    let (forth, _) = to_membership(answer(&records), &options).unwrap();
     records.reverse();
-    let (back, _) = normalize(answer(&records), &rules).unwrap();
+    let (back, _) = to_membership(answer(&records), &options).unwrap();
     assert_eq!(forth, back);
     assert_eq!(ids(&forth), ["mc-0.svc:11211", "mc-1.svc:11211"]);
     assert_eq!((forth.endpoints()[0].priority(), forth.endpoints()[0].weight()), (0, 2));
 }
 
-/// Row 36: what is no host is left out, and the others are kept.
+/// docs/discovery.md, row 36: the other records are kept.
 #[test]
-fn unusable_targets_are_left_out() {
+fn invalid_targets_are_skipped() {
     let long = format!("{}.:1", "a".repeat(64));
     let longer = format!("{}:1", "a23456789.".repeat(26));
-    let (found, warnings) = read(&[".:1", &long, &longer, "a b.:1", "a\\032b.:1", "mc-0.svc.:1"], &RULES);
+    let (found, warnings) = read(&[".:1", &long, &longer, "a b.:1", "a\\032b.:1", "mc-0.svc.:1"], &OPTIONS);
     assert_eq!(found, ["mc-0.svc:1"]);
-    assert_eq!(warnings.len(), 4, "\".\" is no mistake: {warnings:?}");
-    assert!(read(&[".:1"], &RULES).0.is_empty());
+    assert_eq!(warnings.len(), 4, "the target \".\" is valid: {warnings:?}");
+    assert!(read(&[".:1"], &OPTIONS).0.is_empty());
 }
 
-/// Row 38: pods named after their addresses work, with a warning.
+/// docs/discovery.md, row 38.
 #[test]
-fn names_made_of_addresses_are_warned_about() {
+fn pods_named_after_their_addresses_work_with_a_warning() {
     for name in ["10-1-2-3.mc.svc", "fd00--1.mc.svc", "2001-db8-0-0-0-0-0-1.mc.svc", "fd00--0.mc.svc"] {
-        let (found, warnings) = read(&[&format!("{name}.:1")], &RULES);
+        let (found, warnings) = read(&[&format!("{name}.:1")], &OPTIONS);
         assert_eq!(found, [format!("{name}:1")]);
         assert_eq!(warnings, [Warning::UnstableName { host: name.into() }]);
     }
     for name in ["mc-0.mc.svc", "10-1-2.mc.svc", "10-1-2-3-4.mc.svc", "a-b-c-d.mc.svc"] {
-        assert_eq!(read(&[&format!("{name}.:1")], &RULES).1, []);
+        assert_eq!(read(&[&format!("{name}.:1")], &OPTIONS).1, []);
     }
 }

@@ -1,10 +1,11 @@
-//! Any sequence of answers, against a model that knows no state: it looks at the whole history each time.
+//! The tracker against a stateless model, which derives the nodes in use from the whole history each time.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::discovery::tracker::schedule::SPACING;
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -23,7 +24,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Events, at growing times.
+/// Generates events at growing times.
 fn history() -> impl Strategy<Value = History> {
     proptest::collection::vec((1_u64..40, event()), 1..30).prop_map(|steps| {
         let mut now = 0;
@@ -35,7 +36,7 @@ fn history() -> impl Strategy<Value = History> {
     })
 }
 
-/// Which nodes are in use after the history, at `now`.
+/// Returns which nodes are in use at `now`, after the history.
 fn expected(history: &History, now: u64, grace: u64, hold: u64) -> BTreeSet<u8> {
     let good: Vec<(usize, u64, &BTreeSet<u8>)> = history
         .iter()
@@ -53,8 +54,8 @@ fn expected(history: &History, now: u64, grace: u64, hold: u64) -> BTreeSet<u8> 
         let held = if gone >= 2 && gone * 2 > before.len() { hold } else { 0 };
         let due = since + grace.max(held);
         let needed = if grace == 0 { 1 } else { 2 };
-        // It leaves at `due`, or at the answer that makes up the number, provided that no error or empty answer comes
-        // between the last good answer and then.
+        // It leaves at `due`, or at the answer that completes the number if that is later, unless an error or an empty
+        // answer comes in between.
         !good.iter().skip(last + needed).any(|&(at, time, _)| {
             let fresh_until = history.get(at + 1).map_or(u64::MAX, |(next, _)| *next);
             let leaves = due.max(time);
@@ -78,7 +79,7 @@ proptest! {
         let mut tracker = Tracker::new(options, start);
         let mut version = 0;
         for (step, (time, event)) in history.iter().enumerate() {
-            // What is due before the next poll happens by itself.
+            // Removals due before the next poll take place between polls.
             while let Some(due) = tracker.next_wake()
                 && due < at(*time)
                 && tracker.next_poll() != Some(due)
@@ -86,9 +87,9 @@ proptest! {
                 let before = used(&tracker);
                 tracker.tick(due);
                 prop_assert!(used(&tracker).is_subset(&before));
-                prop_assert_ne!(tracker.next_wake(), Some(due), "what was due is done");
+                prop_assert_ne!(tracker.next_wake(), Some(due), "what was due has happened");
             }
-            // The tracker asks for a poll in the meantime; that none comes is a runtime that is late.
+            // The tracker has scheduled polls in between; the runtime is late and makes none.
             tracker.tick(at(*time) - Duration::from_nanos(1));
 
             let before = used(&tracker);

@@ -1,11 +1,12 @@
-//! A fixed list of servers.
+//! A source that is a fixed list of nodes.
 
 use std::time::Duration;
 
 use crate::discovery::{Discovery, DiscoveryError, Endpoint, Membership};
 
-/// A fixed list of servers: read once, never polled. Host names are still looked up at every dial, by the system's
-/// resolver, unless the endpoint brings its addresses along.
+/// A fixed list of nodes. The client reads it once and never polls it again.
+///
+/// Host names are still looked up at every dial, by the system's resolver, unless an endpoint comes with addresses.
 ///
 /// ```
 /// use memring::{Discovery, NodeId, StaticNodes};
@@ -23,10 +24,10 @@ pub struct StaticNodes {
 }
 
 impl StaticNodes {
-    /// Takes the list: [`NodeId`](crate::NodeId)s, or [`Endpoint`]s with labels, weights or addresses of their own.
+    /// Creates a list of [`NodeId`](crate::NodeId)s, or of [`Endpoint`]s with labels, weights or addresses.
     #[must_use]
     pub fn new(nodes: impl IntoIterator<Item = impl Into<Endpoint>>) -> Self {
-        // A TTL without end is what keeps the list from being asked for again.
+        // An endless TTL keeps the client from polling again.
         let membership = Membership::new(nodes.into_iter().map(Into::into)).with_ttl(Duration::MAX);
         Self { membership }
     }
