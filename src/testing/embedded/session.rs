@@ -392,7 +392,8 @@ mod tests {
             verbosity 1\r\nflush_all\r\nget n\r\nversion\r\n";
         let expected = "STORED\r\nNOT_STORED\r\nVALUE a 7 3\r\nabc\r\nEND\r\nVALUE a 7 3 1\r\nabc\r\nEND\r\n42\r\n\
             TOUCHED\r\nVALUE n 0 2\r\n42\r\nEND\r\nERROR\r\n\
-            STORED\r\nVALUE n 0 4 5\r\n1420\r\nEND\r\nEXISTS\r\nSTORED\r\nNOT_FOUND\r\nVALUE n 1 1\r\nx\r\nEND\r\nOK\r\nOK\r\nEND\r\nVERSION 0.0.0-memring\r\n";
+            STORED\r\nVALUE n 0 4 5\r\n1420\r\nEND\r\nEXISTS\r\nSTORED\r\n\
+            NOT_FOUND\r\nVALUE n 1 1\r\nx\r\nEND\r\nOK\r\nOK\r\nEND\r\nVERSION 0.0.0-memring\r\n";
         for step in [1, 2, 7, 4096] {
             assert_eq!(replies_to(input, step), (expected.to_owned(), Next::Read), "in pieces of {step}");
         }
@@ -406,7 +407,8 @@ mod tests {
             let pid = std::process::id();
             format!(
                 "STAT pid {pid}\r\nSTAT time 1800000000\r\nSTAT version 0.0.0-memring\r\n\
-                 STAT limit_maxbytes 67108864\r\nSTAT bytes 130\r\nSTAT curr_items 1\r\nSTAT total_items {total}\r\nEND\r\n"
+                 STAT limit_maxbytes 67108864\r\n\
+                 STAT bytes 130\r\nSTAT curr_items 1\r\nSTAT total_items {total}\r\nEND\r\n"
             )
         };
         assert_eq!(replies, format!("STORED\r\nSTORED\r\n{}RESET\r\n{}ERROR\r\n", stats(2), stats(0)));
