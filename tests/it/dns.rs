@@ -10,8 +10,7 @@ use crate::support::{
     srv_source,
 };
 
-/// The last good set of nodes stays after error replies, empty answers and timeouts (`docs/discovery.md`, rows 13 and 15
-/// to 18).
+/// The last good set of nodes stays (`docs/discovery.md`, rows 13 and 15 to 18).
 #[tokio::test]
 async fn no_failure_of_dns_removes_a_node() {
     let service = service(3).await;
