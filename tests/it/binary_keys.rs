@@ -117,16 +117,16 @@ async fn placement_depends_on_the_bytes_of_the_key_and_its_namespace() {
     let has_meta = server_version(server.addr()).await >= Version::META;
     let mut owners = HashSet::new();
     for n in 0..60 {
-        let (key, whole) = (format!("key {n}\0"), format!("tenant:key {n}\0"));
-        assert_eq!(space.node_for(&key).unwrap(), cache.node_for(&whole).unwrap());
+        let (key, full_key) = (format!("key {n}\0"), format!("tenant:key {n}\0"));
+        assert_eq!(space.node_for(&key).unwrap(), cache.node_for(&full_key).unwrap());
         assert_eq!(cache.node_for(&key).unwrap().to_string(), ring.node_for(&key).unwrap().label());
         owners.insert(cache.node_for(&key).unwrap());
         if has_meta {
-            space.set(&key, whole.clone(), MINUTE).await.unwrap();
-            assert_eq!(cache.get(&whole).await.unwrap().unwrap().value, whole);
+            space.set(&key, full_key.clone(), MINUTE).await.unwrap();
+            assert_eq!(cache.get(&full_key).await.unwrap().unwrap().value, full_key);
             assert_eq!(cache.get(&key).await.unwrap(), None);
             let item = space.meta_get(&key, Get::new().value().key()).await.unwrap().unwrap();
-            assert_eq!(item.key.unwrap(), whole.as_bytes(), "the reply has the key with its namespace");
+            assert_eq!(item.key.unwrap(), full_key.as_bytes(), "the reply has the key with its namespace");
         }
     }
     assert_eq!(owners.len(), 3);
@@ -144,8 +144,8 @@ async fn every_command_accepts_keys_of_any_bytes_in_a_namespace() {
         return;
     }
     let space = cache.namespace("tenant:").unwrap();
-    let whole = [b"tenant:", key].concat();
-    assert_eq!(space.node_for(key).unwrap(), cache.node_for(&whole).unwrap());
+    let full_key = [b"tenant:", key].concat();
+    assert_eq!(space.node_for(key).unwrap(), cache.node_for(&full_key).unwrap());
     assert_eq!(text_client.get(key).await.unwrap_err().kind(), ErrorKind::InvalidKey);
 
     assert_eq!(space.get(key).await.unwrap(), None);
@@ -153,20 +153,20 @@ async fn every_command_accepts_keys_of_any_bytes_in_a_namespace() {
     assert!(!space.add(key, "2", MINUTE).await.unwrap());
     let item = space.gets(key).await.unwrap().unwrap();
     assert_eq!((&item.value[..], item.flags), (&b"1"[..], 7));
-    assert_eq!(cache.get(&whole).await.unwrap().unwrap().value, "1");
+    assert_eq!(cache.get(&full_key).await.unwrap().unwrap().value, "1");
     assert_eq!(cache.get(key).await.unwrap(), None);
     assert_eq!(space.incr(key, 5).await.unwrap(), Some(6));
     assert_eq!(space.cas(key, item.cas.unwrap(), "x", MINUTE).await.unwrap(), CasOutcome::Changed);
     assert!(space.replace(key, "b", MINUTE).await.unwrap());
     assert!(space.append(key, "c").await.unwrap() && space.prepend(key, "a").await.unwrap());
     assert!(space.touch(key, MINUTE).await.unwrap());
-    assert_eq!(cache.get_and_touch(&whole, MINUTE).await.unwrap().unwrap().value, "abc");
+    assert_eq!(cache.get_and_touch(&full_key, MINUTE).await.unwrap().unwrap().value, "abc");
     let items = space.meta_get_many([key, b"absent", key], Get::new().value().key()).await;
     let items: Vec<_> = items.into_iter().map(|(_, item)| item.unwrap()).collect();
     assert!(items[1].is_none());
     for item in [&items[0], &items[2]] {
         let item = item.as_ref().unwrap();
-        assert_eq!((item.value.as_deref(), item.key.as_deref()), (Some(&b"abc"[..]), Some(&whole[..])));
+        assert_eq!((item.value.as_deref(), item.key.as_deref()), (Some(&b"abc"[..]), Some(&full_key[..])));
     }
     // The server would write the bytes of the key into its reply line.
     assert_eq!(space.meta_debug(key).await.unwrap_err().kind(), ErrorKind::InvalidKey);
@@ -175,11 +175,11 @@ async fn every_command_accepts_keys_of_any_bytes_in_a_namespace() {
     assert_eq!(space.incr(key, 1).await.unwrap(), None);
     assert_eq!(space.cas(key, item.cas.unwrap(), "x", MINUTE).await.unwrap(), CasOutcome::Missing);
     assert_eq!(space.meta_arithmetic(key, Arithmetic::incr(1).create(3, MINUTE)).await.unwrap().value, Some(3));
-    assert!(space.take(key).await.unwrap().is_some() && cache.get(&whole).await.unwrap().is_none());
+    assert!(space.take(key).await.unwrap().is_some() && cache.get(&full_key).await.unwrap().is_none());
 
     let fetched = space.fetch(key, MINUTE, || async { Ok::<_, &str>("fetched") }).await.unwrap();
     assert_eq!(fetched.origin, Origin::Computed);
-    assert_eq!(cache.get(&whole).await.unwrap().unwrap().value, "fetched");
+    assert_eq!(cache.get(&full_key).await.unwrap().unwrap().value, "fetched");
     // A touch or a get of a stale item leaves the renewal to the next fetch.
     assert!(space.invalidate(key, MINUTE).await.unwrap());
     assert!(space.touch(key, MINUTE).await.unwrap() && space.get(key).await.unwrap().is_some());

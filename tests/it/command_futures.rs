@@ -126,11 +126,11 @@ async fn each_caller_gets_its_own_response_while_others_drop_their_futures() {
             for round in 0..400 {
                 let n = random.u32(1..=40);
                 let yields = [None, Some(random.u32(0..4))][random.usize(0..2)];
-                let (whole, rest) = (key(n), &key(n)[1..]);
+                let (full_key, rest) = (key(n), &key(n)[1..]);
                 let (found, cas) = match random.u8(0..7) {
-                    0 => (drop_after(yields, cache.get(&whole)).await, false),
-                    1 => (drop_after(yields, cache.gets(&whole)).await, true),
-                    2 => (drop_after(yields, cache.get_and_touch(&whole, MINUTE * 10)).await, false),
+                    0 => (drop_after(yields, cache.get(&full_key)).await, false),
+                    1 => (drop_after(yields, cache.gets(&full_key)).await, true),
+                    2 => (drop_after(yields, cache.get_and_touch(&full_key, MINUTE * 10)).await, false),
                     3 => (drop_after(yields, view.get(rest)).await, false),
                     4 => {
                         let missing = drop_after(yields, cache.get(format!("missing-{n}"))).await;

@@ -53,7 +53,7 @@ async fn keys_of_every_length_and_of_any_utf8_are_stored_and_returned() {
 async fn invalid_keys_are_refused_by_every_command_before_anything_is_sent() {
     let (_server, cache) = memcached().await;
     cache.set("witness", "here", MINUTE).await.unwrap();
-    let version = cache.gets("witness").await.unwrap().unwrap().cas.unwrap();
+    let unique = cache.gets("witness").await.unwrap().unwrap().cas.unwrap();
     let long = "k".repeat(251);
     for bad in ["", " ", "a b", "a\r\nflush_all\r\n", "a\nb", "a\0b", "a\x7fb", &long] {
         let outcomes = [
@@ -65,7 +65,7 @@ async fn invalid_keys_are_refused_by_every_command_before_anything_is_sent() {
             cache.replace(bad, "flush_all", MINUTE).await.map(|_| ()),
             cache.append(bad, "flush_all").await.map(|_| ()),
             cache.prepend(bad, "flush_all").await.map(|_| ()),
-            cache.cas(bad, version, "flush_all", MINUTE).await.map(|_| ()),
+            cache.cas(bad, unique, "flush_all", MINUTE).await.map(|_| ()),
             cache.get_and_touch(bad, MINUTE).await.map(|_| ()),
             cache.gets_and_touch(bad, MINUTE).await.map(|_| ()),
             cache.delete(bad).await.map(|_| ()),

@@ -74,10 +74,10 @@ async fn placement_and_length_limit_apply_to_the_prefixed_key() {
     let cache = service_client(&service, fast_polling()).await;
     let space = cache.namespace("tenant:").unwrap();
     for n in 0..100 {
-        let (short, whole) = (format!("key-{n}"), format!("tenant:key-{n}"));
-        assert_eq!(space.node_for(&short).unwrap(), cache.node_for(&whole).unwrap());
-        space.set(&short, whole.clone(), MINUTE).await.unwrap();
-        assert_eq!(cache.get(&whole).await.unwrap().unwrap().value, whole);
+        let (key, full_key) = (format!("key-{n}"), format!("tenant:key-{n}"));
+        assert_eq!(space.node_for(&key).unwrap(), cache.node_for(&full_key).unwrap());
+        space.set(&key, full_key.clone(), MINUTE).await.unwrap();
+        assert_eq!(cache.get(&full_key).await.unwrap().unwrap().value, full_key);
     }
     let longest = "k".repeat(243);
     space.set(&longest, "v", MINUTE).await.unwrap();

@@ -40,6 +40,7 @@ async fn a_refused_connection_fails_requests_at_once_until_the_server_listens() 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     drop(listener);
+    // `connect` waits only briefly for its nodes, and requests do not wait for a node that is unreachable.
     let cache = within(Duration::from_secs(2), default_client(addr)).await;
     let error = within(Duration::ZERO, cache.get("a")).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery()), (ErrorKind::Unavailable, Delivery::NotSent));
