@@ -1,7 +1,7 @@
-//! A headless service to test against, in this process: pods, DNS, and everything that goes wrong with them.
+//! A headless service to test against, in this process: pods, their DNS server, and the failures of both.
 //!
-//! Behind the feature `testing`. The crate's own tests run on it, and an application's can: start a [`Service`], have
-//! the application look its pods up at [`Dns::addr`], and then let pods restart, vanish, stop answering, and DNS fail.
+//! Behind the feature `testing`. An application's tests can use what the crate's own tests use: start a [`Service`],
+//! let the application look up its pods at [`Dns::addr`], then restart, move, pause or kill pods and make DNS fail.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -11,35 +11,39 @@
 //! let service = Service::start(3).await?;
 //! println!("SRV {} at {}", service.name(), service.dns().addr());
 //!
-//! service.crash(2).await?;                      // refuses connections, and DNS has not noticed
+//! service.crash(2).await?;                      // the pod refuses connections, DNS still lists it
 //! service.dns().set_fault(DnsFault::ServFail);  // now DNS fails too
-//! service.restart_at_new_address(2).await?;     // back, elsewhere and empty
+//! service.restart_at_new_address(2).await?;     // the pod is back, at a new address and empty
 //! service.dns().clear_fault();
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Everything is real but the cluster: sockets, kernel, processes if so chosen. So it needs a tokio runtime with I/O and
-//! time enabled, and time must not be paused.
+//! Only the cluster is simulated. Sockets are real, and so are the processes if [`ServiceBuilder::memcached`] is
+//! chosen. The tokio runtime must therefore have I/O and time enabled, and its time must not be paused.
 //!
 //! # Embedded pods
 //! Pods are embedded in this process unless [`ServiceBuilder::memcached`] makes them real. An embedded pod is enough to
-//! see where keys go and what a client does when things fail. It knows `get`, `gets`, `gat`, `gats`, `set`, `add`,
-//! `replace`, `append`, `prepend`, `cas`, `delete`, `touch`, `incr`, `decr`, `flush_all`, `verbosity` (which does
-//! nothing), `version` and `quit`, answers them as memcached 1.6.18 does to the byte, knows a few of the real server's
-//! `stats` (`pid`, `time`, `version`, `limit_maxbytes`, `bytes`, `curr_items`, `total_items`) and `stats reset`, and
-//! answers `ERROR` to the rest. What it is not:
+//! see where keys go and how a client handles failures. It supports these commands:
 //!
-//! - There are no meta commands, no `cache_memlimit`, no other `stats`, no list of items, no authentication, no TLS, no
-//!   UDP, and none of memcached's options. Its version is `0.0.0-memring`, so that no client takes it for a real one's.
-//! - It holds 64 MiB, counting keys, values and 128 bytes for each item, and evicts the item written longest ago,
-//!   where memcached evicts by use. Retrieval lines are limited to 1 MiB.
-//! - A retrieval that fails answers for itself only, and a connection is closed after its last reply, where memcached
-//!   may forget replies it still owes. A counter that gets shorter is always padded with spaces, where memcached
-//!   does so only if nobody holds the item just then. What is flushed stays flushed, where another `flush_all`
-//!   with a delay may revive it.
+//! - `get`, `gets`, `gat`, `gats`, `set`, `add`, `replace`, `append`, `prepend`, `cas`, `delete`, `touch`, `incr`,
+//!   `decr`, `flush_all`, `verbosity` (without effect), `version` and `quit`. Their replies equal those of memcached
+//!   1.6.18 byte for byte.
+//! - `stats`, with `pid`, `time`, `version`, `limit_maxbytes`, `bytes`, `curr_items` and `total_items`, and
+//!   `stats reset`.
 //!
-//! A test of what memcached does belongs on memcached. [`Memcached`] runs a single one.
+//! The reply to any other command is `ERROR`. An embedded pod differs from a real server in these points:
+//!
+//! - It has no meta commands, no `cache_memlimit`, no other `stats`, no item listing, no authentication, no TLS, no UDP
+//!   and none of memcached's options. Its version is `0.0.0-memring`, so that a client can tell it from a real server.
+//! - It holds 64 MiB, counting keys, values and 128 bytes an item. When full, it evicts the item with the oldest write,
+//!   while memcached evicts by last use. Retrieval lines are limited to 1 MiB.
+//! - A failed retrieval does not affect other replies, and a connection is closed after its last reply. memcached may
+//!   drop replies that are still in its output buffer. A counter that loses digits is always padded with spaces, while
+//!   memcached pads it only if no other connection references the item at that moment. Flushed items stay flushed,
+//!   while a later `flush_all` with a delay can revive them in memcached.
+//!
+//! Test the behaviour of memcached itself against a real one. [`Memcached`] runs a single server.
 
 pub use self::dns::{Dns, DnsFault, DnsQueries, SrvRecord};
 pub use self::memcached::Memcached;

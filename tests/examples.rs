@@ -1,65 +1,69 @@
-//! The examples that show how it is used, run as a reader runs them.
+//! Runs the examples as a reader runs them, and checks their output.
 //!
-//! A plain `cargo test` builds them first. Chosen targets do not: then `cargo build --examples` has to come before.
+//! `cargo test` without a target builds the examples first. Before `cargo test --test examples`, run
+//! `cargo build --examples`.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on had better say so where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test fails with a panic")]
 
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-fn built(name: &str) -> PathBuf {
+/// Returns the path of a built example.
+fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let built = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let path = built.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    assert!(path.exists(), "there is no {}: build it with `cargo build --examples`", path.display());
+    let target = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let path = target.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
     path
 }
 
-/// On real servers, and where none are installed. Gives what it printed.
+/// Runs an example on real servers, and again on embedded pods, as where memcached is not installed. Returns both
+/// outputs.
 async fn run(name: &str) -> [String; 2] {
-    let path = built(name);
+    let path = example(name);
     let mut real = Command::new(&path);
     let mut embedded = Command::new(&path);
     embedded.env("MEMCACHED", "/there/is/no/memcached");
-    let (real, embedded) = tokio::join!(said(&mut real), said(&mut embedded));
+    let (real, embedded) = tokio::join!(output_of(&mut real), output_of(&mut embedded));
     assert!(embedded.contains("0.0.0-memring") && !real.contains("0.0.0-memring"), "{real}{embedded}");
     [real, embedded]
 }
 
-async fn said(command: &mut Command) -> String {
+/// Runs a command that must succeed, and returns its standard output and standard error.
+async fn output_of(command: &mut Command) -> String {
     let output = command.env_remove("RUST_LOG").stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert!(output.status.success(), "{text}");
     text
 }
 
-/// Every placement has a row in each table and in the picture.
 #[tokio::test]
-async fn balance_is_measured_and_drawn() {
+async fn balance_has_each_placement_in_every_table_and_in_the_picture() {
     let file = std::env::temp_dir().join(format!("memring-balance-{}.svg", std::process::id()));
-    let mut command = Command::new(built("balance"));
-    let said = said(command.arg("--quick").arg("--out").arg(&file)).await;
-    let drawn = std::fs::read_to_string(&file).unwrap();
+    let mut command = Command::new(example("balance"));
+    let output = output_of(command.arg("--quick").arg("--out").arg(&file)).await;
+    let picture = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
     for name in ["native", "dalli", "dskit"] {
-        assert_eq!(said.matches(&format!("| {name} | ")).count(), 3, "{name}: {said}");
-        assert!(drawn.contains(&format!("\n{name}\n")), "{name}: {drawn}");
+        assert_eq!(output.matches(&format!("| {name} | ")).count(), 3, "{name}: {output}");
+        assert!(picture.contains(&format!("\n{name}\n")), "{name}: {picture}");
     }
 }
 
 #[tokio::test]
-async fn one_computes_for_a_thousand() {
-    for said in run("cache_aside").await {
-        let computed = said.lines().filter(|line| line.starts_with("  computed:"));
-        assert!(computed.eq([1, 0, 1, 1].map(|times| format!("  computed: {times}"))), "{said}");
+async fn cache_aside_computes_each_value_once_for_all_callers() {
+    for output in run("cache_aside").await {
+        let computed = output.lines().filter(|line| line.starts_with("  computed:"));
+        assert!(computed.eq([1, 0, 1, 1].map(|times| format!("  computed: {times}"))), "{output}");
     }
 }
 
 #[tokio::test]
-async fn every_count_and_entry_is_there() {
-    for said in run("counter_cas").await {
-        assert!(said.contains("1000 different ones, up to Some(1000)") && said.contains("100 are there"), "{said}");
+async fn counter_cas_loses_no_count_and_no_entry() {
+    for output in run("counter_cas").await {
+        let has_counts = output.contains("1000 different ones, up to Some(1000)");
+        assert!(has_counts && output.contains("100 are there"), "{output}");
     }
 }

@@ -1,6 +1,6 @@
-//! A client that is asked nothing does nothing.
+//! An idle client does not wake its runtime.
 //!
-//! On its own, because a process whose children end wakes every runtime in it.
+//! The test has its own process, because the end of a child process wakes every runtime.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use memring::testing::Service;
 use memring::{Client, Ttl};
 
 #[test]
-fn an_idle_client_sleeps() {
-    let pods = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let service = pods.block_on(Service::start(3)).unwrap();
+fn an_idle_client_does_not_wake_its_runtime() {
+    let pod_runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let service = pod_runtime.block_on(Service::start(3)).unwrap();
     let nodes: Vec<_> = service.pods().iter().map(|pod| pod.addr.to_string()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -18,14 +18,14 @@ fn an_idle_client_sleeps() {
         for n in 0..100 {
             cache.set(format!("key-{n}"), "v", Ttl::NEVER).await.unwrap();
         }
-        // The timers of the last deadlines, and of the patience with the servers, run out.
+        // Until then, the timers of the last deadlines and of the silence timeouts fire.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         let metrics = tokio::runtime::Handle::current().metrics();
         let before = metrics.worker_park_count(0);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let woken = metrics.worker_park_count(0) - before;
-        // By the sleep itself, and the timer wheel's own steps.
-        assert!(woken <= 4, "woken {woken} times in two seconds of idleness");
+        let wakes = metrics.worker_park_count(0) - before;
+        // The sleep itself and the steps of the timer wheel wake the runtime.
+        assert!(wakes <= 4, "{wakes} wakes in two idle seconds");
     });
-    pods.block_on(async { drop(service) });
+    pod_runtime.block_on(async { drop(service) });
 }

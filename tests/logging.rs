@@ -1,8 +1,8 @@
-//! What is logged: each event once, however many requests meet it, and never a key or a value.
+//! Log events: each is logged once, however many requests are affected, and never with a key or a value.
 //!
-//! On its own, because a log is the whole process's.
+//! The test has its own process, because the log is global.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+#![expect(clippy::unwrap_used, reason = "a test fails with a panic")]
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -45,23 +45,24 @@ impl Log {
     }
 }
 
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+/// Waits until a condition holds, for at most 90 seconds.
+async fn eventually(condition: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {
-        assert!(start.elapsed() < Duration::from_secs(90), "not in time: {what}");
+        assert!(start.elapsed() < Duration::from_secs(90), "not in time: {condition}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
-async fn events_are_told_once_and_without_keys() {
+async fn each_event_is_logged_once_without_keys_values_or_credentials() {
     let log = Log::default();
     let filter = tracing_subscriber::EnvFilter::new("memring=info");
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(log.clone()).init();
     let service = Service::builder().pods(2).ttl(Duration::from_secs(1)).start().await.unwrap();
     let source = SrvDiscovery::new(service.name()).nameservers([service.dns().addr()]);
-    let quick = DiscoveryOptions::default().poll_interval(Duration::from_millis(100), Duration::from_millis(300));
-    let builder = Client::builder().service(source).discovery_options(quick);
+    let options = DiscoveryOptions::default().poll_interval(Duration::from_millis(100), Duration::from_millis(300));
+    let builder = Client::builder().service(source).discovery_options(options);
     let cache = builder.request_timeout(Duration::from_secs(60)).connect().await.unwrap();
     let node = cache.topology().nodes[0].id.clone();
     let secret = (0..).map(|n| format!("secret-{n}")).find(|key| cache.node_for(key).unwrap() == node).unwrap();
@@ -71,14 +72,14 @@ async fn events_are_told_once_and_without_keys() {
 
     service.dns().set_fault(DnsFault::ServFail);
     let errors = cache.discovery_status().errors;
-    eventually("polls fail", async || cache.discovery_status().errors > errors + 3).await;
+    eventually("four polls have failed", async || cache.discovery_status().errors > errors + 3).await;
     service.dns().clear_fault();
-    eventually("DNS is back", async || cache.discovery_status().state == DiscoveryState::Fresh).await;
+    eventually("a poll has succeeded", async || cache.discovery_status().state == DiscoveryState::Fresh).await;
     assert_eq!(log.lines_with("discovery found no nodes"), 1, "{}", log.text());
     assert_eq!(log.lines_with("discovery found nodes"), 2, "{}", log.text());
 
     service.crash(0).await.unwrap();
-    eventually("it is noticed", async || cache.get(&secret).await.is_err()).await;
+    eventually("gets fail", async || cache.get(&secret).await.is_err()).await;
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(500) {
         let _ = cache.get(&secret).await;
@@ -87,22 +88,24 @@ async fn events_are_told_once_and_without_keys() {
     assert_eq!(log.lines_with("connection closed") + log.lines_with("connection given up"), 1, "{}", log.text());
 
     service.scale(3).await.unwrap();
-    eventually("it is followed", async || cache.topology().nodes.len() == 3).await;
+    eventually("the topology has three nodes", async || cache.topology().nodes.len() == 3).await;
     assert_eq!(log.lines_with("changed"), 2, "{}", log.text());
 
-    // And who shows credentials is logged, but not what is shown.
+    // Refused credentials are logged without user and password, even if the server's error line contains them.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let refusing = listener.local_addr().unwrap().to_string();
+    let node = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let _ = socket.read(&mut [0; 1024]).await;
             let _ = socket.write_all(b"CLIENT_ERROR no such user: secret-user secret-word\r\n").await;
         }
     });
-    let refused =
-        Client::builder().nodes([&refusing]).credentials("secret-user", "secret-word").connect().await.unwrap();
-    eventually("it is noticed", async || refused.get("a").await.is_err_and(|error| error.kind() == ErrorKind::Auth))
-        .await;
+    let builder = Client::builder().nodes([&node]).credentials("secret-user", "secret-word");
+    let refused = builder.connect().await.unwrap();
+    eventually("the credentials are refused", async || {
+        refused.get("a").await.is_err_and(|error| error.kind() == ErrorKind::Auth)
+    })
+    .await;
     assert_eq!(log.lines_with("the credentials were refused"), 1, "{}", log.text());
     assert!(!log.text().contains("secret"), "{}", log.text());
 }

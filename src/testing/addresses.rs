@@ -1,14 +1,14 @@
-//! Loopback addresses, one for each pod, as a cluster has one for each pod.
+//! Loopback addresses, one for each pod, as in a cluster.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use crate::node_id::DEFAULT_PORT;
 
-/// How often a start is tried when the address picked turns out to be taken.
+/// How often to try when another process takes the chosen address before it is bound.
 pub(super) const ATTEMPTS: usize = 8;
 
-/// Which addresses this machine listens on. Linux and Windows have all of 127.0.0.0/8; macOS has 127.0.0.1 only.
+/// The loopback addresses of this machine: all of 127.0.0.0/8 on Linux and Windows, only 127.0.0.1 on macOS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loopback {
     Many,
@@ -17,45 +17,48 @@ pub(super) enum Loopback {
 
 impl Loopback {
     pub(super) fn probe() -> Self {
-        let listens = (0..3).any(|_| TcpListener::bind((random_address(), 0)).is_ok());
-        if listens { Self::Many } else { Self::One }
+        let has_many = (0..3).any(|_| TcpListener::bind((random_ip(), 0)).is_ok());
+        if has_many { Self::Many } else { Self::One }
     }
 
-    /// An address that nobody listens on, or did not a moment ago, at the given port or else memcached's own if it
-    /// may be had.
-    pub(super) fn pick(self, port: Option<u16>) -> io::Result<SocketAddr> {
+    /// Returns an address that was free a moment ago, with the given port.
+    ///
+    /// Without a port, it has memcached's default port if that is available, or else a port chosen by the system.
+    pub(super) fn free_addr(self, port: Option<u16>) -> io::Result<SocketAddr> {
         if self == Self::One {
-            return free(Ipv4Addr::LOCALHOST, port.unwrap_or(0));
+            return probe_free(Ipv4Addr::LOCALHOST, port.unwrap_or(0));
         }
-        let mut picked = free(random_address(), port.unwrap_or(DEFAULT_PORT));
+        let mut addr = probe_free(random_ip(), port.unwrap_or(DEFAULT_PORT));
         for _ in 1..ATTEMPTS {
-            if picked.is_ok() {
+            if addr.is_ok() {
                 break;
             }
-            picked = free(random_address(), port.unwrap_or(DEFAULT_PORT));
+            addr = probe_free(random_ip(), port.unwrap_or(DEFAULT_PORT));
         }
         match port {
-            // The port may be denied to us, or someone listens on it at all addresses.
-            None => picked.or_else(|_| free(random_address(), 0)),
-            Some(_) => picked,
+            // The default port may be forbidden to this process, or another process listens on it at all addresses.
+            None => addr.or_else(|_| probe_free(random_ip(), 0)),
+            Some(_) => addr,
         }
     }
 
-    /// An address to bind a port of the system's choosing on.
-    pub(super) fn any(self) -> IpAddr {
+    /// Returns an IP address on which to bind a port chosen by the system.
+    pub(super) fn bind_ip(self) -> IpAddr {
         match self {
-            Self::Many => random_address().into(),
+            Self::Many => random_ip().into(),
             Self::One => Ipv4Addr::LOCALHOST.into(),
         }
     }
 }
 
-/// Picked blindly, so that test processes that run side by side do not meet; 127.0.x.y is left to everybody else.
-fn random_address() -> Ipv4Addr {
+/// Returns a random address, so that concurrent test processes rarely collide. It is never in 127.0.0.0/16, which other
+/// programs use.
+fn random_ip() -> Ipv4Addr {
     Ipv4Addr::new(127, fastrand::u8(1..=254), fastrand::u8(..), fastrand::u8(1..=254))
 }
 
-fn free(ip: Ipv4Addr, port: u16) -> io::Result<SocketAddr> {
+/// Returns the address if it can be bound. Port 0 lets the system choose a port.
+fn probe_free(ip: Ipv4Addr, port: u16) -> io::Result<SocketAddr> {
     TcpListener::bind((ip, port))?.local_addr()
 }
 
@@ -64,15 +67,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn picks_are_apart_and_keep_the_port() {
+    fn free_addresses_differ_and_have_the_given_port() {
         let loopback = Loopback::probe();
-        let first = loopback.pick(None).unwrap();
+        let first = loopback.free_addr(None).unwrap();
         let taken = TcpListener::bind(first).unwrap();
-        let second = loopback.pick(None).unwrap();
+        let second = loopback.free_addr(None).unwrap();
         assert_ne!(first, second);
         if loopback == Loopback::Many {
             assert_ne!(first.ip(), second.ip());
-            assert_eq!(loopback.pick(Some(second.port())).unwrap().port(), second.port());
+            assert_eq!(loopback.free_addr(Some(second.port())).unwrap().port(), second.port());
         }
         drop(taken);
     }

@@ -1,4 +1,4 @@
-//! A small memcached in this process, for pods that need no program installed.
+//! A small memcached in this process, so that pods need no installed program.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,46 +18,46 @@ mod numbers;
 mod session;
 mod store;
 
-/// What one pod holds at most, as the real server's `-m 64`: keys, values, and 128 bytes for each item.
+/// The memory limit of one pod in bytes, as the real server's `-m 64`.
 const CAPACITY: usize = 64 * 1024 * 1024;
 
-/// How much is asked of a socket at a time.
-const READ: usize = 16 * 1024;
+/// The buffer space reserved before each read from a socket, in bytes.
+const READ_SIZE: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum RunState {
     Running,
     Paused,
     Killed,
 }
 
-/// A listener, its connections and their shared store. Dropping it ends them all.
+/// A listener, its connections and their shared store. All of them end when this is dropped.
 #[derive(Debug)]
 pub(super) struct Embedded {
-    phase: watch::Sender<Phase>,
+    run_state: watch::Sender<RunState>,
     task: JoinHandle<()>,
 }
 
 impl Embedded {
     pub(super) async fn start(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
-        let (phase, watched) = watch::channel(Phase::Running);
-        Ok(Self { phase, task: tokio::spawn(listen(listener, watched)) })
+        let (run_state, watched) = watch::channel(RunState::Running);
+        Ok(Self { run_state, task: tokio::spawn(listen(listener, watched)) })
     }
 
-    /// Stops accepting, reading and answering. The kernel goes on taking connections and bytes for it.
+    /// Stops accepting, reading and answering. The kernel still accepts connections and buffers bytes.
     pub(super) fn pause(&self) {
-        self.phase.send_replace(Phase::Paused);
+        self.run_state.send_replace(RunState::Paused);
     }
 
     pub(super) fn resume(&self) {
-        self.phase.send_replace(Phase::Running);
+        self.run_state.send_replace(RunState::Running);
     }
 
-    /// Closes every socket, and returns when that is done.
+    /// Closes every socket and returns when all are closed.
     pub(super) async fn kill(mut self) {
-        self.phase.send_replace(Phase::Killed);
-        // An error would mean that the task has ended another way, and its sockets with it.
+        self.run_state.send_replace(RunState::Killed);
+        // An error means that the task has already ended, which closed the sockets.
         let _ = (&mut self.task).await;
     }
 }
@@ -68,22 +68,22 @@ impl Drop for Embedded {
     }
 }
 
-async fn listen(listener: TcpListener, mut phase: watch::Receiver<Phase>) {
+async fn listen(listener: TcpListener, mut run_state: watch::Receiver<RunState>) {
     let store = Arc::new(Mutex::new(Store::new(CAPACITY)));
     let mut connections = JoinSet::new();
     loop {
-        let now = *phase.borrow_and_update();
-        if now == Phase::Killed {
+        let current = *run_state.borrow_and_update();
+        if current == RunState::Killed {
             break;
         }
         tokio::select! {
-            // The sender is dropped after this task has been aborted, so there is always one more change to come.
-            changed = phase.changed() => if changed.is_err() { break },
-            accepted = listener.accept(), if now == Phase::Running => match accepted {
+            // `Embedded` aborts this task before it drops the sender, so the error does not occur in practice.
+            changed = run_state.changed() => if changed.is_err() { break },
+            accepted = listener.accept(), if current == RunState::Running => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve(stream, Arc::clone(&store), phase.clone()));
+                    connections.spawn(serve(stream, Arc::clone(&store), run_state.clone()));
                 }
-                // Out of file descriptors, most likely: they come back as others close.
+                // Most likely out of file descriptors, which become free when other connections close.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -93,21 +93,21 @@ async fn listen(listener: TcpListener, mut phase: watch::Receiver<Phase>) {
     connections.shutdown().await;
 }
 
-/// Ends when the peer is gone, or when the task is aborted.
-async fn serve(mut stream: TcpStream, store: Arc<Mutex<Store>>, mut phase: watch::Receiver<Phase>) {
-    // Replies are written whole; waiting for more to send would only slow them down.
+/// Serves one connection until the client closes it or the task is aborted.
+async fn serve(mut stream: TcpStream, store: Arc<Mutex<Store>>, mut run_state: watch::Receiver<RunState>) {
+    // Replies are written whole, so Nagle's algorithm only delays them.
     let _ = stream.set_nodelay(true);
     let mut session = Session::default();
     let mut input = BytesMut::new();
     let mut out = Vec::new();
     loop {
-        if phase.wait_for(|phase| *phase == Phase::Running).await.is_err() {
+        if run_state.wait_for(|state| *state == RunState::Running).await.is_err() {
             return;
         }
-        input.reserve(READ);
+        input.reserve(READ_SIZE);
         tokio::select! {
             biased;
-            _ = phase.changed() => continue,
+            _ = run_state.changed() => continue,
             read = stream.read_buf(&mut input) => match read {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return,

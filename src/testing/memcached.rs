@@ -1,4 +1,4 @@
-//! Real `memcached` child processes.
+//! Real `memcached` servers as child processes.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,15 +14,15 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::addresses::{ATTEMPTS, Loopback};
 
-/// How long a child may take to accept its first connection. On a loaded machine that is more than one would think.
+/// How long a child may take to accept its first connection. Long, because starting is slow on a loaded machine.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One real `memcached` process on a loopback address of its own, killed when this is dropped.
+/// One real `memcached` process on its own loopback address. Dropping this kills the process.
 ///
-/// The program is the one the environment variable `MEMCACHED` names, or else `memcached` on the `PATH`. It runs with
-/// `-U 0 -t 1 -m 64`, on port 11211 wherever that port can be had.
+/// The environment variable `MEMCACHED` names the program; otherwise it is `memcached` on the `PATH`. It runs with
+/// `-U 0 -t 1 -m 64`, on port 11211 if that port is available.
 ///
-/// If this process itself dies without running destructors (`SIGKILL`, `abort`), the child lives on.
+/// If this process dies without running destructors (`SIGKILL`, `abort`), the child process keeps running.
 ///
 /// ```no_run
 /// # async fn run() -> std::io::Result<()> {
@@ -40,15 +40,15 @@ pub struct Memcached {
 }
 
 impl Memcached {
-    /// Starts one, and waits until it answers.
+    /// Starts a server and waits until it answers, for at most 10 seconds.
     ///
     /// # Errors
-    /// If the program cannot be run, or ends or stays silent instead of listening.
+    /// If the program cannot be run, or if it exits or does not answer in time.
     pub async fn start() -> io::Result<Self> {
         Self::start_with([] as [&str; 0]).await
     }
 
-    /// As [`start`](Self::start), with more arguments for the program, such as `["-I", "4m"]`.
+    /// Starts a server with additional arguments, such as `["-I", "4m"]`, and waits until it answers.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -57,10 +57,10 @@ impl Memcached {
         let (program, loopback) = (program(), Loopback::probe());
         let mut attempt = 1;
         loop {
-            match Self::spawn(&program, &args, loopback.pick(None)?).await {
-                // Someone took the port since it was picked.
+            match Self::spawn(&program, &args, loopback.free_addr(None)?).await {
+                // Another process took the address first.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempt < ATTEMPTS => attempt += 1,
-                done => return done,
+                outcome => return outcome,
             }
         }
     }
@@ -70,32 +70,33 @@ impl Memcached {
         command.args(["-U", "0", "-t", "1", "-m", "64", "-l"]).arg(addr.ip().to_string());
         command.arg("-p").arg(addr.port().to_string());
         if is_root().await {
-            // It refuses to run as root unless told to.
+            // memcached refuses to run as root without this option.
             command.args(["-u", "root"]);
         }
-        // What it has to complain of goes where our own errors go; a pipe nobody reads would block it.
+        // The child inherits stderr, because a pipe that is not read would block it.
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         let child = command.spawn().map_err(|error| {
             let program = program.display();
-            io::Error::new(error.kind(), format!("`{program}` (MEMCACHED names another) cannot be run: {error}"))
+            let message = format!("cannot run `{program}` (MEMCACHED can name another program): {error}");
+            io::Error::new(error.kind(), message)
         })?;
         let mut server = Self { child, addr };
-        server.wait_until_it_answers().await?;
+        server.wait_until_ready().await?;
         Ok(server)
     }
 
-    async fn wait_until_it_answers(&mut self) -> io::Result<()> {
+    async fn wait_until_ready(&mut self) -> io::Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
-                // If the address is still to be had, it is the arguments that were wrong, and another would not help.
+                // If the address is free, the arguments were wrong, and another address would not help.
                 let kind =
                     std::net::TcpListener::bind(self.addr).map_or_else(|error| error.kind(), |_| io::ErrorKind::Other);
-                let problem = format!("memcached ended with {status} before it listened on {}", self.addr);
-                return Err(io::Error::new(kind, problem));
+                let message = format!("memcached ended with {status} before it listened on {}", self.addr);
+                return Err(io::Error::new(kind, message));
             }
-            if timeout(Duration::from_secs(1), self.is_the_one_that_answers()).await.is_ok_and(|answer| answer.is_ok())
-            {
+            let check = timeout(Duration::from_secs(1), self.check_child_answers()).await;
+            if check.is_ok_and(|answer| answer.is_ok()) {
                 return Ok(());
             }
             sleep(Duration::from_millis(5)).await;
@@ -103,8 +104,8 @@ impl Memcached {
         Err(io::Error::new(io::ErrorKind::TimedOut, format!("memcached does not answer on {}", self.addr)))
     }
 
-    /// Another process may have taken the address first, in which case our child is about to end.
-    async fn is_the_one_that_answers(&self) -> io::Result<()> {
+    /// Checks that the child answers at its address, and not another process that took the address first.
+    async fn check_child_answers(&self) -> io::Result<()> {
         let mut stream = TcpStream::connect(self.addr).await?;
         stream.write_all(b"stats\r\n").await?;
         let mut reply = [0; 64];
@@ -114,30 +115,30 @@ impl Memcached {
             Some((pid, _)) if Some(pid) != self.pid().map(|pid| pid.to_string()).as_deref() => {
                 Err(io::ErrorKind::AddrInUse.into())
             }
-            // With authentication on there are no statistics to be had.
+            // A server that requires authentication refuses `stats`.
             _ => Ok(()),
         }
     }
 
-    /// Where it listens.
+    /// Returns the address the server listens on.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Its process id; `None` once it has been killed.
+    /// Returns the process id, or `None` after [`kill`](Self::kill).
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Stops it in its tracks (`SIGSTOP`): the kernel still accepts connections and bytes for it, nothing answers.
+    /// Stops the process (`SIGSTOP`). The kernel still accepts connections and buffers bytes, and nothing answers.
     ///
     /// # Errors
-    /// If it is not running, or there is no program `kill` to do it with.
+    /// If the process has been killed, or the program `kill` cannot be run.
     pub async fn pause(&self) -> io::Result<()> {
         self.signal("-STOP").await?;
-        // The signal has been sent, which is not to say that it has arrived.
+        // The signal is sent, but the process may not have stopped yet.
         for _ in 0..100 {
             match self.is_stopped() {
                 Some(false) => sleep(Duration::from_millis(1)).await,
@@ -147,15 +148,15 @@ impl Memcached {
         Ok(())
     }
 
-    /// Asks Linux; `None` elsewhere.
+    /// Whether the process is stopped. `None` on systems without `/proc`.
     fn is_stopped(&self) -> Option<bool> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
-        // "pid (name) state ...", and the name may hold anything.
+        // The format is "pid (name) state ...", and the name may contain any byte.
         let (_, state) = stat.rsplit_once(") ")?;
         Some(state.starts_with('T'))
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Resumes the process (`SIGCONT`) after [`pause`](Self::pause).
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -163,10 +164,12 @@ impl Memcached {
         self.signal("-CONT").await
     }
 
-    /// Kills it (`SIGKILL`), paused or not, and waits until it is gone and its sockets are closed.
+    /// Kills the process (`SIGKILL`), paused or not, and waits until it has ended and its sockets are closed.
+    ///
+    /// Does nothing if it has been killed before.
     ///
     /// # Errors
-    /// If the system will not.
+    /// If the operating system refuses.
     pub async fn kill(&mut self) -> io::Result<()> {
         match self.pid() {
             Some(_) => self.child.kill().await,
@@ -174,7 +177,7 @@ impl Memcached {
         }
     }
 
-    /// By way of the program `kill`, for sending a signal ourselves would take `unsafe` code.
+    /// Sends a signal with the program `kill`, because a system call would need `unsafe` code.
     async fn signal(&self, signal: &str) -> io::Result<()> {
         let Some(pid) = self.pid() else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the process has been killed"));
@@ -187,7 +190,7 @@ impl Memcached {
     }
 }
 
-/// The program to run unless the caller names one.
+/// Returns the program that `MEMCACHED` names, or `memcached`.
 pub(super) fn program() -> PathBuf {
     std::env::var_os("MEMCACHED").filter(|path| !path.is_empty()).unwrap_or_else(|| "memcached".into()).into()
 }

@@ -1,4 +1,4 @@
-//! A pod as the tests see it, and the server that runs in it.
+//! The public description of a pod, and the server that runs in it.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,30 +8,30 @@ use std::path::PathBuf;
 use super::embedded::Embedded;
 use super::memcached::Memcached;
 
-/// One pod of a [`Service`](super::Service), as it was when asked for.
+/// A snapshot of one pod of a [`Service`](super::Service).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pod {
-    /// Its stable name, without a trailing dot: `memcached-0.memcached.default.svc.cluster.local`.
+    /// The stable DNS name, without a trailing dot: `memcached-0.memcached.default.svc.cluster.local`.
     pub fqdn: String,
-    /// Where its server listens, or did before it was killed.
+    /// The address the server listens on, or listened on before it was killed.
     pub addr: SocketAddr,
-    /// Whether DNS lists it.
+    /// Whether DNS lists the pod.
     pub ready: bool,
-    /// Whether its server runs, if only paused.
+    /// Whether the server process or task exists, paused or not.
     pub running: bool,
-    /// Whether its server is paused.
+    /// Whether the server is paused.
     pub paused: bool,
 }
 
-/// What runs in the pods.
+/// The kind of server that runs in the pods.
 #[derive(Debug, Clone)]
-pub(super) enum Engine {
+pub(super) enum ServerKind {
     Embedded,
     Memcached { program: PathBuf, args: Vec<OsString> },
 }
 
-impl Engine {
+impl ServerKind {
     pub(super) async fn start(&self, addr: SocketAddr) -> io::Result<Server> {
         match self {
             Self::Embedded => Ok(Server::Embedded(Embedded::start(addr).await?)),
@@ -42,7 +42,7 @@ impl Engine {
     }
 }
 
-/// A running server; dropping it ends it.
+/// A running server, which ends when this is dropped.
 #[derive(Debug)]
 pub(super) enum Server {
     Embedded(Embedded),

@@ -1,4 +1,4 @@
-//! A headless service on loopback: pods that come and go, and the DNS that tells of them.
+//! A headless service on loopback addresses: pods that start, stop and move, and a DNS server that lists them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,16 +8,16 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use self::builder::ServiceBuilder;
 use super::addresses::{ATTEMPTS, Loopback};
-use super::dns::{Dns, Listed};
-use super::pod::{Engine, Pod, Server};
+use super::dns::{Dns, ReadyPod};
+use super::pod::{Pod, Server, ServerKind};
 use crate::node_id::{DEFAULT_PORT, NodeId};
 
 pub(super) mod builder;
 
-/// A headless service with its pods and its DNS server, all on this machine's loopback addresses.
+/// A headless service with its pods and its DNS server, on this machine's loopback addresses.
 ///
-/// Pods are numbered as a StatefulSet's are. Each has a name that stays and an address that may change; DNS lists
-/// those that are *ready*, as CoreDNS does. Dropping the service ends every server, task and socket of it.
+/// Pods are numbered like those of a StatefulSet. The name of a pod is stable, its address may change. DNS lists the
+/// pods that are *ready*, as CoreDNS does. Dropping the service ends all its servers, tasks and sockets.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -27,10 +27,10 @@ pub(super) mod builder;
 /// let service = Service::start(3).await?;
 /// assert_eq!(service.pods()[0].fqdn, "memcached-0.memcached.default.svc.cluster.local");
 ///
-/// service.kill(1).await?; // the pod is gone, and DNS no longer lists it
+/// service.kill(1).await?; // the server is dead, and DNS no longer lists the pod
 /// assert!(!service.pods()[1].ready);
 ///
-/// // It comes back with the same name, an empty cache and another address.
+/// // The pod comes back with the same name, an empty cache and another address.
 /// let old = service.pods()[1].addr;
 /// if let Some(new) = service.restart_at_new_address(1).await? {
 ///     assert_ne!(new.ip(), old.ip());
@@ -41,29 +41,29 @@ pub(super) mod builder;
 /// ```
 ///
 /// # Addresses
-/// Every pod has an address of its own in 127.0.0.0/8, picked at random, so that services in test processes that run
-/// side by side keep clear of each other; all pods share one port, 11211 if it can be had. Where only 127.0.0.1 can be
-/// listened on (macOS), every pod has that address and a port of its own, and
-/// [`restart_at_new_address`](Self::restart_at_new_address) answers `None`.
+/// Every pod has its own random address in 127.0.0.0/8, so that the services of concurrent test processes rarely
+/// collide. All pods share one port, 11211 if it is available. On a machine whose only loopback address is 127.0.0.1
+/// (macOS), every pod has that address and its own port, and [`restart_at_new_address`](Self::restart_at_new_address)
+/// returns `None`.
 ///
 /// # Cancel safety
-/// Operations on pods run one after another. One whose future is dropped half-way leaves its pod in a state in between,
-/// which [`pods`](Self::pods) tells; it never leaves a server behind.
+/// Operations on pods run one after another. An operation whose future is dropped may leave its pod in an intermediate
+/// state, which [`pods`](Self::pods) shows, but it never leaks a server.
 #[derive(Debug)]
 pub struct Service {
     name: String,
-    engine: Engine,
+    server_kind: ServerKind,
     loopback: Loopback,
-    fleet: AsyncMutex<Fleet>,
-    /// What [`Service::pods`] tells, so that asking waits for nobody.
-    view: Mutex<Vec<Pod>>,
+    pod_set: AsyncMutex<PodSet>,
+    /// A copy for [`Service::pods`], which therefore does not wait for operations on pods.
+    snapshot: Mutex<Vec<Pod>>,
     dns: Dns,
 }
 
 #[derive(Debug, Default)]
-struct Fleet {
+struct PodSet {
     slots: Vec<Slot>,
-    /// By ordinal, of pods that were scaled away too: a pod that comes back has the identity it had.
+    /// The ports by ordinal, kept when pods are scaled away so that a pod comes back with its old identity.
     ports: Vec<u16>,
 }
 
@@ -77,68 +77,71 @@ struct Slot {
 }
 
 impl Service {
-    /// Starts a service of this many embedded pods, named `memcached.default.svc.cluster.local`.
+    /// Starts a service named `memcached.default.svc.cluster.local` with the given number of embedded pods.
     ///
     /// # Errors
-    /// If no socket can be had.
+    /// If a socket cannot be opened.
     pub async fn start(pods: usize) -> io::Result<Self> {
         Self::builder().pods(pods).start().await
     }
 
-    /// Everything that can be chosen about a service.
+    /// Returns a builder for a service with other options.
     pub fn builder() -> ServiceBuilder {
         ServiceBuilder::new()
     }
 
-    /// The name to look the service up by, without a trailing dot.
+    /// Returns the DNS name of the service, without a trailing dot.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The service's DNS server.
+    /// Returns the DNS server of the service.
     #[must_use]
     pub fn dns(&self) -> &Dns {
         &self.dns
     }
 
-    /// The pods as they are now, by ordinal, listed in DNS or not.
+    /// Returns all pods by ordinal, listed in DNS or not.
     #[must_use]
     pub fn pods(&self) -> Vec<Pod> {
-        self.lock_view().clone()
+        self.lock_snapshot().clone()
     }
 
-    /// Adds or removes pods of the highest ordinals. A new pod is listed once it answers, and has an address of its own
-    /// even if its ordinal was in use before; one that goes leaves DNS first and is then killed.
+    /// Adds or removes pods with the highest ordinals until there are `pods`.
+    ///
+    /// DNS lists a new pod once it answers. A new pod has a new address even if its ordinal was in use before. A
+    /// removed pod leaves DNS before its server is killed.
     ///
     /// # Errors
-    /// If a pod cannot be started; those before it have been.
+    /// If a pod cannot be started. The pods started before it stay.
     pub async fn scale(&self, pods: usize) -> io::Result<()> {
-        let mut fleet = self.fleet.lock().await;
-        while fleet.slots.len() > pods {
-            let Some(mut slot) = fleet.slots.pop() else { break };
-            self.publish(&fleet);
+        let mut pod_set = self.pod_set.lock().await;
+        while pod_set.slots.len() > pods {
+            let Some(mut slot) = pod_set.slots.pop() else { break };
+            self.publish(&pod_set);
             slot.kill().await?;
         }
-        while fleet.slots.len() < pods {
-            let ordinal = fleet.slots.len();
+        while pod_set.slots.len() < pods {
+            let ordinal = pod_set.slots.len();
             let fqdn = self.pod_name(ordinal)?;
             let port = match self.loopback {
-                Loopback::Many => fleet.ports.first(),
-                Loopback::One => fleet.ports.get(ordinal),
+                Loopback::Many => pod_set.ports.first(),
+                Loopback::One => pod_set.ports.get(ordinal),
             };
-            let (server, addr) = self.start_somewhere(port.copied()).await?;
-            if ordinal == fleet.ports.len() {
-                fleet.ports.push(addr.port());
+            let (server, addr) = self.start_at_free_addr(port.copied()).await?;
+            if ordinal == pod_set.ports.len() {
+                pod_set.ports.push(addr.port());
             }
-            fleet.slots.push(Slot { fqdn, addr, ready: true, paused: false, server: Some(server) });
-            self.publish(&fleet);
+            pod_set.slots.push(Slot { fqdn, addr, ready: true, paused: false, server: Some(server) });
+            self.publish(&pod_set);
         }
         Ok(())
     }
 
-    /// The pod is deleted: it leaves DNS, and then its server is gone at once, with all its connections and items. It
-    /// keeps its ordinal, to be [restarted](Self::restart).
+    /// Kills a pod as a deletion does: the pod leaves DNS, then its server ends with all its connections and items.
+    ///
+    /// The pod keeps its ordinal and can be [restarted](Self::restart).
     ///
     /// # Errors
     /// If there is no such pod.
@@ -147,51 +150,53 @@ impl Service {
         self.crash(pod).await
     }
 
-    /// The server dies, and DNS goes on listing the pod: no readiness probe has noticed, or the service publishes
-    /// addresses that are not ready.
+    /// Kills a pod's server while DNS still lists the pod.
+    ///
+    /// This happens in a cluster before a readiness probe fails, or if the service publishes addresses that are not
+    /// ready.
     ///
     /// # Errors
     /// If there is no such pod.
     pub async fn crash(&self, pod: usize) -> io::Result<()> {
-        let mut fleet = self.fleet.lock().await;
-        let killed = fleet.slot(pod)?.kill().await;
-        self.publish(&fleet);
+        let mut pod_set = self.pod_set.lock().await;
+        let killed = pod_set.slot(pod)?.kill().await;
+        self.publish(&pod_set);
         killed
     }
 
-    /// The server is killed if it runs, and started anew where it was: same name, same address, nothing in the cache.
-    /// DNS does not list it in between.
+    /// Restarts a pod's server with the same name and address and an empty cache, after killing it if it runs.
+    ///
+    /// DNS does not list the pod until the new server answers.
     ///
     /// # Errors
-    /// If there is no such pod, or the server cannot be started; it stays out of DNS then.
+    /// If there is no such pod, or its server cannot be started. In the latter case DNS does not list the pod.
     pub async fn restart(&self, pod: usize) -> io::Result<()> {
-        let mut fleet = self.fleet.lock().await;
-        let addr = self.take_down(&mut fleet, pod).await?;
-        let server = self.engine.start(addr).await?;
-        self.bring_up(&mut fleet, pod, server, addr)
+        let mut pod_set = self.pod_set.lock().await;
+        let addr = self.take_down(&mut pod_set, pod).await?;
+        let server = self.server_kind.start(addr).await?;
+        self.bring_up(&mut pod_set, pod, server, addr)
     }
 
-    /// As [`restart`](Self::restart), but at another address on the same port, as a rescheduled pod does. The new
-    /// address is answered.
+    /// Restarts a pod's server at another address on the same port, as rescheduling does, and returns the new address.
     ///
-    /// `None` says that this machine has no other loopback address to offer; the pod has been left alone then, and a
-    /// test had better say that it was skipped.
+    /// Returns `None`, and leaves the pod alone, if this machine has only one loopback address. Report the test as
+    /// skipped in that case.
     ///
     /// # Errors
     /// As [`restart`](Self::restart).
     pub async fn restart_at_new_address(&self, pod: usize) -> io::Result<Option<SocketAddr>> {
-        let mut fleet = self.fleet.lock().await;
-        let port = fleet.slot(pod)?.addr.port();
+        let mut pod_set = self.pod_set.lock().await;
+        let port = pod_set.slot(pod)?.addr.port();
         if self.loopback == Loopback::One {
             return Ok(None);
         }
-        self.take_down(&mut fleet, pod).await?;
-        let (server, addr) = self.start_somewhere(Some(port)).await?;
-        self.bring_up(&mut fleet, pod, server, addr)?;
+        self.take_down(&mut pod_set, pod).await?;
+        let (server, addr) = self.start_at_free_addr(Some(port)).await?;
+        self.bring_up(&mut pod_set, pod, server, addr)?;
         Ok(Some(addr))
     }
 
-    /// DNS lists the pod, whether or not its server runs.
+    /// Marks a pod as ready: DNS lists it, whether its server runs or not.
     ///
     /// # Errors
     /// If there is no such pod.
@@ -199,7 +204,7 @@ impl Service {
         self.set_ready(pod, true).await
     }
 
-    /// DNS no longer lists the pod; its server is left alone.
+    /// Marks a pod as not ready: DNS no longer lists it, while its server keeps running.
     ///
     /// # Errors
     /// If there is no such pod.
@@ -207,16 +212,19 @@ impl Service {
         self.set_ready(pod, false).await
     }
 
-    /// The server neither reads nor answers any more, while the kernel goes on accepting connections and bytes for it:
-    /// what a stopped process or a dead host looks like. DNS goes on listing the pod.
+    /// Pauses a pod's server, which then looks like a stopped process or a dead host.
+    ///
+    /// It neither reads nor answers, while the kernel still accepts connections and buffers bytes. DNS still lists the
+    /// pod.
     ///
     /// # Errors
-    /// If there is no such pod, its server does not run, or, for real servers, there is no program `kill` to do it with.
+    /// If there is no such pod, if its server does not run, or if the program `kill`, which real servers need, cannot
+    /// be run.
     pub async fn pause(&self, pod: usize) -> io::Result<()> {
         self.set_paused(pod, true).await
     }
 
-    /// A paused server goes on, and answers what has arrived meanwhile.
+    /// Resumes a paused server, which then answers the commands that arrived meanwhile.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -227,84 +235,88 @@ impl Service {
     fn pod_name(&self, ordinal: usize) -> io::Result<String> {
         let stateful_set = self.name.split('.').next().unwrap_or_default();
         let fqdn = format!("{stateful_set}-{ordinal}.{}", self.name);
-        checked(&fqdn)?;
+        check_name(&fqdn)?;
         Ok(fqdn)
     }
 
     async fn set_ready(&self, pod: usize, ready: bool) -> io::Result<()> {
-        let mut fleet = self.fleet.lock().await;
-        fleet.slot(pod)?.ready = ready;
-        self.publish(&fleet);
+        let mut pod_set = self.pod_set.lock().await;
+        pod_set.slot(pod)?.ready = ready;
+        self.publish(&pod_set);
         Ok(())
     }
 
     async fn set_paused(&self, pod: usize, paused: bool) -> io::Result<()> {
-        let mut fleet = self.fleet.lock().await;
-        let slot = fleet.slot(pod)?;
+        let mut pod_set = self.pod_set.lock().await;
+        let slot = pod_set.slot(pod)?;
         match &slot.server {
             Some(server) if paused => server.pause().await?,
             Some(server) => server.resume().await?,
             None => return Err(io::Error::new(io::ErrorKind::NotFound, format!("pod {pod} does not run"))),
         }
         slot.paused = paused;
-        self.publish(&fleet);
+        self.publish(&pod_set);
         Ok(())
     }
 
-    /// Out of DNS, then out of existence. Answers where it was.
-    async fn take_down(&self, fleet: &mut Fleet, pod: usize) -> io::Result<SocketAddr> {
-        fleet.slot(pod)?.ready = false;
-        self.publish(fleet);
-        let slot = fleet.slot(pod)?;
+    /// Removes a pod from DNS, kills its server, and returns the server's address.
+    async fn take_down(&self, pod_set: &mut PodSet, pod: usize) -> io::Result<SocketAddr> {
+        pod_set.slot(pod)?.ready = false;
+        self.publish(pod_set);
+        let slot = pod_set.slot(pod)?;
         slot.kill().await?;
         let addr = slot.addr;
-        self.publish(fleet);
+        self.publish(pod_set);
         Ok(addr)
     }
 
-    fn bring_up(&self, fleet: &mut Fleet, pod: usize, server: Server, addr: SocketAddr) -> io::Result<()> {
-        let slot = fleet.slot(pod)?;
+    fn bring_up(&self, pod_set: &mut PodSet, pod: usize, server: Server, addr: SocketAddr) -> io::Result<()> {
+        let slot = pod_set.slot(pod)?;
         (slot.server, slot.addr, slot.ready) = (Some(server), addr, true);
-        self.publish(fleet);
+        self.publish(pod_set);
         Ok(())
     }
 
-    async fn start_somewhere(&self, port: Option<u16>) -> io::Result<(Server, SocketAddr)> {
+    async fn start_at_free_addr(&self, port: Option<u16>) -> io::Result<(Server, SocketAddr)> {
         let mut attempt = 1;
         loop {
-            let addr = self.loopback.pick(port)?;
-            match self.engine.start(addr).await {
+            let addr = self.loopback.free_addr(port)?;
+            match self.server_kind.start(addr).await {
                 Ok(server) => return Ok((server, addr)),
-                // Someone took it since it was picked.
+                // Another process took the address first.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Tells DNS and whoever asks for [`pods`](Self::pods).
-    fn publish(&self, fleet: &Fleet) {
-        let listed = fleet.slots.iter().filter(|slot| slot.ready);
-        self.dns.list(listed.map(|slot| Listed { fqdn: &slot.fqdn, addr: slot.addr }));
-        *self.lock_view() = fleet.slots.iter().map(Slot::pod).collect();
+    /// Updates DNS and the snapshot that [`pods`](Self::pods) returns.
+    fn publish(&self, pod_set: &PodSet) {
+        let ready = pod_set.slots.iter().filter(|slot| slot.ready);
+        self.dns.set_pods(ready.map(|slot| ReadyPod { fqdn: &slot.fqdn, addr: slot.addr }));
+        *self.lock_snapshot() = pod_set.slots.iter().map(Slot::pod).collect();
     }
 
-    fn lock_view(&self) -> MutexGuard<'_, Vec<Pod>> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_snapshot(&self) -> MutexGuard<'_, Vec<Pod>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What DNS cannot say, or a client would not take, had better be told here than searched for there.
-fn checked(name: &str) -> io::Result<NodeId> {
-    NodeId::new(name, DEFAULT_PORT)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("`{name}` cannot be a name: {error}")))
+/// Checks that DNS and the client both accept the name, so that a mistake in it is reported where it is made.
+fn check_name(name: &str) -> io::Result<()> {
+    match NodeId::new(name, DEFAULT_PORT) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{name}` is not a valid name: {error}")))
+        }
+    }
 }
 
-impl Fleet {
+impl PodSet {
     fn slot(&mut self, pod: usize) -> io::Result<&mut Slot> {
         let pods = self.slots.len();
-        let problem = || io::Error::new(io::ErrorKind::NotFound, format!("there is no pod {pod} among {pods}"));
-        self.slots.get_mut(pod).ok_or_else(problem)
+        let error = || io::Error::new(io::ErrorKind::NotFound, format!("there is no pod {pod} among {pods}"));
+        self.slots.get_mut(pod).ok_or_else(error)
     }
 }
 

@@ -1,15 +1,15 @@
 //! Namespaces and long keys.
 
-use std::time::Duration;
+use memring::{ErrorKind, LongKeys, Origin};
 
-use memring::{Client, ErrorKind, LongKeys};
-
-use crate::support::{DEADLINE, NO_HURRY, builder, by, follow, memcached, quick, service};
-
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::scripted::{never_reply, scripted_server};
+use crate::support::{
+    DEFAULT_TIMEOUT, LONG_TIMEOUT, MINUTE, client_builder, eventually, fast_polling, memcached, service,
+    service_client, service_client_builder, within,
+};
 
 #[tokio::test]
-async fn every_command_of_a_namespace_is_about_the_prefixed_key() {
+async fn every_command_of_a_namespace_uses_the_prefixed_key() {
     let (_server, cache) = memcached().await;
     let space = cache.namespace("tenant:").unwrap();
     cache.set("k", "outside", MINUTE).await.unwrap();
@@ -22,20 +22,24 @@ async fn every_command_of_a_namespace_is_about_the_prefixed_key() {
     assert!(space.touch("k", MINUTE).await.unwrap());
     assert!(space.gets("k").await.unwrap().unwrap().cas.is_some());
     let found = space.get_many(["k", "absent", "k"]).await;
-    assert_eq!(found.hits.iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["k", "k"], "the caller's own keys");
+    assert_eq!(
+        found.hits.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
+        ["k", "k"],
+        "hits must have the caller's keys"
+    );
     assert_eq!(cache.get("tenant:k").await.unwrap().unwrap().value, "6");
     assert!(space.delete("k").await.unwrap());
     assert_eq!(cache.get("tenant:k").await.unwrap(), None);
     assert_eq!(cache.get("k").await.unwrap().unwrap().value, "outside");
 }
 
-/// Servers look for `noreply` at the end of a line, and one of them takes a key for it: its answer would never come, and
-/// the next one would be taken for it.
+/// Servers look for `noreply` at the end of a line. A server that mistook a key for it would not reply, and the client
+/// would match the reply to the next command.
 #[tokio::test]
-async fn words_of_the_protocol_are_keys_like_any_other() {
+async fn words_of_the_protocol_are_valid_keys() {
     let (_server, cache) = memcached().await;
     for word in ["noreply", "get", "0", "END", "STORED", "VALUE", "mn", "b", "q", "k", "NOREPLY"] {
-        let both =
+        let get_and_delete =
             async |key: &str| (cache.get(key).await.unwrap().map(|item| item.value), cache.delete(key).await.unwrap());
         assert!(!cache.delete(word).await.unwrap(), "{word}");
         cache.set(word, "5", MINUTE).await.unwrap();
@@ -46,37 +50,34 @@ async fn words_of_the_protocol_are_keys_like_any_other() {
         let (deleted, other) = tokio::join!(cache.delete(word), cache.delete("other"));
         assert!(deleted.unwrap() && !other.unwrap(), "{word}");
         cache.set_many([(word, "7"), ("other", "8")], MINUTE).await;
-        assert_eq!(both(word).await, (Some("7".into()), true));
-        assert_eq!(both("other").await, (Some("8".into()), true));
-        let gone = cache.delete_many(["other", word, "absent"]).await;
-        assert!(gone.not_found.len() == 3, "{word}");
+        assert_eq!(get_and_delete(word).await, (Some("7".into()), true));
+        assert_eq!(get_and_delete("other").await, (Some("8".into()), true));
+        let deleted = cache.delete_many(["other", word, "absent"]).await;
+        assert!(deleted.not_found.len() == 3, "{word}");
     }
 }
 
 #[tokio::test]
-async fn namespaces_nest_and_keep_a_deadline_of_their_own() {
+async fn namespaces_nest_and_keep_their_own_request_timeout() {
     let (_server, cache) = memcached().await;
     let inner = cache.namespace("a:").unwrap().with_request_timeout(MINUTE).namespace("b:").unwrap();
     inner.set("k", "v", MINUTE).await.unwrap();
     assert_eq!(cache.get("a:b:k").await.unwrap().unwrap().value, "v");
-    // The kernel takes the connection, and nobody answers on it.
-    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nodes = [mute.local_addr().unwrap().to_string()];
-    let cache = Client::builder().nodes(nodes).request_timeout(NO_HURRY).connect().await.unwrap();
-    let hasty = cache.with_request_timeout(DEADLINE).namespace("a:").unwrap();
-    assert_eq!(by(DEADLINE, hasty.get("k")).await.unwrap_err().kind(), ErrorKind::Timeout);
+    let cache = client_builder(scripted_server(never_reply).await).connect().await.unwrap();
+    let space = cache.with_request_timeout(DEFAULT_TIMEOUT).namespace("a:").unwrap();
+    assert_eq!(within(DEFAULT_TIMEOUT, space.get("k")).await.unwrap_err().kind(), ErrorKind::Timeout);
 }
 
 #[tokio::test]
-async fn the_whole_key_is_placed_and_the_whole_key_is_limited() {
+async fn placement_and_length_limit_apply_to_the_prefixed_key() {
     let service = service(3).await;
-    let cache = follow(&service, quick()).await;
+    let cache = service_client(&service, fast_polling()).await;
     let space = cache.namespace("tenant:").unwrap();
     for n in 0..100 {
-        let (short, whole) = (format!("key-{n}"), format!("tenant:key-{n}"));
-        assert_eq!(space.node_for(&short).unwrap(), cache.node_for(&whole).unwrap());
-        space.set(&short, whole.clone(), MINUTE).await.unwrap();
-        assert_eq!(cache.get(&whole).await.unwrap().unwrap().value, whole);
+        let (key, full_key) = (format!("key-{n}"), format!("tenant:key-{n}"));
+        assert_eq!(space.node_for(&key).unwrap(), cache.node_for(&full_key).unwrap());
+        space.set(&key, full_key.clone(), MINUTE).await.unwrap();
+        assert_eq!(cache.get(&full_key).await.unwrap().unwrap().value, full_key);
     }
     let longest = "k".repeat(243);
     space.set(&longest, "v", MINUTE).await.unwrap();
@@ -91,13 +92,14 @@ async fn the_whole_key_is_placed_and_the_whole_key_is_limited() {
 }
 
 #[tokio::test]
-async fn long_keys_go_by_their_digests() {
+async fn long_keys_that_differ_only_at_their_end_are_different_items() {
     let service = service(3).await;
-    for how in [LongKeys::Sha256, LongKeys::Dalli] {
-        let cache = builder(&service, quick()).request_timeout(NO_HURRY).long_keys(how).connect().await.unwrap();
+    for long_keys in [LongKeys::Sha256, LongKeys::Dalli] {
+        let builder = service_client_builder(&service, fast_polling()).request_timeout(LONG_TIMEOUT);
+        let cache = builder.long_keys(long_keys).connect().await.unwrap();
         let space = cache.namespace("tenant:").unwrap();
-        let beginning = "k".repeat(300);
-        let keys: Vec<String> = (0..50).map(|n| format!("{beginning}{n}")).collect();
+        let start = "k".repeat(300);
+        let keys: Vec<String> = (0..50).map(|n| format!("{start}{n}")).collect();
         for key in &keys {
             cache.set(key, format!("outside {key}"), MINUTE).await.unwrap();
             space.set(key, format!("inside {key}"), MINUTE).await.unwrap();
@@ -107,17 +109,17 @@ async fn long_keys_go_by_their_digests() {
             assert_eq!(found.hits.len(), 50);
             assert!(found.hits.iter().all(|(key, item)| item.value == format!("{place} {key}")));
         }
-        let error = cache.get(format!("{beginning}\r\nflush_all\r\n")).await.unwrap_err();
+        let error = cache.get(format!("{start}\r\nflush_all\r\n")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidKey);
         assert_eq!(cache.flush_all().await.len(), 3);
     }
 }
 
 #[tokio::test]
-async fn a_long_key_is_the_short_key_that_stands_for_it() {
+async fn a_long_key_is_stored_under_its_prefix_and_digest() {
     let service = service(3).await;
-    let cache =
-        builder(&service, quick()).request_timeout(NO_HURRY).long_keys(LongKeys::Sha256).connect().await.unwrap();
+    let builder = service_client_builder(&service, fast_polling()).request_timeout(LONG_TIMEOUT);
+    let cache = builder.long_keys(LongKeys::Sha256).connect().await.unwrap();
     let long = "k".repeat(251);
     let short = format!("{}:sha256:3b8059c637939a483bdc7beef09f11b566581be6d14e25083b3041b77717de02", "k".repeat(178));
     cache.set(&long, "v", MINUTE).await.unwrap();
@@ -127,6 +129,22 @@ async fn a_long_key_is_the_short_key_that_stands_for_it() {
     assert_eq!(
         found.hits.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
         [&short, &long],
-        "one key on the wire, twice"
+        "both keys are the same on the wire"
     );
+}
+
+#[tokio::test]
+async fn a_fetch_in_a_namespace_uses_the_prefixed_key() {
+    let (_server, cache) = memcached().await;
+    let space = cache.namespace("tenant:").unwrap();
+    let fetched = space.fetch("k", MINUTE, || async { Ok::<_, &str>("value") }).await.unwrap();
+    assert_eq!(fetched.origin, Origin::Computed);
+    assert_eq!(cache.get("tenant:k").await.unwrap().unwrap().value, "value");
+    assert_eq!(cache.get("k").await.unwrap(), None);
+    assert!(space.invalidate("k", MINUTE).await.unwrap());
+    eventually("the item is renewed", async || {
+        let fetched = space.fetch("k", MINUTE, || async { Ok::<_, &str>("new") }).await.unwrap();
+        fetched.value == "new"
+    })
+    .await;
 }

@@ -1,22 +1,25 @@
-//! The client against real memcached processes, real DNS over UDP and TCP, and servers that misbehave.
-#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+//! The client against real memcached processes, real DNS over UDP and TCP, and scripted servers.
+#![expect(clippy::unwrap_used, reason = "a test fails with a panic")]
 
 mod auth;
-mod binary;
-mod classic;
+mod batches;
+mod binary_keys;
+mod command_futures;
 mod commands;
-mod contention;
-mod faults;
+mod dns;
 mod fetch;
-mod following;
-mod guide;
-mod inspect;
 mod keys;
-mod large;
-mod many;
+mod large_values;
+mod lifecycle;
 mod meta;
-mod old;
+mod node_commands;
+mod old_servers;
 mod placement;
-mod polling;
-mod recipes;
+mod protocol_guide;
+mod read_modify_write;
+mod scripted;
+mod server_failures;
+mod stats_and_metadump;
 mod support;
+mod topology_changes;
+mod value_limits;

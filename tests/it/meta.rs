@@ -1,18 +1,17 @@
-//! Meta commands against a real memcached, as far as its version has them.
+//! Meta commands against a real memcached, as far as its version supports them.
 
 use std::time::Duration;
 
 use memring::meta::{Arithmetic, Delete, Get, InvalidFlag, Mode, Outcome, Set, TimeLeft};
-use memring::{Cas, Client, Delivery, Error, ErrorKind, Ttl};
+use memring::{Cas, Client, Delivery, Error, ErrorKind, SetOptions, Ttl};
 
-use crate::support::{Version, memcached, memcached_from, version_of};
+use crate::support::{LONG_TIMEOUT, MINUTE, Version, client_builder, memcached, memcached_at_least, server_version};
 
-const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn a_get_brings_what_it_was_asked_for_and_nothing_else() {
-    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+async fn a_meta_get_returns_exactly_the_requested_fields() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
     assert_eq!(cache.meta_get("k", Get::new().value()).await.unwrap(), None);
     let stored = cache.meta_set("k", "value", Set::new(HOUR).flags(7).return_cas().key().opaque("mine")).await.unwrap();
     assert!(stored.is_done());
@@ -43,8 +42,8 @@ async fn a_get_brings_what_it_was_asked_for_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn set_has_five_modes_and_knows_versions() {
-    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+async fn a_meta_set_has_five_modes_and_compares_the_cas_unique() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
     let set = |mode| Set::new(MINUTE).mode(mode);
     let outcome = async |value: &'static str, options| cache.meta_set("k", value, options).await.unwrap().outcome;
     assert_eq!(outcome("x", set(Mode::Replace)).await, Outcome::NotStored);
@@ -60,16 +59,16 @@ async fn set_has_five_modes_and_knows_versions() {
     let cas = stored.cas.unwrap();
     assert_eq!(outcome("t", Set::new(MINUTE).compare(cas)).await, Outcome::Done);
     assert_eq!(outcome("u", Set::new(MINUTE).compare(cas)).await, Outcome::Exists);
-    assert_eq!(cache.meta_set("gone", "u", Set::new(MINUTE).compare(cas)).await.unwrap().outcome, Outcome::NotFound);
-    // A version older than the item's is taken, but the item is stale then.
+    assert_eq!(cache.meta_set("absent", "u", Set::new(MINUTE).compare(cas)).await.unwrap().outcome, Outcome::NotFound);
+    // With `invalidate`, an older unique is accepted, and the item becomes stale.
     assert_eq!(outcome("v", Set::new(MINUTE).compare(cas).invalidate()).await, Outcome::Done);
     let item = cache.meta_get("k", Get::new().value()).await.unwrap().unwrap();
     assert_eq!((item.value.as_deref(), item.stale, item.won), (Some(&b"v"[..]), true, true));
 }
 
 #[tokio::test]
-async fn values_are_byte_exact() {
-    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+async fn a_meta_get_returns_exactly_the_bytes_of_the_meta_set() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
     let every_byte: Vec<u8> = (0..=255).collect();
     for value in [&b""[..], b"\r\n", b"EN\r\n", b"MN\r\nflush_all\r\n", b"VA 1\r\nx\r\n", &every_byte, &[b'x'; 100_000]]
     {
@@ -80,71 +79,71 @@ async fn values_are_byte_exact() {
 }
 
 #[tokio::test]
-async fn delete_deletes_or_marks_as_stale() {
-    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+async fn a_meta_delete_deletes_the_item_or_marks_it_as_stale() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
     assert_eq!(cache.meta_delete("k", Delete::new()).await.unwrap().outcome, Outcome::NotFound);
     let cas = cache.meta_set("k", "old", Set::new(HOUR).return_cas()).await.unwrap().cas.unwrap();
     let other = Cas::new(cas.get() + 1000);
     assert_eq!(cache.meta_delete("k", Delete::new().compare(other)).await.unwrap().outcome, Outcome::Exists);
     assert!(cache.meta_delete("k", Delete::new().compare(cas).mark_stale().ttl(MINUTE)).await.unwrap().is_done());
 
-    // The first reader wins, the others are told that someone has.
-    let look = || cache.meta_get("k", Get::new().value().cas().ttl_left());
-    let first = look().await.unwrap().unwrap();
+    // The first reader wins the renewal, and the others see that it is in progress.
+    let read = || cache.meta_get("k", Get::new().value().cas().ttl_left());
+    let first = read().await.unwrap().unwrap();
     assert_eq!((first.stale, first.won, first.recaching), (true, true, false));
     assert_eq!(first.value.as_deref(), Some(&b"old"[..]));
     assert!(matches!(first.ttl_left, Some(TimeLeft::For(left)) if left <= MINUTE));
-    let second = look().await.unwrap().unwrap();
+    let second = read().await.unwrap().unwrap();
     assert_eq!((second.stale, second.won, second.recaching), (true, false, true));
-    // A plain get shows a stale item's value.
+    // A classic get returns the value of a stale item.
     assert_eq!(cache.get("k").await.unwrap().unwrap().value, "old");
     assert!(cache.meta_set("k", "new", Set::new(MINUTE).compare(first.cas.unwrap())).await.unwrap().is_done());
-    let fresh = look().await.unwrap().unwrap();
+    let fresh = read().await.unwrap().unwrap();
     assert_eq!((fresh.stale, fresh.won, fresh.recaching), (false, false, false));
     assert!(cache.meta_delete("k", Delete::new()).await.unwrap().is_done());
     assert_eq!(cache.get("k").await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn a_missing_item_is_promised_to_one_reader() {
-    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
-    let look = || cache.meta_get("k", Get::new().value().cas().vivify(MINUTE));
-    let winner = look().await.unwrap().unwrap();
+async fn one_reader_gets_the_lease_of_a_missing_or_expiring_item() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
+    let read = || cache.meta_get("k", Get::new().value().cas().vivify(MINUTE));
+    let winner = read().await.unwrap().unwrap();
     assert!(winner.won && winner.is_lease() && winner.value.unwrap().is_empty());
-    let loser = look().await.unwrap().unwrap();
+    let loser = read().await.unwrap().unwrap();
     assert!(!loser.won && loser.recaching && loser.is_lease());
     assert!(cache.meta_set("k", "v", Set::new(MINUTE).compare(winner.cas.unwrap())).await.unwrap().is_done());
-    let item = look().await.unwrap().unwrap();
+    let item = read().await.unwrap().unwrap();
     assert!(!item.won && !item.recaching && !item.is_lease());
 
-    // One that dies soon is given to one reader to renew.
-    let soon = || cache.meta_get("k", Get::new().value().recache_within(HOUR));
-    assert!(soon().await.unwrap().unwrap().won);
-    let other = soon().await.unwrap().unwrap();
+    // One reader wins the renewal of an item that expires soon.
+    let read_early = || cache.meta_get("k", Get::new().value().recache_within(HOUR));
+    assert!(read_early().await.unwrap().unwrap().won);
+    let other = read_early().await.unwrap().unwrap();
     assert!(other.recaching && !other.won && !other.is_lease());
     assert_eq!(other.value.as_deref(), Some(&b"v"[..]));
 }
 
 #[tokio::test]
-async fn numbers_are_made_and_changed() {
-    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
-    let ask = async |options| cache.meta_arithmetic("n", options).await.unwrap();
-    assert_eq!(ask(Arithmetic::incr(1)).await.outcome, Outcome::NotFound);
-    let made = ask(Arithmetic::incr(1).create(10, HOUR).ttl_left().return_cas().key().opaque("o")).await;
-    assert_eq!((made.outcome, made.value), (Outcome::Done, Some(10)));
-    assert!(made.ttl_left.is_some() && made.opaque.as_deref() == Some(b"o"));
-    assert_eq!(ask(Arithmetic::incr(5).create(10, HOUR)).await.value, Some(15));
-    assert_eq!(ask(Arithmetic::decr(6)).await.value, Some(9));
-    assert_eq!(ask(Arithmetic::decr(10).touch(MINUTE)).await.value, Some(0));
-    assert_eq!(ask(Arithmetic::incr(u64::MAX)).await.value, Some(u64::MAX));
-    let wrapped = ask(Arithmetic::incr(2).return_cas()).await;
+async fn meta_arithmetic_creates_and_changes_numbers() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
+    let count = async |options| cache.meta_arithmetic("n", options).await.unwrap();
+    assert_eq!(count(Arithmetic::incr(1)).await.outcome, Outcome::NotFound);
+    let created = count(Arithmetic::incr(1).create(10, HOUR).ttl_left().return_cas().key().opaque("o")).await;
+    assert_eq!((created.outcome, created.value), (Outcome::Done, Some(10)));
+    assert!(created.ttl_left.is_some() && created.opaque.as_deref() == Some(b"o"));
+    assert_eq!(count(Arithmetic::incr(5).create(10, HOUR)).await.value, Some(15));
+    assert_eq!(count(Arithmetic::decr(6)).await.value, Some(9));
+    assert_eq!(count(Arithmetic::decr(10).touch(MINUTE)).await.value, Some(0));
+    assert_eq!(count(Arithmetic::incr(u64::MAX)).await.value, Some(u64::MAX));
+    let wrapped = count(Arithmetic::incr(2).return_cas()).await;
     assert_eq!(wrapped.value, Some(1));
     let cas = wrapped.cas.unwrap();
-    assert_eq!(ask(Arithmetic::incr(1).compare(cas)).await.value, Some(2));
-    let late = ask(Arithmetic::incr(1).compare(cas)).await;
+    assert_eq!(count(Arithmetic::incr(1).compare(cas)).await.value, Some(2));
+    let late = count(Arithmetic::incr(1).compare(cas)).await;
     assert_eq!((late.outcome, late.value), (Outcome::Exists, None));
 
-    // What is no number is refused, and the connection goes on.
+    // A value that is not a number is refused, and the connection stays usable.
     cache.set("n", "text", MINUTE).await.unwrap();
     let error = cache.meta_arithmetic("n", Arithmetic::incr(1)).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery()), (ErrorKind::Server, Delivery::Answered));
@@ -152,24 +151,24 @@ async fn numbers_are_made_and_changed() {
 }
 
 #[tokio::test]
-async fn debug_and_noop() {
-    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+async fn meta_debug_describes_an_item_and_meta_noop_succeeds() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
     assert_eq!(cache.meta_debug("k").await.unwrap(), None);
     cache.set("k", "v", MINUTE).await.unwrap();
-    let known = cache.meta_debug("k").await.unwrap().unwrap();
-    assert!(known.iter().any(|(name, value)| name == "cas" && value.parse::<u64>().is_ok()), "{known:?}");
-    let answers = cache.meta_noop().await;
-    assert!(answers.len() == 1 && answers[0].1.is_ok());
+    let fields = cache.meta_debug("k").await.unwrap().unwrap();
+    assert!(fields.iter().any(|(name, value)| name == "cas" && value.parse::<u64>().is_ok()), "{fields:?}");
+    let outcomes = cache.meta_noop().await;
+    assert!(outcomes.len() == 1 && outcomes[0].1.is_ok());
 }
 
 #[tokio::test]
-async fn what_only_later_servers_can_do() {
+async fn options_that_need_a_later_server_are_unsupported_on_older_ones() {
     let (server, cache) = memcached().await;
-    let version = version_of(server.addr()).await;
-    let check = |outcome: Result<bool, Error>, needs: Version| match outcome {
-        Ok(worked) => assert!(worked && version >= needs, "{version:?} does what needs {needs:?}"),
+    let version = server_version(server.addr()).await;
+    let check = |outcome: Result<bool, Error>, needed: Version| match outcome {
+        Ok(worked) => assert!(worked && version >= needed, "{version:?} supports an option that needs {needed:?}"),
         Err(error) => {
-            assert!(version < needs, "{version:?}: {error}");
+            assert!(version < needed, "{version:?}: {error}");
             assert_eq!((error.kind(), error.delivery()), (ErrorKind::Unsupported, Delivery::NotSent));
         }
     };
@@ -191,13 +190,13 @@ async fn what_only_later_servers_can_do() {
         let changed = cache.meta_get("k", Get::new().value().unless(Cas::new(cas.get() + 9))).await;
         check(changed.map(|item| item.unwrap().value.is_some()), Version(1, 6, 40));
     }
-    // Whatever it cannot do, the classic commands go on.
+    // Classic commands work on every version.
     cache.set("k", "still here", MINUTE).await.unwrap();
     assert_eq!(cache.get("k").await.unwrap().unwrap().value, "still here");
 }
 
 #[tokio::test]
-async fn flags_of_the_callers_own_are_checked() {
+async fn invalid_flags_of_the_caller_are_refused_before_anything_is_sent() {
     let (server, cache) = memcached().await;
     cache.set("witness", "here", MINUTE).await.unwrap();
     let bad = [
@@ -222,34 +221,36 @@ async fn flags_of_the_callers_own_are_checked() {
         let source = std::error::Error::source(&error).unwrap().downcast_ref::<InvalidFlag>();
         assert_eq!(source, Some(&reason));
     }
-    if version_of(server.addr()).await >= Version(1, 6, 18) {
+    if server_version(server.addr()).await >= Version(1, 6, 18) {
         let routed = Get::new().value().flag('L', "path/").flag('P', "x").opaque("x".repeat(31));
         assert!(cache.meta_get("witness", routed).await.unwrap().is_some());
-        // A flag the server does not know is refused; its data block is not run.
+        // The server refuses an unknown flag, and does not run the data block as a command.
         let error = cache.meta_set("k", "flush_all", Set::new(MINUTE).flag('z', "")).await.unwrap_err();
         assert_eq!((error.kind(), error.delivery()), (ErrorKind::Server, Delivery::Answered));
-        // Nor is it where there are more flags than the server has room for.
-        for most in ["LPABDGHJKQRUV", "LPABDGHJKQRUVW", "LPABDGHJKQRUVWXYZ"] {
-            let flags = most.chars().filter(|flag| *flag != 'Q').fold(Set::new(MINUTE), |set, flag| set.flag(flag, ""));
-            let error = cache.meta_set("k", "flush_all", flags.opaque("mine")).await.unwrap_err();
+        // The same holds for more flags than the server reads. The client refuses more than fit a command.
+        for letters in ["LPABDGHJKQRUV", "LPABDGHJKQRUVW", "LPABDGHJKQRUVWXYZ"] {
+            let flags = letters.chars().filter(|flag| *flag != 'Q');
+            let options = flags.fold(Set::new(MINUTE), |set, flag| set.flag(flag, ""));
+            let error = cache.meta_set("k", "flush_all", options.opaque("mine")).await.unwrap_err();
             let refused = (ErrorKind::Server, Delivery::Answered);
-            let unsent = (ErrorKind::InvalidFlag, Delivery::NotSent);
-            assert_eq!((error.kind(), error.delivery()), if most.len() > 15 { unsent } else { refused });
+            let not_sent = (ErrorKind::InvalidFlag, Delivery::NotSent);
+            assert_eq!((error.kind(), error.delivery()), if letters.len() > 15 { not_sent } else { refused });
         }
     }
     assert_eq!(cache.get("witness").await.unwrap().unwrap().value, "here");
 }
 
-/// Servers refuse a line of more flags than they read, and then run its data block as commands.
+/// A server refuses a line with more flags than it reads, and then runs the data block as commands.
 #[tokio::test]
-async fn no_number_of_flags_makes_a_command_of_a_value() {
+async fn no_number_of_flags_makes_the_server_run_a_value_as_a_command() {
     let (server, cache) = memcached().await;
     cache.set("witness", "here", MINUTE).await.unwrap();
     let flags = "adeghijlmnoprtuvwxyzABDGHKLPQUVWXYZ";
     for count in 0..flags.len() {
-        let own = |options: Set| flags[..count].chars().fold(options, |options, letter| options.flag(letter, ""));
+        let with_flags =
+            |options: Set| flags[..count].chars().fold(options, |options, letter| options.flag(letter, ""));
         let all = Set::new(MINUTE).flags(1).mode(Mode::Set).compare(Cas::new(1)).return_cas().return_size();
-        for options in [own(Set::new(MINUTE)), own(all.invalidate().key())] {
+        for options in [with_flags(Set::new(MINUTE)), with_flags(all.invalidate().key())] {
             let outcome = cache.meta_set("k", "flush_all", options).await;
             if let Err(error) = outcome {
                 let kinds = [ErrorKind::InvalidFlag, ErrorKind::Server, ErrorKind::Unsupported];
@@ -257,7 +258,7 @@ async fn no_number_of_flags_makes_a_command_of_a_value() {
             }
         }
     }
-    if version_of(server.addr()).await >= Version(1, 6, 18) {
+    if server_version(server.addr()).await >= Version(1, 6, 18) {
         let thirteen = "PLadeghijlmno".chars().fold(Set::new(MINUTE), |options, letter| options.flag(letter, ""));
         assert_eq!(cache.meta_set("k", "v", thirteen.clone()).await.unwrap_err().kind(), ErrorKind::Server);
     }
@@ -268,16 +269,15 @@ async fn no_number_of_flags_makes_a_command_of_a_value() {
     assert_eq!(cache.get("witness").await.unwrap().unwrap().value, "here");
 }
 
-/// The client's own options all fit in one command, on a key in base64 and in a run too.
+/// Keys in base64 and batches add flags of their own.
 #[tokio::test]
-async fn all_options_together_are_one_command() {
-    let Some((server, _)) = memcached_from(Version(1, 6, 27)).await else { return };
-    let builder = Client::builder().nodes([server.addr().to_string()]).binary_keys(true);
-    let cache = builder.request_timeout(crate::support::NO_HURRY).connect().await.unwrap();
+async fn all_options_together_fit_one_command() {
+    let Some((server, _)) = memcached_at_least(Version(1, 6, 27)).await else { return };
+    let cache = client_builder(server.addr()).binary_keys(true).connect().await.unwrap();
     let get = Get::new().value().flags().cas().ttl_left().size().hit_before().last_access().no_bump().key();
     let get = get.touch(HOUR).vivify(HOUR).recache_within(MINUTE).new_cas(Cas::new(5));
-    let newest = version_of(server.addr()).await >= Version(1, 6, 40);
-    let get = if newest { get.unless(Cas::new(1)) } else { get };
+    let has_unless = server_version(server.addr()).await >= Version(1, 6, 40);
+    let get = if has_unless { get.unless(Cas::new(1)) } else { get };
     for key in ["text", "two words"] {
         assert!(cache.meta_get(key, get.clone()).await.unwrap().is_some());
         assert!(cache.meta_get_many([key], get.clone()).await.remove(0).1.unwrap().is_some());
@@ -288,7 +288,7 @@ async fn all_options_together_are_one_command() {
 }
 
 #[tokio::test]
-async fn bad_keys_and_values_are_refused_before_anything_is_sent() {
+async fn invalid_keys_values_and_ttls_are_refused_before_anything_is_sent() {
     let (_server, cache) = memcached().await;
     cache.set("witness", "here", MINUTE).await.unwrap();
     for bad in ["", "a b", "a\r\nflush_all\r\n", &"k".repeat(251)] {
@@ -313,19 +313,52 @@ async fn bad_keys_and_values_are_refused_before_anything_is_sent() {
     assert_eq!(cache.get("witness").await.unwrap().unwrap().value, "here");
 }
 
-/// The server's own limit, a little under the client's, with what an item needs besides its value.
+/// The server's limit includes the header of an item, so the value is within the client's limit.
 #[tokio::test]
-async fn a_value_the_server_refuses_costs_nobody_else_anything() {
-    let Some((_server, cache)) = memcached_from(Version::META).await else { return };
+async fn a_value_that_the_server_refuses_does_not_affect_other_requests() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
     let just_too_large = vec![b'x'; (1 << 20) - 10];
-    let (refused, others) = tokio::join!(cache.meta_set("k", just_too_large, Set::new(MINUTE)), many_gets(&cache));
-    assert_eq!((refused.unwrap_err().kind(), others), (ErrorKind::TooLarge, 0));
+    let (refused, ()) = tokio::join!(cache.meta_set("k", just_too_large, Set::new(MINUTE)), async {
+        for n in 0..100 {
+            cache.meta_get(format!("k{n}"), Get::new().value()).await.unwrap();
+        }
+    });
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::TooLarge);
 }
 
-async fn many_gets(cache: &Client) -> usize {
-    let mut failed = 0;
-    for n in 0..100 {
-        failed += usize::from(cache.meta_get(format!("k{n}"), Get::new().value()).await.is_err());
+#[tokio::test]
+async fn meta_get_many_returns_an_outcome_for_each_key() {
+    let Some((server, _)) = memcached_at_least(Version::META).await else { return };
+    let (other, _) = memcached().await;
+    let builder = Client::builder().nodes([server.addr().to_string(), other.addr().to_string()]);
+    let cache = builder.binary_keys(true).request_timeout(LONG_TIMEOUT).connect().await.unwrap();
+    assert!(cache.meta_get_many([] as [&str; 0], Get::new()).await.is_empty());
+    let keys: Vec<String> = (0..1_000).map(|n| format!("key{}{n}", if n % 3 == 0 { " " } else { "-" })).collect();
+    for (n, key) in keys.iter().enumerate().filter(|(n, _)| n % 2 == 0) {
+        cache.set(key, n.to_string(), SetOptions::from(MINUTE).flags(n as u32)).await.unwrap();
     }
-    failed
+    let found = cache.meta_get_many(&keys, Get::new().value().flags().key().opaque("mine")).await;
+    assert_eq!(found.len(), 1_000);
+    for (n, (key, outcome)) in found.into_iter().enumerate() {
+        assert_eq!(key, &keys[n]);
+        let item = outcome.unwrap();
+        assert_eq!(item.is_some(), n % 2 == 0, "{key}");
+        let Some(item) = item else { continue };
+        assert_eq!((item.value.unwrap(), item.flags), (n.to_string().into(), Some(n as u32)));
+        assert_eq!((item.key.as_deref(), item.opaque), (Some(key.as_bytes()), None));
+    }
+    // Repeated and invalid keys in one call.
+    let long = "k".repeat(251);
+    let mixed = ["key 0", "", "key 0", &long, "absent", "key-2", "key 0"];
+    let outcomes = cache.meta_get_many(mixed, Get::new().value()).await;
+    let results: Vec<_> = outcomes
+        .into_iter()
+        .map(|(_, outcome)| outcome.map(|item| item.map(|item| item.value.unwrap())).map_err(|error| error.kind()))
+        .collect();
+    let hit = |text: &'static str| Ok(Some(text.into()));
+    let invalid = || Err(ErrorKind::InvalidKey);
+    assert_eq!(results, [hit("0"), invalid(), hit("0"), invalid(), Ok(None), hit("2"), hit("0")]);
+    // Without any requested field, the outcome is whether the item exists.
+    let found = cache.meta_get_many(["key 0", "absent"], Get::new()).await;
+    assert_eq!(found.iter().map(|(_, outcome)| outcome.as_ref().unwrap().is_some()).collect::<Vec<_>>(), [true, false]);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use memring::testing::Memcached;
 use memring::{Client, CustomPlacement, ErrorKind, KeyHash, Libmemcached, OwnerOf, Placement, Ring, RingNode};
 
-use crate::support::{NO_HURRY, stat};
+use crate::support::{LONG_TIMEOUT, stat};
 
 #[tokio::test]
 async fn keys_are_where_the_other_client_looks_for_them() {
@@ -24,7 +24,7 @@ async fn keys_are_where_the_other_client_looks_for_them() {
         Placement::pymemcache(memring::PythonKeys::Str),
         Placement::native(),
     ] {
-        let cache = Client::builder().nodes(&nodes).placement(placement.clone()).request_timeout(NO_HURRY);
+        let cache = Client::builder().nodes(&nodes).placement(placement.clone()).request_timeout(LONG_TIMEOUT);
         let cache = cache.connect().await.unwrap();
         cache.flush_all().await;
         let listed = cache.topology().nodes;
@@ -96,7 +96,7 @@ async fn a_placement_of_ones_own_routes_every_command() {
     }
     let mut nodes: Vec<_> = servers.iter().map(|server| server.addr()).collect();
     let cache = Client::builder().nodes(nodes.iter().rev().map(ToString::to_string));
-    let cache = cache.placement(Placement::custom(ByNumber)).request_timeout(NO_HURRY).connect().await.unwrap();
+    let cache = cache.placement(Placement::custom(ByNumber)).request_timeout(LONG_TIMEOUT).connect().await.unwrap();
     nodes.sort();
     let keys: Vec<String> = (0..30).map(|n| format!("key-{n}")).collect();
     for (n, key) in keys.iter().enumerate() {

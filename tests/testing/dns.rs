@@ -1,4 +1,4 @@
-//! The DNS server, asked by a real resolver over real sockets.
+//! The DNS server, queried by a real resolver over real sockets.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,11 +12,10 @@ use hickory_resolver::proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::{Resolver, TokioResolver};
 use memring::testing::{DnsFault, Service, SrvRecord};
-
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, ask};
+use crate::{TEST_TIMEOUT, request};
 
 const NAME: &str = "memcached.default.svc.cluster.local.";
 
@@ -39,29 +38,29 @@ fn resolver(addr: SocketAddr, tcp: bool, timeout: Duration) -> TokioResolver {
 
 async fn service(pods: usize) -> (Service, TokioResolver) {
     let service = Service::start(pods).await.unwrap();
-    let resolver = resolver(service.dns().addr(), true, PATIENCE);
+    let resolver = resolver(service.dns().addr(), true, TEST_TIMEOUT);
     (service, resolver)
 }
 
-/// Asks once, over UDP, where a resolver may ask again. `None` is no reply.
-async fn ask_once(addr: SocketAddr, kind: RecordType, payload: Option<u16>) -> Option<Message> {
-    let mut question = Message::query();
-    question.add_query(Query::query(NAME.parse().unwrap(), kind));
+/// Sends one query over UDP and returns the reply, if there is one. Unlike a resolver, it does not repeat the query.
+async fn query_once(addr: SocketAddr, kind: RecordType, payload: Option<u16>) -> Option<Message> {
+    let mut query = Message::query();
+    query.add_query(Query::query(NAME.parse().unwrap(), kind));
     if let Some(payload) = payload {
         let mut edns = Edns::new();
         edns.set_max_payload(payload);
-        question.set_edns(edns);
+        query.set_edns(edns);
     }
     let socket = UdpSocket::bind((addr.ip(), 0)).await.unwrap();
-    socket.send_to(&question.to_vec().unwrap(), addr).await.unwrap();
+    socket.send_to(&query.to_vec().unwrap(), addr).await.unwrap();
     let mut reply = vec![0; 65_536];
-    let (len, _) = timeout(PATIENCE, socket.recv_from(&mut reply)).await.ok()?.ok()?;
-    assert!(len <= usize::from(payload.unwrap_or(512)), "{len} bytes to {payload:?}");
+    let (len, _) = timeout(TEST_TIMEOUT, socket.recv_from(&mut reply)).await.ok()?.ok()?;
+    assert!(len <= usize::from(payload.unwrap_or(512)), "{len} bytes for a payload of {payload:?}");
     Some(Message::from_vec(&reply[..len]).unwrap())
 }
 
-/// (priority, weight, port, target) of every answer.
-fn records(lookup: &Lookup) -> Vec<(u16, u16, u16, String)> {
+/// Returns priority, weight, port and target of every SRV record.
+fn srv_records(lookup: &Lookup) -> Vec<(u16, u16, u16, String)> {
     let srv = lookup.answers().iter().filter_map(|record| match &record.data {
         RData::SRV(srv) => Some((srv.priority, srv.weight, srv.port, srv.target.to_ascii())),
         _ => None,
@@ -69,6 +68,7 @@ fn records(lookup: &Lookup) -> Vec<(u16, u16, u16, String)> {
     srv.collect()
 }
 
+/// Returns the addresses in the additional records.
 fn glue(lookup: &Lookup) -> BTreeSet<(String, IpAddr)> {
     let addresses = lookup.additionals().iter().filter_map(|record| match &record.data {
         RData::A(a) => Some((record.name.to_ascii(), IpAddr::from(a.0))),
@@ -78,8 +78,8 @@ fn glue(lookup: &Lookup) -> BTreeSet<(String, IpAddr)> {
     addresses.collect()
 }
 
-/// What DNS should say of the pods.
-fn expected(service: &Service) -> BTreeSet<(String, IpAddr)> {
+/// Returns the addresses of the ready pods.
+fn ready_pods(service: &Service) -> BTreeSet<(String, IpAddr)> {
     let ready = service.pods().into_iter().filter(|pod| pod.ready);
     ready.map(|pod| (format!("{}.", pod.fqdn), pod.addr.ip())).collect()
 }
@@ -87,19 +87,19 @@ fn expected(service: &Service) -> BTreeSet<(String, IpAddr)> {
 fn no_records(result: Result<Lookup, NetError>) -> NoRecords {
     match result {
         Err(NetError::Dns(DnsError::NoRecordsFound(no_records))) => no_records,
-        other => panic!("not an empty answer: {other:?}"),
+        other => panic!("the answer must be empty: {other:?}"),
     }
 }
 
 #[tokio::test]
-async fn three_pods_are_listed_with_their_addresses() {
+async fn ready_pods_are_listed_with_their_addresses() {
     let (service, resolver) = service(3).await;
     let port = service.pods()[0].addr.port();
     for name in [NAME, "_memcached._tcp.memcached.default.svc.cluster.local.", "MEMCACHED.default.svc.Cluster.local."] {
         let lookup = resolver.srv_lookup(name).await.unwrap();
         let listed: Vec<_> = (0..3).map(|pod| (0, 33, port, format!("memcached-{pod}.{NAME}"))).collect();
-        assert_eq!(records(&lookup), listed, "{name}");
-        assert_eq!(glue(&lookup), expected(&service), "{name}");
+        assert_eq!(srv_records(&lookup), listed, "{name}");
+        assert_eq!(glue(&lookup), ready_pods(&service), "{name}");
         assert!(lookup.answers().iter().all(|record| record.ttl == 5));
     }
     let of_service: BTreeSet<_> = resolver.lookup_ip(NAME).await.unwrap().iter().collect();
@@ -111,40 +111,40 @@ async fn three_pods_are_listed_with_their_addresses() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_nxdomain_or_nodata() {
+async fn missing_names_are_nxdomain_and_missing_records_are_nodata() {
     let (service, resolver) = service(1).await;
     service.dns().set_ttl(Duration::from_secs(7));
     for name in
         ["_metrics._tcp.memcached.default.svc.cluster.local.", "other.default.svc.cluster.local.", "example.com."]
     {
-        let none = no_records(resolver.srv_lookup(name).await);
-        assert_eq!((none.response_code, none.negative_ttl), (ResponseCode::NXDomain, Some(7)), "{name}");
-        assert!(none.soa.is_some());
+        let empty = no_records(resolver.srv_lookup(name).await);
+        assert_eq!((empty.response_code, empty.negative_ttl), (ResponseCode::NXDomain, Some(7)), "{name}");
+        assert!(empty.soa.is_some());
     }
     for (name, kind) in [(NAME.to_owned(), RecordType::TXT), (format!("memcached-0.{NAME}"), RecordType::SRV)] {
-        let none = no_records(resolver.lookup(name.clone(), kind).await);
-        assert_eq!(none.response_code, ResponseCode::NoError, "{name}");
-        assert!(none.soa.is_some());
+        let empty = no_records(resolver.lookup(name.clone(), kind).await);
+        assert_eq!(empty.response_code, ResponseCode::NoError, "{name}");
+        assert!(empty.soa.is_some());
     }
-    // Neither ready pods nor any pods: the service's own name is gone.
+    // Without ready pods, and then without any pod, the name of the service does not exist.
     service.unready(0).await.unwrap();
     for _ in 0..2 {
         for name in [NAME.to_owned(), format!("_memcached._tcp.{NAME}"), format!("memcached-0.{NAME}")] {
-            let none = no_records(resolver.srv_lookup(&*name).await);
-            assert_eq!(none.response_code, ResponseCode::NXDomain, "{name}");
+            let empty = no_records(resolver.srv_lookup(&*name).await);
+            assert_eq!(empty.response_code, ResponseCode::NXDomain, "{name}");
         }
         service.scale(0).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn dns_follows_the_pods() {
+async fn answers_change_with_the_pods_and_the_settings() {
     let (service, resolver) = service(2).await;
     let check = async |step: &str, pods: usize| {
         let lookup = resolver.srv_lookup(NAME).await.unwrap();
-        assert_eq!(glue(&lookup), expected(&service), "{step}");
-        assert_eq!(records(&lookup).len(), pods, "{step}");
-        assert!(records(&lookup).iter().all(|record| usize::from(record.1) == 100 / pods), "{step}");
+        assert_eq!(glue(&lookup), ready_pods(&service), "{step}");
+        assert_eq!(srv_records(&lookup).len(), pods, "{step}");
+        assert!(srv_records(&lookup).iter().all(|record| usize::from(record.1) == 100 / pods), "{step}");
     };
     check("start", 2).await;
     service.scale(5).await.unwrap();
@@ -161,7 +161,7 @@ async fn dns_follows_the_pods() {
         check("moved", 3).await;
         let found: Vec<_> = resolver.lookup_ip(format!("memcached-0.{NAME}")).await.unwrap().iter().collect();
         assert_eq!(found, [addr.ip()]);
-        assert_eq!(ask(addr, "get k\r\n", 5).await.unwrap(), "END\r\n");
+        assert_eq!(request(addr, "get k\r\n", 5).await.unwrap(), "END\r\n");
     }
     service.dns().set_glue(false);
     service.dns().set_ttl(Duration::ZERO);
@@ -171,128 +171,129 @@ async fn dns_follows_the_pods() {
 }
 
 #[tokio::test]
-async fn three_hundred_records_come_whole_over_tcp() {
-    let (service, both) = service(1).await;
+async fn three_hundred_records_are_complete_over_tcp_and_truncated_over_udp() {
+    let (service, resolver_with_tcp) = service(1).await;
     let dns = service.dns();
-    let udp_only = resolver(dns.addr(), false, PATIENCE);
+    let udp_only = resolver(dns.addr(), false, TEST_TIMEOUT);
     dns.set_srv((0..300).map(|pod| SrvRecord::new(0, 1, 11211, format!("cache-{pod}.{NAME}")))).unwrap();
     for pod in 0..300u16 {
         let [high, low] = pod.to_be_bytes();
         dns.set_host(&format!("cache-{pod}.{NAME}"), [Ipv4Addr::new(127, 9, high, low).into()]).unwrap();
     }
-    let lookup = both.srv_lookup(NAME).await.unwrap();
-    let targets: BTreeSet<_> = records(&lookup).into_iter().map(|record| record.3).collect();
+    let lookup = resolver_with_tcp.srv_lookup(NAME).await.unwrap();
+    let targets: BTreeSet<_> = srv_records(&lookup).into_iter().map(|record| record.3).collect();
     assert_eq!((targets.len(), glue(&lookup).len()), (300, 300));
     assert!(matches!(udp_only.srv_lookup(NAME).await, Err(NetError::Truncated)));
     assert!(dns.queries().tcp >= 1);
 
-    // A few fit a datagram, glue and all, if the client says it takes more than 512 bytes.
+    // Eight records with their glue fit a datagram if the client accepts more than 512 bytes.
     dns.clear_overrides();
     service.scale(8).await.unwrap();
     assert_eq!(glue(&udp_only.srv_lookup(NAME).await.unwrap()).len(), 8);
 }
 
 #[tokio::test]
-async fn every_fault_is_what_it_says_and_passes() {
+async fn every_fault_has_its_effect_until_it_is_cleared() {
     let (service, resolver) = service(3).await;
     let dns = service.dns();
-    let hasty = self::resolver(dns.addr(), true, Duration::from_millis(300));
+    let short_timeout = self::resolver(dns.addr(), true, Duration::from_millis(300));
     for (fault, code) in [(DnsFault::ServFail, ResponseCode::ServFail), (DnsFault::Refused, ResponseCode::Refused)] {
         dns.set_fault(fault);
-        let failed = resolver.srv_lookup(NAME).await;
-        assert!(matches!(&failed, Err(NetError::Dns(DnsError::ResponseCode(given))) if *given == code), "{failed:?}");
+        let result = resolver.srv_lookup(NAME).await;
+        assert!(matches!(&result, Err(NetError::Dns(DnsError::ResponseCode(actual))) if *actual == code), "{result:?}");
     }
     for (fault, code) in [(DnsFault::NxDomain, ResponseCode::NXDomain), (DnsFault::NoData, ResponseCode::NoError)] {
         dns.set_fault(fault);
         assert_eq!(no_records(resolver.srv_lookup(NAME).await).response_code, code);
     }
     dns.set_fault(DnsFault::Silent);
-    assert!(matches!(hasty.srv_lookup(NAME).await, Err(NetError::Timeout)));
+    assert!(matches!(short_timeout.srv_lookup(NAME).await, Err(NetError::Timeout)));
 
     dns.set_fault(DnsFault::Truncated);
     let before = dns.queries();
-    assert_eq!(records(&resolver.srv_lookup(NAME).await.unwrap()).len(), 3);
+    assert_eq!(srv_records(&resolver.srv_lookup(NAME).await.unwrap()).len(), 3);
     assert!(dns.queries().tcp > before.tcp);
 
     for fault in [DnsFault::Truncated, DnsFault::TruncatedWithoutTcp] {
         dns.set_fault(fault);
-        let cut = ask_once(dns.addr(), RecordType::SRV, Some(1232)).await.unwrap();
-        assert!(cut.metadata.truncation);
-        assert_eq!(cut.answers.len(), 2, "half of the records, rounded up");
+        let reply = query_once(dns.addr(), RecordType::SRV, Some(1232)).await.unwrap();
+        assert!(reply.metadata.truncation);
+        assert_eq!(reply.answers.len(), 2, "half of the records, rounded up");
     }
-    assert!(matches!(hasty.srv_lookup(NAME).await, Err(NetError::Timeout)));
+    assert!(matches!(short_timeout.srv_lookup(NAME).await, Err(NetError::Timeout)));
 
     dns.clear_fault();
-    assert_eq!(glue(&resolver.srv_lookup(NAME).await.unwrap()), expected(&service));
+    assert_eq!(glue(&resolver.srv_lookup(NAME).await.unwrap()), ready_pods(&service));
 }
 
 #[tokio::test]
-async fn odd_answers_are_given_as_they_were_set() {
+async fn unusual_records_are_answered_as_they_were_set() {
     let (service, resolver) = service(1).await;
     let dns = service.dns();
-    let odd = [
+    let unusual = [
         (10, 0, 0, "memcached-0.memcached.default.svc.cluster.local."),
         (0, 5, 11211, "."),
         (0, 5, 11211, "Upper.Example.COM."),
         (0, 5, 11211, "Upper.Example.COM."),
         (0, 5, 9150, "Upper.Example.COM."),
     ];
-    dns.set_srv(odd.map(|(priority, weight, port, target)| SrvRecord::new(priority, weight, port, target))).unwrap();
+    dns.set_srv(unusual.map(|(priority, weight, port, target)| SrvRecord::new(priority, weight, port, target)))
+        .unwrap();
     let v6: IpAddr = "fd00::1".parse().unwrap();
     dns.set_host("upper.example.com", [Ipv4Addr::new(127, 1, 2, 3).into(), v6]).unwrap();
     dns.set_host("memcached-0.memcached.default.svc.cluster.local", []).unwrap();
 
     let lookup = resolver.srv_lookup(NAME).await.unwrap();
     assert_eq!(
-        records(&lookup),
-        odd.map(|(priority, weight, port, target)| (priority, weight, port, target.to_owned()))
+        srv_records(&lookup),
+        unusual.map(|(priority, weight, port, target)| (priority, weight, port, target.to_owned()))
     );
     let addresses = [Ipv4Addr::new(127, 1, 2, 3).into(), v6].map(|address| ("Upper.Example.COM.".to_owned(), address));
     assert_eq!(glue(&lookup), BTreeSet::from(addresses));
     let found: BTreeSet<_> = resolver.lookup_ip("upper.example.com.").await.unwrap().iter().collect();
     assert!(found.contains(&v6) || found.len() == 1);
-    let none = no_records(resolver.ipv4_lookup(format!("memcached-0.{NAME}")).await);
-    assert_eq!(none.response_code, ResponseCode::NXDomain);
+    let empty = no_records(resolver.ipv4_lookup(format!("memcached-0.{NAME}")).await);
+    assert_eq!(empty.response_code, ResponseCode::NXDomain);
 
     assert!(dns.set_srv([SrvRecord::new(0, 0, 0, "x".repeat(64))]).is_err());
     dns.set_srv([]).unwrap();
     assert_eq!(no_records(resolver.srv_lookup(NAME).await).response_code, ResponseCode::NoError);
     dns.clear_overrides();
-    assert_eq!(glue(&resolver.srv_lookup(NAME).await.unwrap()), expected(&service));
+    assert_eq!(glue(&resolver.srv_lookup(NAME).await.unwrap()), ready_pods(&service));
 }
 
 #[tokio::test]
-async fn questions_are_counted_and_replies_fit_what_was_asked_for() {
+async fn queries_are_counted_and_replies_fit_the_requested_payload_size() {
     let (service, _) = service(20).await;
     let dns = service.dns();
     for (kind, times) in [(RecordType::SRV, 3), (RecordType::A, 2), (RecordType::AAAA, 1), (RecordType::TXT, 1)] {
         for _ in 0..times {
-            assert!(ask_once(dns.addr(), kind, Some(4096)).await.is_some());
+            assert!(query_once(dns.addr(), kind, Some(4096)).await.is_some());
         }
     }
     let queries = dns.queries();
     assert_eq!((queries.srv, queries.a, queries.aaaa, queries.other), (3, 2, 1, 1));
     assert_eq!((queries.total, queries.tcp), (7, 0));
 
-    let whole = ask_once(dns.addr(), RecordType::SRV, Some(4096)).await.unwrap();
-    assert!(!whole.metadata.truncation && whole.metadata.authoritative);
-    assert_eq!((whole.answers.len(), whole.additionals.len()), (20, 20));
+    let complete = query_once(dns.addr(), RecordType::SRV, Some(4096)).await.unwrap();
+    assert!(!complete.metadata.truncation && complete.metadata.authoritative);
+    assert_eq!((complete.answers.len(), complete.additionals.len()), (20, 20));
     for payload in [Some(1232), Some(512), None] {
-        let cut = ask_once(dns.addr(), RecordType::SRV, payload).await.unwrap();
-        assert!(cut.metadata.truncation && cut.answers.len() < 20, "{payload:?}");
+        let truncated = query_once(dns.addr(), RecordType::SRV, payload).await.unwrap();
+        assert!(truncated.metadata.truncation && truncated.answers.len() < 20, "{payload:?}");
     }
 }
 
 #[tokio::test]
-async fn the_server_stops_and_starts_at_its_address() {
+async fn the_server_stops_and_starts_again_at_the_same_address() {
     let (service, resolver) = service(1).await;
     let dns = service.dns();
-    let hasty = self::resolver(dns.addr(), true, Duration::from_millis(300));
+    let short_timeout = self::resolver(dns.addr(), true, Duration::from_millis(300));
     for _ in 0..2 {
         resolver.srv_lookup(NAME).await.unwrap();
         dns.stop().await;
         dns.stop().await;
-        assert!(hasty.srv_lookup(NAME).await.is_err());
+        assert!(short_timeout.srv_lookup(NAME).await.is_err());
         dns.start().await.unwrap();
         dns.start().await.unwrap();
     }
@@ -305,5 +306,5 @@ async fn the_server_stops_and_starts_at_its_address() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, closed).await.expect("the socket is closed");
+    timeout(TEST_TIMEOUT, closed).await.expect("dropping the service must close the socket");
 }

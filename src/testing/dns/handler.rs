@@ -1,4 +1,4 @@
-//! Between the DNS library and the zone: reads the question, applies the fault in force, sends the answer.
+//! Connects the DNS library and the zone: reads the query, applies the fault, sends the reply.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,34 +12,35 @@ use hickory_server::zone_handler::MessageResponseBuilder;
 use super::DnsFault;
 use super::zone::{Answer, Zone};
 
-/// The largest UDP reply, whatever the client would take. CoreDNS has the same limit by default.
-const MAX_UDP: u16 = 4096;
+/// The largest UDP reply in bytes, even if the client accepts more. CoreDNS has the same default.
+const MAX_UDP_REPLY: u16 = 4096;
 
 #[derive(Debug)]
 pub(super) struct Handler {
     pub(super) zone: Arc<Mutex<Zone>>,
 }
 
-/// What to do about a question.
-enum Verdict {
-    Answer(Answer),
-    /// Part of the answer, and the word that there is more to be had over TCP.
-    Truncated(Answer),
-    Silence,
+/// The reaction to a query.
+enum Reaction {
+    Reply(Answer),
+    /// A part of the answer, flagged as truncated.
+    TruncatedReply(Answer),
+    NoReply,
 }
 
 impl Handler {
-    fn judge(&self, request: &Request) -> Verdict {
+    /// Counts the query and decides how to react to it.
+    fn react(&self, request: &Request) -> Reaction {
         let mut zone = self.zone.lock().unwrap_or_else(PoisonError::into_inner);
-        let refusal = |code| Verdict::Answer(Answer { code, ..Answer::default() });
-        let Ok(info) = request.request_info() else { return refusal(ResponseCode::FormErr) };
+        let error = |code| Reaction::Reply(Answer { code, ..Answer::default() });
+        let Ok(info) = request.request_info() else { return error(ResponseCode::FormErr) };
         if info.metadata.op_code != OpCode::Query {
-            return refusal(ResponseCode::NotImp);
+            return error(ResponseCode::NotImp);
         }
         if info.query.query_class() != DNSClass::IN {
-            return refusal(ResponseCode::Refused);
+            return error(ResponseCode::Refused);
         }
-        // As it was spelled: resolvers may vary the case and insist on getting it back.
+        // The original spelling, because resolvers may randomize the case and compare it with the reply.
         let (owner, kind) = (info.query.original().name(), info.query.query_type());
         let over_tcp = info.protocol != Protocol::Udp;
         zone.queries.total += 1;
@@ -51,20 +52,20 @@ impl Handler {
             _ => &mut zone.queries.other,
         } += 1;
         match zone.fault {
-            None => Verdict::Answer(zone.answer(owner, kind)),
-            Some(DnsFault::ServFail) => refusal(ResponseCode::ServFail),
-            Some(DnsFault::Refused) => refusal(ResponseCode::Refused),
-            Some(DnsFault::NxDomain) => Verdict::Answer(zone.nothing(owner, ResponseCode::NXDomain)),
-            Some(DnsFault::NoData) => Verdict::Answer(zone.nothing(owner, ResponseCode::NoError)),
-            Some(DnsFault::Silent) => Verdict::Silence,
-            Some(DnsFault::TruncatedWithoutTcp) if over_tcp => Verdict::Silence,
-            Some(DnsFault::Truncated) if over_tcp => Verdict::Answer(zone.answer(owner, kind)),
+            None => Reaction::Reply(zone.answer(owner, kind)),
+            Some(DnsFault::ServFail) => error(ResponseCode::ServFail),
+            Some(DnsFault::Refused) => error(ResponseCode::Refused),
+            Some(DnsFault::NxDomain) => Reaction::Reply(zone.no_records(owner, ResponseCode::NXDomain)),
+            Some(DnsFault::NoData) => Reaction::Reply(zone.no_records(owner, ResponseCode::NoError)),
+            Some(DnsFault::Silent) => Reaction::NoReply,
+            Some(DnsFault::TruncatedWithoutTcp) if over_tcp => Reaction::NoReply,
+            Some(DnsFault::Truncated) if over_tcp => Reaction::Reply(zone.answer(owner, kind)),
             Some(DnsFault::Truncated | DnsFault::TruncatedWithoutTcp) => {
                 let mut answer = zone.answer(owner, kind);
-                // Enough to be taken for the whole by whoever does not look at the flag.
+                // Half of the records, which a client that ignores the flag takes for the whole answer.
                 answer.answers.truncate(answer.answers.len().div_ceil(2));
                 answer.glue.clear();
-                Verdict::Truncated(answer)
+                Reaction::TruncatedReply(answer)
             }
         }
     }
@@ -74,30 +75,30 @@ impl Handler {
 impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut responder: R) -> ResponseInfo {
         let mut metadata = Metadata::response_from_request(&request.metadata);
-        let answer = match self.judge(request) {
-            Verdict::Answer(answer) => answer,
-            Verdict::Truncated(answer) => {
+        let answer = match self.react(request) {
+            Reaction::Reply(answer) => answer,
+            Reaction::TruncatedReply(answer) => {
                 metadata.truncation = true;
                 answer
             }
-            Verdict::Silence => return info(metadata),
+            Reaction::NoReply => return response_info(metadata),
         };
         metadata.authoritative = true;
         metadata.response_code = answer.code;
         let mut edns = Edns::new();
-        edns.set_max_payload(request.max_payload().min(MAX_UDP));
+        edns.set_max_payload(request.max_payload().min(MAX_UDP_REPLY));
         let mut builder = MessageResponseBuilder::from_message_request(request);
-        // Without it the library cuts every UDP reply at 512 bytes, as is right only for those who did not ask for more.
+        // Without EDNS, the library truncates UDP replies at 512 bytes, which is right only for clients without EDNS.
         if request.edns.is_some() {
             builder.edns(&edns);
         }
         let response = builder.build(metadata, &answer.answers, [], &answer.soa, &answer.glue);
-        // Sending fails when the client has closed its connection, and then there is nobody to tell.
-        responder.send_response(response).await.unwrap_or_else(|_| info(metadata))
+        // Sending fails only if the client has closed its connection.
+        responder.send_response(response).await.unwrap_or_else(|_| response_info(metadata))
     }
 }
 
-/// What the library wants to be told for its own records.
-fn info(metadata: Metadata) -> ResponseInfo {
+/// Returns the response summary that the library logs.
+fn response_info(metadata: Metadata) -> ResponseInfo {
     Header { metadata, counts: HeaderCounts::default() }.into()
 }

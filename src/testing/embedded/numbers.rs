@@ -1,9 +1,13 @@
-//! Numbers as the C library's `strtol` family reads them, for that is what memcached answers by: leading white space
-//! and a sign are taken, trailing white space too, and a number too wide for its field keeps its low bits.
+//! Parses numbers as the C library's `strtol` family does, because memcached's replies depend on it.
+//!
+//! Leading white space, a sign and trailing white space are accepted. A number too wide for its field keeps its low
+//! bits.
 
-/// A number of up to 64 bits and its sign; `None` if there are no digits, too many, or something else behind them.
-fn scan(token: &[u8]) -> Option<(u64, bool)> {
-    // `isspace` knows the vertical tab, Rust's `is_ascii_whitespace` does not.
+/// Parses the magnitude and whether the number is negative.
+///
+/// `None` if there are no digits, if the magnitude exceeds 64 bits, or if other bytes follow the digits.
+fn parse(token: &[u8]) -> Option<(u64, bool)> {
+    // C's `isspace` includes the vertical tab, Rust's `is_ascii_whitespace` does not.
     let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     let start = token.iter().position(|byte| !is_space(byte))?;
     let (negative, digits) = match &token[start..] {
@@ -22,24 +26,25 @@ fn scan(token: &[u8]) -> Option<(u64, bool)> {
     Some((magnitude, negative))
 }
 
-/// Expiry times and lengths. The number must fit 64 bits; its low 32 are what counts.
+/// Parses an expiry time or a length: the low 32 bits of a number that must fit 64 bits.
 pub(super) fn signed(token: &[u8]) -> Option<i32> {
-    let (magnitude, negative) = scan(token)?;
+    let (magnitude, negative) = parse(token)?;
     let number = i128::from(magnitude) * if negative { -1 } else { 1 };
     let number = i64::try_from(number).ok()?;
     #[expect(clippy::cast_possible_truncation, reason = "as the real server truncates")]
     Some(number as i32)
 }
 
-/// Amounts to count by, and counters. A negative number is refused, except that C lets a very negative one wrap
-/// around to a small positive one.
+/// Parses a counter or the delta of `incr` and `decr`.
+///
+/// A negative number is refused unless it wraps around to a small positive one, as C's `strtoull` lets it.
 pub(super) fn unsigned(token: &[u8]) -> Option<u64> {
-    let (magnitude, negative) = scan(token)?;
+    let (magnitude, negative) = parse(token)?;
     let number = if negative { magnitude.wrapping_neg() } else { magnitude };
     (!negative || number <= i64::MAX as u64).then_some(number)
 }
 
-/// Client flags: as [`unsigned`], of which the low 32 bits count.
+/// Parses client flags: the low 32 bits of an [`unsigned`] number.
 pub(super) fn flags(token: &[u8]) -> Option<u32> {
     #[expect(clippy::cast_possible_truncation, reason = "as the real server truncates")]
     unsigned(token).map(|number| number as u32)
@@ -50,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_c_takes_is_taken_and_what_it_refuses_is_refused() {
+    fn numbers_are_parsed_as_the_c_library_parses_them() {
         for (token, number) in
             [("0", 0), ("-7", -7), ("+7", 7), ("\t 7 ", 7), ("4294967301", 5), ("2147483648", i32::MIN)]
         {

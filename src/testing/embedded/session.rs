@@ -1,57 +1,58 @@
-//! One connection's conversation: bytes in, bytes out, no I/O. The replies are memcached 1.6.18's, to the byte.
+//! The protocol of one connection, without I/O. The replies equal those of memcached 1.6.18 byte for byte.
 
 use std::borrow::Cow;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::numbers;
-use super::store::{Counted, Mode, Store, Stored};
+use super::store::{CountOutcome, Mode, Store, StoreOutcome};
 
-/// With more than this waiting to be sent, no further command is looked at.
+/// Commands wait while the unsent replies exceed this size, in bytes.
 const OUT_HIGH_WATER: usize = 1024 * 1024;
 
-/// A line longer than this is none, unless it is a retrieval, which may name many keys.
+/// The longest command line in bytes, except for `get` and `gets`, which may name many keys.
 const MAX_LINE: usize = 2048;
 
-/// No retrieval line is longer. The real server has no such bound.
+/// The longest `get` or `gets` line in bytes. The real server has no such limit.
 const MAX_GET_LINE: usize = 1024 * 1024;
 
 const MAX_KEY: usize = 250;
 
-/// A version no real server has, older than every feature a client might conclude from it.
+/// No real server has this version, and it is older than every feature that clients infer from a version.
 const VERSION: &str = "VERSION 0.0.0-memring";
 
-/// The longest data block whose length, with its line end, is still a number to the real server.
-const LEN_MAX: i32 = i32::MAX - 2;
+/// The longest data block, in bytes. With its line end, its length still fits the real server's `int`.
+const MAX_DATA_BLOCK: i32 = i32::MAX - 2;
 
 const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 
-/// What the connection is to do next, once it has sent what there is to send.
+/// The next step of the connection, after it has sent the replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Every complete command is answered.
+    /// Read more input: every complete command is answered.
     Read,
-    /// There may be more to answer in what has been read already.
+    /// Call [`Session::receive`] again: the input may hold more complete commands.
     Continue,
-    /// The conversation is over.
+    /// Close the connection.
     Close,
 }
 
 #[derive(Debug, Default)]
 enum State {
+    /// Waits for a command line.
     #[default]
     Line,
-    /// In the middle of a retrieval: the keys not looked up yet.
-    Keys { rest: Bytes, with_cas: bool, touch: Option<i32> },
-    /// A storage command whose data block has not arrived yet.
-    Body(Storage),
-    /// A data block nobody wants: bytes still to skip.
-    Swallow(usize),
+    /// In the middle of a retrieval: looks up the keys in `rest`.
+    Retrieval { rest: Bytes, with_cas: bool, touch: Option<i32> },
+    /// Waits for the data block of a storage command.
+    DataBlock(StorageCommand),
+    /// Discards a refused data block: the number of bytes left.
+    Discard(usize),
 }
 
 #[derive(Debug)]
-struct Storage {
+struct StorageCommand {
     mode: Mode,
     key: Bytes,
     flags: u32,
@@ -60,14 +61,14 @@ struct Storage {
     noreply: bool,
 }
 
-/// The state of one connection between two reads.
+/// The protocol state of one connection between two reads.
 #[derive(Debug, Default)]
 pub(super) struct Session {
     state: State,
 }
 
 impl Session {
-    /// Takes whole commands off `input`, runs them, and appends their replies to `out`.
+    /// Takes complete commands from `input`, runs them, and appends their replies to `out`.
     pub(super) fn receive(&mut self, input: &mut BytesMut, store: &mut Store, now: u64, out: &mut Vec<u8>) -> Next {
         loop {
             if out.len() > OUT_HIGH_WATER {
@@ -76,7 +77,7 @@ impl Session {
             match &mut self.state {
                 State::Line => {
                     let Some(end) = memchr::memchr(b'\n', input) else {
-                        return if may_become_a_line(input) { Next::Read } else { Next::Close };
+                        return if is_line_within_limit(input) { Next::Read } else { Next::Close };
                     };
                     let line = input.split_to(end + 1).freeze();
                     let line = line.slice(..end - usize::from(line[..end].ends_with(b"\r")));
@@ -86,16 +87,14 @@ impl Session {
                         return Next::Close;
                     }
                 }
-                State::Keys { rest, with_cas, touch } => match next_token(rest) {
+                State::Retrieval { rest, with_cas, touch } => match next_token(rest) {
                     Some(key) => {
-                        if let Some(entry) = store.get(&key, *touch, now) {
-                            let cas = if *with_cas { format!(" {}", entry.cas) } else { String::new() };
+                        if let Some(item) = store.get(&key, *touch, now) {
+                            let cas = if *with_cas { format!(" {}", item.cas) } else { String::new() };
                             out.extend_from_slice(b"VALUE ");
                             out.extend_from_slice(&key);
-                            out.extend_from_slice(
-                                format!(" {} {}{cas}\r\n", entry.flags, entry.value.len()).as_bytes(),
-                            );
-                            out.extend_from_slice(&entry.value);
+                            out.extend_from_slice(format!(" {} {}{cas}\r\n", item.flags, item.value.len()).as_bytes());
+                            out.extend_from_slice(&item.value);
                             out.extend_from_slice(b"\r\n");
                         }
                     }
@@ -104,32 +103,32 @@ impl Session {
                         self.state = State::Line;
                     }
                 },
-                State::Body(storage) => {
-                    if input.len() < storage.len + 2 {
+                State::DataBlock(command) => {
+                    if input.len() < command.len + 2 {
                         return Next::Read;
                     }
-                    let body = input.split_to(storage.len + 2);
-                    let text = match body.strip_suffix(b"\r\n") {
+                    let block = input.split_to(command.len + 2);
+                    let text = match block.strip_suffix(b"\r\n") {
                         // Copied, so that a small value does not keep a whole read buffer alive.
                         Some(value) => {
                             let value = Bytes::copy_from_slice(value);
-                            let Storage { mode, ref key, flags, exptime, .. } = *storage;
+                            let StorageCommand { mode, ref key, flags, exptime, .. } = *command;
                             match store.store(mode, key, flags, exptime, value, now) {
-                                Stored::Yes => "STORED",
-                                Stored::No => "NOT_STORED",
-                                Stored::Exists => "EXISTS",
-                                Stored::NotFound => "NOT_FOUND",
+                                StoreOutcome::Stored => "STORED",
+                                StoreOutcome::NotStored => "NOT_STORED",
+                                StoreOutcome::Exists => "EXISTS",
+                                StoreOutcome::NotFound => "NOT_FOUND",
                             }
                         }
                         None => "CLIENT_ERROR bad data chunk",
                     };
-                    reply(out, storage.noreply, text);
+                    reply(out, command.noreply, text);
                     self.state = State::Line;
                 }
-                State::Swallow(left) => {
-                    let here = input.len().min(*left);
-                    input.advance(here);
-                    *left -= here;
+                State::Discard(left) => {
+                    let count = input.len().min(*left);
+                    input.advance(count);
+                    *left -= count;
                     if *left > 0 {
                         return Next::Read;
                     }
@@ -139,18 +138,19 @@ impl Session {
         }
     }
 
-    /// Runs one line; `false` if the connection is to be closed.
+    /// Runs one command line. Returns `false` if the connection must be closed.
     fn command(&mut self, line: &Bytes, store: &mut Store, now: u64, out: &mut Vec<u8>) -> bool {
         let mut rest = line.clone();
         let name = next_token(&mut rest).unwrap_or_default();
         let arguments: Vec<&[u8]> = rest.split(|byte| *byte == b' ').filter(|token| !token.is_empty()).collect();
-        // In the first place, it is the key of a `delete`.
+        // As the only argument, `noreply` is the key of a `delete`.
         let noreply = arguments.last().is_some_and(|last| *last == b"noreply")
             && (arguments.len() > 1 || matches!(&*name, b"flush_all" | b"verbosity"));
         let text: Cow<'static, str> = match (&*name, arguments.len()) {
             (b"get" | b"gets" | b"gat" | b"gats", 1..) => {
-                let refusal = self.retrieval(&name, rest.clone(), &arguments, store, now);
-                refusal.into_iter().for_each(|refusal| reply(out, false, refusal));
+                if let Some(error) = self.start_retrieval(&name, rest.clone(), &arguments, store, now) {
+                    reply(out, false, error);
+                }
                 return true;
             }
             (b"set" | b"add" | b"replace" | b"append" | b"prepend", 4 | 5) | (b"cas", 5 | 6) => {
@@ -162,8 +162,8 @@ impl Session {
                     b"prepend" => Some(Mode::Prepend),
                     _ => numbers::unsigned(arguments[4]).map(Mode::Cas),
                 };
-                match self.storage(mode, &rest, &arguments, store) {
-                    Some(refusal) => refusal.into(),
+                match self.start_storage(mode, &rest, &arguments, store) {
+                    Some(error) => error.into(),
                     None => return true,
                 }
             }
@@ -172,7 +172,7 @@ impl Session {
             (b"incr" | b"decr", 2 | 3) => count(&arguments, &*name == b"incr", store, now),
             (b"flush_all", 0..=2) => flush_all(&arguments, noreply, store, now).into(),
             (b"verbosity", 1 | 2) => if numbers::flags(arguments[0]).is_some() { "OK" } else { BAD_FORMAT }.into(),
-            // These two take whatever stands behind them, `noreply` too, and heed none of it.
+            // `version` and `quit` ignore every argument, `noreply` included.
             (b"version", _) => {
                 reply(out, false, VERSION);
                 return true;
@@ -197,8 +197,8 @@ impl Session {
         true
     }
 
-    /// Makes ready to look up keys, or answers with a refusal.
-    fn retrieval(
+    /// Starts the lookup of the keys, or returns the error line to reply with.
+    fn start_retrieval(
         &mut self,
         name: &[u8],
         mut rest: Bytes,
@@ -217,19 +217,20 @@ impl Session {
             }
         }
         if let Some(bad) = keys.iter().position(|key| !is_key(key)) {
-            // Those before it are not answered, but they are touched.
+            // The keys before the bad one get no reply, but they are touched.
             for key in &keys[..bad] {
                 store.get(key, touch, now);
             }
             return Some(BAD_FORMAT);
         }
-        self.state = State::Keys { rest, with_cas: name.ends_with(b"s"), touch };
+        self.state = State::Retrieval { rest, with_cas: name.ends_with(b"s"), touch };
         None
     }
 
-    /// Makes ready for a data block, or answers with a refusal; the block of one too large is swallowed, while that of a
-    /// malformed command is going to be taken for commands.
-    fn storage(
+    /// Starts the wait for a data block, or returns the error line to reply with.
+    ///
+    /// A data block that is too large is discarded. The data block of a malformed command is read as command lines.
+    fn start_storage(
         &mut self,
         mode: Option<Mode>,
         rest: &Bytes,
@@ -238,26 +239,28 @@ impl Session {
     ) -> Option<&'static str> {
         let key = arguments[0];
         let numbers = (numbers::flags(arguments[1]), numbers::signed(arguments[2]), numbers::signed(arguments[3]));
-        let (true, Some(mode), (Some(flags), Some(exptime), Some(len @ ..=LEN_MAX))) = (is_key(key), mode, numbers)
+        let (true, Some(mode), (Some(flags), Some(exptime), Some(len @ ..=MAX_DATA_BLOCK))) =
+            (is_key(key), mode, numbers)
         else {
             return Some(BAD_FORMAT);
         };
         let Ok(len) = usize::try_from(len) else { return Some(BAD_FORMAT) };
         if Store::is_too_large(key, flags, len) {
-            // So that nobody reads what was to be overwritten.
+            // As on the real server, so that no client reads the value that the set should have replaced.
             if mode == Mode::Set {
                 store.remove(key);
             }
-            self.state = State::Swallow(len + 2);
+            self.state = State::Discard(len + 2);
             return Some("SERVER_ERROR object too large for cache");
         }
         let noreply = arguments.last().is_some_and(|last| *last == b"noreply");
-        self.state = State::Body(Storage { mode, key: rest.slice_ref(key), flags, exptime, len, noreply });
+        let key = rest.slice_ref(key);
+        self.state = State::DataBlock(StorageCommand { mode, key, flags, exptime, len, noreply });
         None
     }
 }
 
-/// Few of the real server's, in its order; those that are there mean the same.
+/// Replies with a few of the real server's statistics, in its order and with its meaning.
 fn stats(store: &Store, now: u64, out: &mut Vec<u8>) {
     let version = VERSION.trim_start_matches("VERSION ");
     for line in
@@ -285,9 +288,9 @@ fn count(arguments: &[&[u8]], up: bool, store: &mut Store, now: u64) -> Cow<'sta
         (false, _) => BAD_FORMAT.into(),
         (true, None) => "CLIENT_ERROR invalid numeric delta argument".into(),
         (true, Some(delta)) => match store.count(arguments[0], up, delta, now) {
-            Counted::To(number) => number.to_string().into(),
-            Counted::NotFound => "NOT_FOUND".into(),
-            Counted::NotANumber => "CLIENT_ERROR cannot increment or decrement non-numeric value".into(),
+            CountOutcome::Value(number) => number.to_string().into(),
+            CountOutcome::NotFound => "NOT_FOUND".into(),
+            CountOutcome::NotANumber => "CLIENT_ERROR cannot increment or decrement non-numeric value".into(),
         },
     }
 }
@@ -303,14 +306,14 @@ fn flush_all(arguments: &[&[u8]], noreply: bool, store: &mut Store, now: u64) ->
 }
 
 fn delete(arguments: &[&[u8]], noreply: bool, store: &mut Store, now: u64) -> &'static str {
-    // Once there was a time to hold the key; 0 is still taken for it.
-    let is_sound = match arguments {
+    // Old protocol versions had a time argument here, and a 0 is still accepted.
+    let is_well_formed = match arguments {
         [_] => true,
         [_, second] => *second == b"0" || noreply,
         [_, second, _] => *second == b"0" && noreply,
         _ => false,
     };
-    if !is_sound {
+    if !is_well_formed {
         return "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
     }
     if !is_key(arguments[0]) {
@@ -319,17 +322,19 @@ fn delete(arguments: &[&[u8]], noreply: bool, store: &mut Store, now: u64) -> &'
     if store.delete(arguments[0], now) { "DELETED" } else { "NOT_FOUND" }
 }
 
-/// A stray browser is shown the door, except where the first letter made the real server look no further.
+/// Whether the line is an HTTP request, which makes the real server close the connection.
+///
+/// The real server does not check lines whose first letter is that of one of its commands.
 fn is_http(name: &[u8], arguments: &[&[u8]]) -> bool {
-    let is_looked_at = name.len() >= 2 && !b"gsacidt".contains(&name[0]) && !(name.len() == 2 && name[0] == b'm');
-    is_looked_at && arguments.last().copied().unwrap_or(name).starts_with(b"HTTP/")
+    let is_checked = name.len() >= 2 && !b"gsacidt".contains(&name[0]) && !(name.len() == 2 && name[0] == b'm');
+    is_checked && arguments.last().copied().unwrap_or(name).starts_with(b"HTTP/")
 }
 
 fn is_key(token: &[u8]) -> bool {
     token.len() <= MAX_KEY
 }
 
-/// Errors are not spared by `noreply` either: the real server keeps all of them to itself.
+/// Appends a reply line unless `noreply` is set, which suppresses error lines too, as on the real server.
 fn reply(out: &mut Vec<u8>, noreply: bool, text: &str) {
     if !noreply {
         out.extend_from_slice(text.as_bytes());
@@ -344,8 +349,8 @@ fn next_token(rest: &mut Bytes) -> Option<Bytes> {
     Some(rest.split_to(end))
 }
 
-/// Whether what has arrived without a line end is worth waiting for.
-fn may_become_a_line(input: &[u8]) -> bool {
+/// Whether input without a line end is short enough to wait for the rest of the line.
+fn is_line_within_limit(input: &[u8]) -> bool {
     let spaces = input.iter().take_while(|byte| **byte == b' ').count();
     let is_get = input[spaces..].starts_with(b"get ") || input[spaces..].starts_with(b"gets ");
     input.len() <= MAX_LINE || (spaces <= 100 && is_get && input.len() <= MAX_GET_LINE)
@@ -355,8 +360,8 @@ fn may_become_a_line(input: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// Feeds the input in pieces of `step` bytes.
-    fn talk(input: &[u8], step: usize) -> (String, Next) {
+    /// Feeds the input in pieces of `step` bytes. Returns the replies and the last step of the connection.
+    fn replies_to(input: &[u8], step: usize) -> (String, Next) {
         let (mut session, mut store, mut out) = (Session::default(), Store::new(64 << 20), Vec::new());
         let mut buffer = BytesMut::new();
         let mut next = Next::Read;
@@ -378,53 +383,56 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_reads_the_same_however_it_arrives() {
+    fn replies_do_not_depend_on_how_the_input_is_split() {
         let input =
             b"set a 7 0 3\r\nabc\r\nadd a 0 0 1\r\nx\r\nget a b\r\ngets a\r\nset n 0 0 2 noreply\r\n41\r\nincr n 1\r\n\
-            touch n 0\r\ndelete a noreply\r\nget a n\r\nbogus\r\nappend n 0 0 1\r\n0\r\nprepend n 0 0 1 noreply\r\n1\r\n\
-            gats 10 n b\r\ncas n 0 0 1 9\r\nx\r\ncas n 1 0 1 5\r\nx\r\ncas b 1 0 1 5\r\nx\r\ngat 10 n\r\nverbosity 1\r\n\
-            flush_all\r\nget n\r\nversion\r\n";
+            touch n 0\r\ndelete a noreply\r\nget a n\r\nbogus\r\n\
+            append n 0 0 1\r\n0\r\nprepend n 0 0 1 noreply\r\n1\r\n\
+            gats 10 n b\r\ncas n 0 0 1 9\r\nx\r\ncas n 1 0 1 5\r\nx\r\ncas b 1 0 1 5\r\nx\r\ngat 10 n\r\n\
+            verbosity 1\r\nflush_all\r\nget n\r\nversion\r\n";
         let expected = "STORED\r\nNOT_STORED\r\nVALUE a 7 3\r\nabc\r\nEND\r\nVALUE a 7 3 1\r\nabc\r\nEND\r\n42\r\n\
-            TOUCHED\r\nVALUE n 0 2\r\n42\r\nEND\r\nERROR\r\nSTORED\r\nVALUE n 0 4 5\r\n1420\r\nEND\r\nEXISTS\r\nSTORED\r\n\
+            TOUCHED\r\nVALUE n 0 2\r\n42\r\nEND\r\nERROR\r\n\
+            STORED\r\nVALUE n 0 4 5\r\n1420\r\nEND\r\nEXISTS\r\nSTORED\r\n\
             NOT_FOUND\r\nVALUE n 1 1\r\nx\r\nEND\r\nOK\r\nOK\r\nEND\r\nVERSION 0.0.0-memring\r\n";
         for step in [1, 2, 7, 4096] {
-            assert_eq!(talk(input, step), (expected.to_owned(), Next::Read), "in pieces of {step}");
+            assert_eq!(replies_to(input, step), (expected.to_owned(), Next::Read), "in pieces of {step}");
         }
     }
 
     #[test]
-    fn there_are_a_few_statistics() {
+    fn stats_reports_a_few_statistics_and_stats_reset_resets_the_counters() {
         let input = b"set a 0 0 1\r\nx\r\nset a 0 0 1\r\ny\r\nstats\r\nstats reset\r\nstats\r\nstats items\r\n";
-        let (said, _) = talk(input, 4096);
+        let (replies, _) = replies_to(input, 4096);
         let stats = |total| {
             let pid = std::process::id();
             format!(
-                "STAT pid {pid}\r\nSTAT time 1800000000\r\nSTAT version 0.0.0-memring\r\nSTAT limit_maxbytes 67108864\r\n\
+                "STAT pid {pid}\r\nSTAT time 1800000000\r\nSTAT version 0.0.0-memring\r\n\
+                 STAT limit_maxbytes 67108864\r\n\
                  STAT bytes 130\r\nSTAT curr_items 1\r\nSTAT total_items {total}\r\nEND\r\n"
             )
         };
-        assert_eq!(said, format!("STORED\r\nSTORED\r\n{}RESET\r\n{}ERROR\r\n", stats(2), stats(0)));
+        assert_eq!(replies, format!("STORED\r\nSTORED\r\n{}RESET\r\n{}ERROR\r\n", stats(2), stats(0)));
     }
 
     #[test]
-    fn a_body_too_large_is_swallowed_and_takes_the_old_value_with_it() {
+    fn a_data_block_that_is_too_large_is_discarded_and_the_old_value_is_deleted() {
         let mut input = b"set k 0 0 1\r\nx\r\nset k 0 0 1048577\r\n".to_vec();
         input.resize(input.len() + 1_048_577, b'\n');
         input.extend_from_slice(b"\r\nget k\r\n");
-        assert_eq!(talk(&input, 1000).0, "STORED\r\nSERVER_ERROR object too large for cache\r\nEND\r\n");
+        assert_eq!(replies_to(&input, 1000).0, "STORED\r\nSERVER_ERROR object too large for cache\r\nEND\r\n");
     }
 
     #[test]
-    fn a_line_without_end_closes_unless_it_is_a_retrieval() {
-        assert_eq!(talk(&[b'x'; 2049], 4096), (String::new(), Next::Close));
+    fn a_long_line_without_an_end_closes_the_connection_unless_it_is_a_retrieval() {
+        assert_eq!(replies_to(&[b'x'; 2049], 4096), (String::new(), Next::Close));
         let keys = format!("get {}", "key ".repeat(20_000));
-        assert_eq!(talk(keys.as_bytes(), 4096), (String::new(), Next::Read));
-        assert_eq!(talk(format!("{keys}\r\n").as_bytes(), 4096), ("END\r\n".to_owned(), Next::Read));
-        assert_eq!(talk("get ".repeat(300_000).as_bytes(), 65_536).1, Next::Close);
+        assert_eq!(replies_to(keys.as_bytes(), 4096), (String::new(), Next::Read));
+        assert_eq!(replies_to(format!("{keys}\r\n").as_bytes(), 4096), ("END\r\n".to_owned(), Next::Read));
+        assert_eq!(replies_to("get ".repeat(300_000).as_bytes(), 65_536).1, Next::Close);
     }
 
     #[test]
-    fn replies_are_handed_over_before_they_pile_up() {
+    fn replies_are_returned_in_batches_of_bounded_size() {
         let (mut session, mut store) = (Session::default(), Store::new(64 << 20));
         store.store(Mode::Set, b"k", 0, 0, Bytes::from(vec![b'v'; 1_000_000]), 0);
         let mut input = BytesMut::from(format!("get{}\r\n", " k".repeat(50)).as_bytes());

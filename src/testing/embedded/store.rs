@@ -1,4 +1,4 @@
-//! What an embedded pod remembers: a map with expiry, counters, and an upper bound. No clock of its own.
+//! The items of an embedded pod: a map with expiry, counters and a memory limit. The caller passes the time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use bytes::Bytes;
 
 use super::numbers;
 
-/// Up to here an expiry time counts from now, above it is a Unix timestamp.
-const MAX_RELATIVE: i32 = 60 * 60 * 24 * 30;
+/// The largest expiry time that is relative to now, in seconds. A larger one is a Unix timestamp.
+const MAX_RELATIVE_EXPTIME: i32 = 60 * 60 * 24 * 30;
 
-/// The size of an item the real server refuses (`-I 1m`), its own bookkeeping included.
+/// The largest item the real server accepts by default (`-I 1m`), including its header, in bytes.
 const ITEM_SIZE_MAX: usize = 1024 * 1024;
 
-/// What the real server adds to key and value: its header, the CAS unique, and the ends of key and value.
+/// The bytes the real server adds to key and value: its header, the CAS unique, and the terminators of key and value.
 const ITEM_HEADER: usize = 59;
 
-/// What it adds if the client flags are not 0.
+/// The bytes the real server adds if the client flags are not 0.
 const ITEM_FLAGS: usize = 4;
 
-/// Counted for every item on top of its key and value, for the maps around them.
-const OVERHEAD: usize = 128;
+/// The bytes counted for the maps, for each item, in addition to its key and value.
+const ITEM_OVERHEAD: usize = 128;
 
-/// How a value is to be stored.
+/// The condition and effect of a storage command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Set,
@@ -30,37 +30,36 @@ pub(super) enum Mode {
     Replace,
     Append,
     Prepend,
-    /// Only over the item of this unique.
+    /// Stores only if the item has this CAS unique.
     Cas(u64),
 }
 
-/// What came of storing.
+/// The outcome of a storage command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    Yes,
-    No,
+pub(super) enum StoreOutcome {
+    Stored,
+    NotStored,
     /// A `cas` found another unique.
     Exists,
-    /// A `cas` found nothing.
+    /// A `cas` found no item.
     NotFound,
 }
 
-/// What came of counting.
+/// The outcome of `incr` or `decr`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Counted {
+pub(super) enum CountOutcome {
     NotFound,
     NotANumber,
-    To(u64),
+    Value(u64),
 }
 
-/// One stored value.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct Item {
     pub(super) value: Bytes,
     pub(super) flags: u32,
-    /// Never reused; also the item's place in the order of eviction.
+    /// Unique among all writes of this pod, and the item's place in the eviction order.
     pub(super) cas: u64,
-    /// The second from which it is a miss; `None` is never.
+    /// The first second in which the item is a miss; `None` means never.
     expires: Option<u64>,
     written: u64,
 }
@@ -68,44 +67,55 @@ pub(super) struct Entry {
 /// The items of one pod. Times are seconds since the Unix epoch.
 #[derive(Debug)]
 pub(super) struct Store {
-    items: HashMap<Arc<[u8]>, Entry>,
+    items: HashMap<Arc<[u8]>, Item>,
     /// The keys, oldest write first.
-    by_age: BTreeMap<u64, Arc<[u8]>>,
+    eviction_order: BTreeMap<u64, Arc<[u8]>>,
     bytes: usize,
     capacity: usize,
     last_cas: u64,
-    /// How many were ever stored, since that was last forgotten.
-    stored: u64,
-    /// The second a delayed flush takes effect: what was written up to it is gone once it has come.
+    /// The number of stores since the last reset of the statistics.
+    total_items: u64,
+    /// The second in which a delayed flush takes effect. It expires every item written up to then.
     flush: Option<u64>,
 }
 
 impl Store {
-    /// A store that evicts its oldest items when keys, values and 128 bytes for each item come to more than `capacity`.
+    /// Creates a store of `capacity` bytes, counting keys, values and 128 bytes an item. When full, it evicts the item
+    /// with the oldest write.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { items: HashMap::new(), by_age: BTreeMap::new(), bytes: 0, capacity, last_cas: 0, stored: 0, flush: None }
+        Self {
+            items: HashMap::new(),
+            eviction_order: BTreeMap::new(),
+            bytes: 0,
+            capacity,
+            last_cas: 0,
+            total_items: 0,
+            flush: None,
+        }
     }
 
-    /// Whether an item is too large for the real server at its defaults.
+    /// Whether the real server refuses an item of this size at its default limit.
     pub(super) fn is_too_large(key: &[u8], flags: u32, len: usize) -> bool {
         let header = ITEM_HEADER + if flags == 0 { 0 } else { ITEM_FLAGS };
         header + key.len() + len > ITEM_SIZE_MAX
     }
 
-    /// Gives the item a new expiry time, if there is one; it is given out even if that is in the past.
-    pub(super) fn get(&mut self, key: &[u8], touch: Option<i32>, now: u64) -> Option<&Entry> {
-        self.peek(key, now)?;
-        let entry = self.items.get_mut(key)?;
+    /// Returns the item, after setting a new expiry time if `touch` has one. An expiry time in the past still returns
+    /// it.
+    pub(super) fn get(&mut self, key: &[u8], touch: Option<i32>, now: u64) -> Option<&Item> {
+        self.live_item(key, now)?;
+        let item = self.items.get_mut(key)?;
         if let Some(exptime) = touch {
-            entry.expires = expiry(exptime, now);
+            item.expires = expiry(exptime, now);
         }
-        Some(entry)
+        Some(item)
     }
 
-    fn peek(&mut self, key: &[u8], now: u64) -> Option<&Entry> {
-        let entry = self.items.get(key)?;
-        let is_expired = entry.expires.is_some_and(|expires| expires <= now);
-        let is_flushed = self.flush.is_some_and(|flush| flush <= now && entry.written <= flush);
+    /// Returns the item unless it is expired or flushed, in which case it is removed.
+    fn live_item(&mut self, key: &[u8], now: u64) -> Option<&Item> {
+        let item = self.items.get(key)?;
+        let is_expired = item.expires.is_some_and(|expires| expires <= now);
+        let is_flushed = self.flush.is_some_and(|flush| flush <= now && item.written <= flush);
         if is_expired || is_flushed {
             self.remove(key);
             return None;
@@ -113,97 +123,106 @@ impl Store {
         self.items.get(key)
     }
 
-    /// Only a `set` never declines.
-    pub(super) fn store(&mut self, mode: Mode, key: &[u8], flags: u32, exptime: i32, value: Bytes, now: u64) -> Stored {
-        let new = Entry { value, flags, cas: 0, expires: expiry(exptime, now), written: now };
-        let new = match (mode, self.peek(key, now)) {
+    pub(super) fn store(
+        &mut self,
+        mode: Mode,
+        key: &[u8],
+        flags: u32,
+        exptime: i32,
+        value: Bytes,
+        now: u64,
+    ) -> StoreOutcome {
+        let new = Item { value, flags, cas: 0, expires: expiry(exptime, now), written: now };
+        let new = match (mode, self.live_item(key, now)) {
             (Mode::Set, _) | (Mode::Add, None) | (Mode::Replace, Some(_)) => new,
             (Mode::Append | Mode::Prepend, Some(old)) => {
                 let parts = if mode == Mode::Append { [&old.value, &new.value] } else { [&new.value, &old.value] };
                 let value = Bytes::from(parts.map(|part| &part[..]).concat());
                 if Self::is_too_large(key, old.flags, value.len()) {
-                    return Stored::No;
+                    return StoreOutcome::NotStored;
                 }
-                Entry { value, flags: old.flags, expires: old.expires, ..new }
+                Item { value, flags: old.flags, expires: old.expires, ..new }
             }
             (Mode::Cas(unique), Some(old)) if old.cas == unique => new,
-            (Mode::Cas(_), Some(_)) => return Stored::Exists,
-            (Mode::Cas(_), None) => return Stored::NotFound,
-            (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => return Stored::No,
+            (Mode::Cas(_), Some(_)) => return StoreOutcome::Exists,
+            (Mode::Cas(_), None) => return StoreOutcome::NotFound,
+            (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => {
+                return StoreOutcome::NotStored;
+            }
         };
         self.remove(key);
-        self.stored += 1;
+        self.total_items += 1;
         let cas = self.next_cas();
         let key: Arc<[u8]> = key.into();
-        self.bytes += key.len() + new.value.len() + OVERHEAD;
-        self.by_age.insert(cas, Arc::clone(&key));
-        self.items.insert(key, Entry { cas, ..new });
+        self.bytes += key.len() + new.value.len() + ITEM_OVERHEAD;
+        self.eviction_order.insert(cas, Arc::clone(&key));
+        self.items.insert(key, Item { cas, ..new });
         while self.bytes > self.capacity {
-            let Some((_, oldest)) = self.by_age.first_key_value() else { break };
+            let Some((_, oldest)) = self.eviction_order.first_key_value() else { break };
             let oldest = Arc::clone(oldest);
             self.remove(&oldest);
         }
-        Stored::Yes
+        StoreOutcome::Stored
     }
 
     pub(super) fn delete(&mut self, key: &[u8], now: u64) -> bool {
-        self.peek(key, now).is_some() && self.remove(key)
+        self.live_item(key, now).is_some() && self.remove(key)
     }
 
     pub(super) fn touch(&mut self, key: &[u8], exptime: i32, now: u64) -> bool {
         self.get(key, Some(exptime), now).is_some()
     }
 
-    /// Counts up (and wraps at 2^64) or down (and stops at 0).
-    pub(super) fn count(&mut self, key: &[u8], up: bool, delta: u64, now: u64) -> Counted {
-        let Some(entry) = self.peek(key, now) else { return Counted::NotFound };
-        let Some(number) = numbers::unsigned(&entry.value) else { return Counted::NotANumber };
+    /// Adds to the value, wrapping at 2^64, or subtracts from it, stopping at 0.
+    pub(super) fn count(&mut self, key: &[u8], up: bool, delta: u64, now: u64) -> CountOutcome {
+        let Some(item) = self.live_item(key, now) else { return CountOutcome::NotFound };
+        let Some(number) = numbers::unsigned(&item.value) else { return CountOutcome::NotANumber };
         let number = if up { number.wrapping_add(delta) } else { number.saturating_sub(delta) };
-        // A value that got shorter keeps its length, padded with spaces: the real server writes it in place.
-        let text = format!("{number:<width$}", width = entry.value.len());
+        // The real server writes a shorter number in place and pads it with spaces to the old length.
+        let text = format!("{number:<width$}", width = item.value.len());
         let cas = self.next_cas();
-        if let Some(entry) = self.items.get_mut(key) {
-            self.bytes = self.bytes + text.len() - entry.value.len();
-            entry.value = Bytes::from(text);
-            if let Some(key) = self.by_age.remove(&entry.cas) {
-                self.by_age.insert(cas, key);
+        if let Some(item) = self.items.get_mut(key) {
+            self.bytes = self.bytes + text.len() - item.value.len();
+            item.value = Bytes::from(text);
+            if let Some(key) = self.eviction_order.remove(&item.cas) {
+                self.eviction_order.insert(cas, key);
             }
-            entry.cas = cas;
+            item.cas = cas;
         }
-        Counted::To(number)
+        CountOutcome::Value(number)
     }
 
-    /// Forgets everything: at once if the delay is 0 or less, else at that time.
+    /// Removes every item: at once if the delay is 0 or negative, otherwise when the delay has passed.
     pub(super) fn flush(&mut self, delay: i32, now: u64) {
         if delay > 0 {
-            // The real server counts whole seconds, and the one under way is the first of them.
+            // The real server counts whole seconds and includes the current one.
             self.flush = expiry(delay, now).map(|at| at.saturating_sub(1));
         } else {
-            *self = Self { last_cas: self.last_cas, stored: self.stored, ..Self::new(self.capacity) };
+            *self = Self { last_cas: self.last_cas, total_items: self.total_items, ..Self::new(self.capacity) };
         }
     }
 
-    /// What there is to tell, by the real server's names.
+    /// Returns the statistics under the real server's names.
     pub(super) fn stats(&self) -> [(&'static str, u64); 4] {
         let as_number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         [
             ("limit_maxbytes", as_number(self.capacity)),
             ("bytes", as_number(self.bytes)),
             ("curr_items", as_number(self.items.len())),
-            ("total_items", self.stored),
+            ("total_items", self.total_items),
         ]
     }
 
-    /// Counts from zero again what is counted.
+    /// Resets the counters among the statistics to 0.
     pub(super) fn reset_stats(&mut self) {
-        self.stored = 0;
+        self.total_items = 0;
     }
 
-    /// Forgets one item. A set that is refused as too large does so.
+    /// Removes an item, expired or not. Returns whether it was there.
     pub(super) fn remove(&mut self, key: &[u8]) -> bool {
-        let Some((key, entry)) = self.items.remove_entry(key) else { return false };
-        self.by_age.remove(&entry.cas);
-        self.bytes -= key.len() + entry.value.len() + OVERHEAD;
+        let Some((key, item)) = self.items.remove_entry(key) else { return false };
+        self.eviction_order.remove(&item.cas);
+        self.bytes -= key.len() + item.value.len() + ITEM_OVERHEAD;
         true
     }
 
@@ -213,13 +232,13 @@ impl Store {
     }
 }
 
-/// The second an item expires, of an expiry time off the wire.
+/// Converts an expiry time of the protocol to the second in which the item expires; `None` means never.
 fn expiry(exptime: i32, now: u64) -> Option<u64> {
     match exptime {
         0 => None,
         // A negative time is in the past.
         ..0 => Some(0),
-        1..=MAX_RELATIVE => Some(now + u64::from(exptime.unsigned_abs())),
+        1..=MAX_RELATIVE_EXPTIME => Some(now + u64::from(exptime.unsigned_abs())),
         _ => Some(u64::from(exptime.unsigned_abs())),
     }
 }
@@ -237,81 +256,84 @@ mod tests {
     }
 
     fn value(store: &mut Store, key: &str, now: u64) -> Option<String> {
-        store.get(key.as_bytes(), None, now).map(|entry| String::from_utf8(entry.value.to_vec()).unwrap())
+        store.get(key.as_bytes(), None, now).map(|item| String::from_utf8(item.value.to_vec()).unwrap())
     }
 
     #[test]
-    fn expiry_is_relative_absolute_or_past() {
-        for (exptime, last_hit) in
-            [(10, Some(NOW + 9)), (MAX_RELATIVE, Some(NOW + 2_591_999)), (1_800_000_005, Some(NOW + 4)), (-1, None)]
-        {
+    fn an_expiry_time_is_relative_absolute_or_in_the_past() {
+        for (exptime, last_hit) in [
+            (10, Some(NOW + 9)),
+            (MAX_RELATIVE_EXPTIME, Some(NOW + 2_591_999)),
+            (1_800_000_005, Some(NOW + 4)),
+            (-1, None),
+        ] {
             let mut store = Store::new(1 << 20);
             store.store(Mode::Set, b"k", 0, exptime, Bytes::from_static(b"v"), NOW);
             assert_eq!(store.get(b"k", None, last_hit.unwrap_or(NOW)).is_some(), last_hit.is_some(), "{exptime}");
             assert!(store.get(b"k", None, last_hit.unwrap_or(NOW) + 1).is_none(), "{exptime}");
         }
-        // 31 days from now, as a careless client writes it, is a day in 1970.
+        // A client that means 31 days from now but sends the number of seconds names a day in 1970.
         let mut store = Store::new(1 << 20);
-        store.store(Mode::Set, b"k", 0, MAX_RELATIVE + 1, Bytes::from_static(b"v"), NOW);
+        store.store(Mode::Set, b"k", 0, MAX_RELATIVE_EXPTIME + 1, Bytes::from_static(b"v"), NOW);
         assert!(store.get(b"k", None, NOW).is_none());
     }
 
     #[test]
-    fn counting_wraps_stops_and_pads() {
+    fn incr_wraps_decr_stops_at_zero_and_shorter_numbers_are_padded() {
         let mut store = store_with("n", "10");
-        assert_eq!(store.count(b"n", false, 1, NOW), Counted::To(9));
+        assert_eq!(store.count(b"n", false, 1, NOW), CountOutcome::Value(9));
         assert_eq!(value(&mut store, "n", NOW).unwrap(), "9 ");
-        assert_eq!(store.count(b"n", true, 991, NOW), Counted::To(1000));
-        assert_eq!(store.count(b"n", false, 5000, NOW), Counted::To(0));
-        assert_eq!(store.count(b"n", true, u64::MAX, NOW), Counted::To(u64::MAX));
-        assert_eq!(store.count(b"n", true, 2, NOW), Counted::To(1));
-        assert_eq!(store.count(b"m", true, 2, NOW), Counted::NotFound);
-        assert_eq!(store_with("n", "").count(b"n", true, 1, NOW), Counted::NotANumber);
-        assert_eq!(store_with("n", "1x").count(b"n", true, 1, NOW), Counted::NotANumber);
+        assert_eq!(store.count(b"n", true, 991, NOW), CountOutcome::Value(1000));
+        assert_eq!(store.count(b"n", false, 5000, NOW), CountOutcome::Value(0));
+        assert_eq!(store.count(b"n", true, u64::MAX, NOW), CountOutcome::Value(u64::MAX));
+        assert_eq!(store.count(b"n", true, 2, NOW), CountOutcome::Value(1));
+        assert_eq!(store.count(b"m", true, 2, NOW), CountOutcome::NotFound);
+        assert_eq!(store_with("n", "").count(b"n", true, 1, NOW), CountOutcome::NotANumber);
+        assert_eq!(store_with("n", "1x").count(b"n", true, 1, NOW), CountOutcome::NotANumber);
     }
 
     #[test]
-    fn what_is_joined_keeps_flags_and_expiry_but_not_its_unique() {
+    fn append_and_prepend_keep_flags_and_expiry_and_change_the_cas_unique() {
         let mut store = Store::new(4 << 20);
         let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
-        assert_eq!(store.store(Mode::Append, b"k", 0, 0, bytes("x"), NOW), Stored::No);
+        assert_eq!(store.store(Mode::Append, b"k", 0, 0, bytes("x"), NOW), StoreOutcome::NotStored);
         store.store(Mode::Set, b"k", 7, 10, bytes("b"), NOW);
         let unique = store.get(b"k", None, NOW).unwrap().cas;
-        assert_eq!(store.store(Mode::Append, b"k", 9, -1, bytes("c"), NOW), Stored::Yes);
-        assert_eq!(store.store(Mode::Prepend, b"k", 9, 0, bytes("a"), NOW), Stored::Yes);
-        let entry = store.get(b"k", None, NOW + 9).unwrap();
-        assert_eq!((&entry.value[..], entry.flags), (&b"abc"[..], 7));
-        assert!(entry.cas > unique);
+        assert_eq!(store.store(Mode::Append, b"k", 9, -1, bytes("c"), NOW), StoreOutcome::Stored);
+        assert_eq!(store.store(Mode::Prepend, b"k", 9, 0, bytes("a"), NOW), StoreOutcome::Stored);
+        let item = store.get(b"k", None, NOW + 9).unwrap();
+        assert_eq!((&item.value[..], item.flags), (&b"abc"[..], 7));
+        assert!(item.cas > unique);
         assert!(store.get(b"k", None, NOW + 10).is_none());
-        // As long as the largest item, in two pieces; then a byte more.
+        // Two pieces make the largest possible item, and one more byte is too much.
         store.store(Mode::Set, b"k", 0, 0, Bytes::from(vec![b'x'; 1_000_000]), NOW);
         let rest = Bytes::from(vec![b'y'; 1_048_576 - ITEM_HEADER - 1 - 1_000_000]);
-        assert_eq!(store.store(Mode::Append, b"k", 0, 0, rest, NOW), Stored::Yes);
-        assert_eq!(store.store(Mode::Prepend, b"k", 0, 0, bytes("z"), NOW), Stored::No);
+        assert_eq!(store.store(Mode::Append, b"k", 0, 0, rest, NOW), StoreOutcome::Stored);
+        assert_eq!(store.store(Mode::Prepend, b"k", 0, 0, bytes("z"), NOW), StoreOutcome::NotStored);
         assert_eq!(store.get(b"k", None, NOW).unwrap().value[0], b'x');
     }
 
     #[test]
-    fn a_swap_needs_the_unique_of_the_item_there_is() {
+    fn cas_stores_only_with_the_current_cas_unique() {
         let mut store = store_with("k", "1");
         let unique = store.get(b"k", Some(100), NOW).unwrap().cas;
         let two = Bytes::from_static(b"2");
-        assert_eq!(store.store(Mode::Cas(unique + 1), b"k", 0, 0, two.clone(), NOW), Stored::Exists);
-        assert_eq!(store.store(Mode::Cas(unique), b"k", 0, 0, two.clone(), NOW), Stored::Yes);
-        assert_eq!(store.store(Mode::Cas(unique), b"k", 0, 0, two.clone(), NOW), Stored::Exists);
-        assert_eq!(store.store(Mode::Cas(unique), b"absent", 0, 0, two, NOW), Stored::NotFound);
+        assert_eq!(store.store(Mode::Cas(unique + 1), b"k", 0, 0, two.clone(), NOW), StoreOutcome::Exists);
+        assert_eq!(store.store(Mode::Cas(unique), b"k", 0, 0, two.clone(), NOW), StoreOutcome::Stored);
+        assert_eq!(store.store(Mode::Cas(unique), b"k", 0, 0, two.clone(), NOW), StoreOutcome::Exists);
+        assert_eq!(store.store(Mode::Cas(unique), b"absent", 0, 0, two, NOW), StoreOutcome::NotFound);
         assert_eq!(value(&mut store, "k", NOW).unwrap(), "2");
     }
 
     #[test]
-    fn touched_into_the_past_an_item_is_given_out_once_more() {
+    fn a_touching_get_with_a_past_expiry_time_returns_the_item_once_more() {
         let mut store = store_with("k", "1");
         assert!(store.get(b"k", Some(-1), NOW).is_some());
         assert!(store.get(b"k", Some(0), NOW).is_none());
     }
 
     #[test]
-    fn a_delayed_flush_spares_what_is_written_after_it() {
+    fn a_delayed_flush_keeps_items_written_after_it() {
         let mut store = store_with("old", "1");
         store.flush(10, NOW);
         assert!(value(&mut store, "old", NOW + 8).is_some());
@@ -323,21 +345,21 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_writes_make_room() {
-        let mut store = Store::new(10 * (OVERHEAD + 2));
+    fn a_full_store_evicts_the_oldest_writes() {
+        let mut store = Store::new(10 * (ITEM_OVERHEAD + 2));
         for key in 0..20u8 {
             store.store(Mode::Set, &[key], 0, 0, Bytes::from_static(b"v"), NOW);
         }
-        assert_eq!((store.items.len(), store.by_age.len()), (10, 10));
+        assert_eq!((store.items.len(), store.eviction_order.len()), (10, 10));
         assert!(store.get(&[9], None, NOW).is_none() && store.get(&[10], None, NOW).is_some());
         for key in 0..20u8 {
             store.delete(&[key], NOW);
         }
-        assert_eq!((store.bytes, store.by_age.len()), (0, 0));
+        assert_eq!((store.bytes, store.eviction_order.len()), (0, 0));
     }
 
     #[test]
-    fn the_largest_item_is_the_real_servers() {
+    fn the_item_size_limit_equals_the_real_servers() {
         // Measured on memcached 1.6.18.
         for (key, flags, largest) in [(3, 0, 1_048_514), (3, 1, 1_048_510), (250, 0, 1_048_267)] {
             let key = vec![b'k'; key];

@@ -1,4 +1,4 @@
-//! What can be chosen about a service.
+//! The options of a service.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::{Fleet, Service, checked};
+use super::{PodSet, Service, check_name};
 use crate::testing::addresses::Loopback;
-use crate::testing::dns::{Dns, Settings};
+use crate::testing::dns::{Dns, ZoneSettings};
 use crate::testing::memcached;
-use crate::testing::pod::Engine;
+use crate::testing::pod::ServerKind;
 
 /// Builds a [`Service`].
 ///
@@ -40,7 +40,7 @@ pub struct ServiceBuilder {
     port_name: String,
     ttl: Duration,
     glue: bool,
-    engine: Engine,
+    server_kind: ServerKind,
     extra_args: Vec<OsString>,
 }
 
@@ -50,83 +50,88 @@ impl ServiceBuilder {
             pods: 1,
             name: "memcached.default.svc.cluster.local".to_owned(),
             port_name: "memcached".to_owned(),
-            // As CoreDNS answers unless it is configured otherwise.
+            // The default of CoreDNS.
             ttl: Duration::from_secs(5),
             glue: true,
-            engine: Engine::Embedded,
+            server_kind: ServerKind::Embedded,
             extra_args: Vec::new(),
         }
     }
 
-    /// How many pods there are to begin with; 1 unless said. With 0, DNS does not know the service until it is scaled.
+    /// Sets the initial number of pods, by default 1. With 0, the service's name does not exist in DNS until it is
+    /// scaled.
     pub fn pods(mut self, pods: usize) -> Self {
         self.pods = pods;
         self
     }
 
-    /// The service's name, without a trailing dot; `memcached.default.svc.cluster.local` unless said. Pods are named
-    /// after its first label.
+    /// Sets the DNS name of the service, by default `memcached.default.svc.cluster.local`.
+    ///
+    /// Pods are named after its first label. A trailing dot is ignored.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// The name of the service's port, `memcached` unless said: DNS answers for `_memcached._tcp.<name>` too.
+    /// Sets the name of the service's port, by default `memcached`, so that DNS answers for `_memcached._tcp.<name>`
+    /// too.
     pub fn port_name(mut self, port_name: impl Into<String>) -> Self {
         self.port_name = port_name.into();
         self
     }
 
-    /// How long DNS answers may be relied on, in whole seconds; 5 unless said, and 0 is allowed.
+    /// Sets the TTL of DNS answers, by default 5 seconds. Fractions of a second are cut off, and 0 is allowed.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Whether SRV answers bring the pods' addresses along, as CoreDNS's do. On unless said.
+    /// Sets whether SRV answers include the pods' addresses (glue), by default `true`, as with CoreDNS.
     pub fn glue(mut self, glue: bool) -> Self {
         self.glue = glue;
         self
     }
 
-    /// Pods are real `memcached` processes: the program the environment variable `MEMCACHED` names, or else `memcached`
-    /// on the `PATH`. Otherwise they are embedded in this process, which needs no program and knows fewer commands (see
-    /// the [module's documentation](crate::testing#embedded-pods)).
+    /// Runs the pods as real `memcached` processes.
+    ///
+    /// The environment variable `MEMCACHED` names the program; otherwise it is `memcached` on the `PATH`. By default
+    /// pods are embedded in this process, which needs no program and supports fewer commands (see the [module's
+    /// documentation](crate::testing#embedded-pods)).
     pub fn memcached(self) -> Self {
         self.memcached_at(memcached::program())
     }
 
-    /// Pods are processes of this `memcached` program.
+    /// Runs the pods as processes of the given `memcached` program.
     pub fn memcached_at(mut self, program: impl Into<PathBuf>) -> Self {
-        self.engine = Engine::Memcached { program: program.into(), args: Vec::new() };
+        self.server_kind = ServerKind::Memcached { program: program.into(), args: Vec::new() };
         self
     }
 
-    /// More arguments for real `memcached` processes, such as `["-I", "4m"]`; embedded pods heed none.
+    /// Adds arguments for real `memcached` processes, such as `["-I", "4m"]`. Embedded pods ignore them.
     pub fn extra_args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.extra_args.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// Starts DNS, and then the pods, one after another; returns when all of them answer.
+    /// Starts DNS and then the pods, one after another, and returns when all of them answer.
     ///
     /// # Errors
-    /// If a name is no DNS name, no socket can be had, or `memcached` cannot be run.
+    /// If a name is not a valid DNS name, a socket cannot be opened, or `memcached` cannot be run.
     pub async fn start(self) -> io::Result<Service> {
         self.start_on(Loopback::probe()).await
     }
 
     async fn start_on(self, loopback: Loopback) -> io::Result<Service> {
         let name = self.name.trim_end_matches('.').to_owned();
-        checked(&name)?;
-        let settings = Settings { service: &name, port_name: &self.port_name, ttl: self.ttl, glue: self.glue };
+        check_name(&name)?;
+        let settings = ZoneSettings { service: &name, port_name: &self.port_name, ttl: self.ttl, glue: self.glue };
         let dns = Dns::launch(settings, loopback).await?;
-        let engine = match self.engine {
-            Engine::Embedded => Engine::Embedded,
-            Engine::Memcached { program, .. } => Engine::Memcached { program, args: self.extra_args },
+        let server_kind = match self.server_kind {
+            ServerKind::Embedded => ServerKind::Embedded,
+            ServerKind::Memcached { program, .. } => ServerKind::Memcached { program, args: self.extra_args },
         };
-        let service =
-            Service { name, engine, loopback, fleet: AsyncMutex::new(Fleet::default()), view: Mutex::default(), dns };
+        let pod_set = AsyncMutex::new(PodSet::default());
+        let service = Service { name, server_kind, loopback, pod_set, snapshot: Mutex::default(), dns };
         service.scale(self.pods).await?;
         Ok(service)
     }
@@ -138,9 +143,9 @@ mod tests {
 
     use super::*;
 
-    /// What macOS does, tried wherever the tests run.
+    /// Runs as on macOS, on every system.
     #[tokio::test]
-    async fn one_loopback_address_is_enough() {
+    async fn a_service_works_on_a_single_loopback_address() {
         let service = ServiceBuilder::new().pods(3).start_on(Loopback::One).await.unwrap();
         let before = service.pods();
         assert!(before.iter().all(|pod| pod.addr.ip().is_loopback() && pod.addr.ip() == before[0].addr.ip()));
@@ -148,7 +153,7 @@ mod tests {
         service.restart(1).await.unwrap();
         assert_eq!(service.pods(), before);
 
-        // A pod that comes back has the identity it had: its port here, not its address, is what tells it from others.
+        // A pod comes back with its old identity, which is its port because all pods share the address.
         service.scale(1).await.unwrap();
         assert!(TcpStream::connect(before[2].addr).await.is_err());
         service.scale(3).await.unwrap();
