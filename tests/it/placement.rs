@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use memring::testing::Memcached;
-use memring::{Client, CustomPlacement, ErrorKind, KeyHash, Libmemcached, OwnerOf, Placement, Ring, RingNode};
+use memring::{Client, CustomPlacement, ErrorKind, KeyHash, Libmemcached, OwnerFn, Placement, Ring, RingNode};
 
 use crate::support::{NO_HURRY, stat};
 
@@ -76,7 +76,7 @@ async fn servers_whose_order_matters_are_taken_in_natural_order() {
 struct ByNumber;
 
 impl CustomPlacement for ByNumber {
-    fn owners(&self, nodes: &[RingNode]) -> OwnerOf {
+    fn owners(&self, nodes: &[RingNode]) -> OwnerFn {
         // Weights count, to see that they come through.
         let slots: Vec<usize> =
             nodes.iter().enumerate().flat_map(|(at, node)| vec![at; node.weight() as usize]).collect();
@@ -118,7 +118,7 @@ async fn a_placement_of_ones_own_routes_every_command() {
 struct Astray(usize);
 
 impl CustomPlacement for Astray {
-    fn owners(&self, nodes: &[RingNode]) -> OwnerOf {
+    fn owners(&self, nodes: &[RingNode]) -> OwnerFn {
         assert!(nodes.len() > 1, "it is not asked about fewer");
         let answer = self.0;
         Box::new(move |_| answer)
@@ -158,7 +158,7 @@ fn a_placement_of_ones_own_is_equal_to_its_clones_and_told_by_its_debug() {
 struct Panics;
 
 impl CustomPlacement for Panics {
-    fn owners(&self, _nodes: &[RingNode]) -> OwnerOf {
+    fn owners(&self, _nodes: &[RingNode]) -> OwnerFn {
         panic!("on purpose")
     }
 }
