@@ -24,7 +24,7 @@ PHP_HASHES = [
     for hash in HASHES
 ]
 
-# For each client: its program, whether it knows weights, and its configurations as the program and as the files name
+# For each client: its program, whether it has weights, and its configurations as the program and as the files name
 # them.
 CLIENTS = [
     (

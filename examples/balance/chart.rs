@@ -76,15 +76,15 @@ pub(crate) fn draw(file: &str, rows: &[ChartRow], few: usize, many: usize) -> Ou
 
     for (row, top) in rows.iter().zip((TOP..).step_by(ROW_HEIGHT as usize)) {
         text(&canvas, row.name, (LOAD.0 - 20, top + ROW_HEIGHT / 2), 16.0, INK, HPos::Right)?;
-        for ((series, colour), y) in row.loads.iter().zip([BLUE, ORANGE]).zip([top + 11, top + 23]) {
+        for ((series, color), y) in row.loads.iter().zip([BLUE, ORANGE]).zip([top + 11, top + 23]) {
             let ends = [(load.column(series.median), y), (load.column(series.worst), y)];
-            canvas.draw(&PathElement::new(ends, colour.stroke_width(3)))?;
-            canvas.draw(&Circle::new(ends[0], 5, colour.filled()))?;
+            canvas.draw(&PathElement::new(ends, color.stroke_width(3)))?;
+            canvas.draw(&Circle::new(ends[0], 5, color.filled()))?;
         }
-        for ((share, colour), y) in
+        for ((share, color), y) in
             [row.moved.added, row.moved.first_removed].into_iter().zip([GREEN, RED]).zip([top + 6, top + 18])
         {
-            canvas.draw(&Rectangle::new([(MOVED.0, y), (moved.column(share), y + 10)], colour.filled()))?;
+            canvas.draw(&Rectangle::new([(MOVED.0, y), (moved.column(share), y + 10)], color.filled()))?;
         }
     }
     Ok(canvas.present()?)
@@ -96,15 +96,15 @@ fn tick(canvas: &Canvas<'_>, x: i32, bottom: i32, label: &str) -> Outcome {
 }
 
 fn legend(canvas: &Canvas<'_>, mut x: i32, entries: &[(RGBColor, &str)]) -> Outcome {
-    for (colour, label) in entries {
-        canvas.draw(&Circle::new((x + 6, 116), 6, colour.filled()))?;
+    for (color, label) in entries {
+        canvas.draw(&Circle::new((x + 6, 116), 6, color.filled()))?;
         text(canvas, label, (x + 20, 116), 15.0, INK, HPos::Left)?;
         x += 150;
     }
     Ok(())
 }
 
-fn text(canvas: &Canvas<'_>, text: &str, at: (i32, i32), size: f64, colour: RGBColor, side: HPos) -> Outcome {
-    let style = ("sans-serif", size).into_font().color(&colour).pos(Pos::new(side, VPos::Center));
+fn text(canvas: &Canvas<'_>, text: &str, at: (i32, i32), size: f64, color: RGBColor, side: HPos) -> Outcome {
+    let style = ("sans-serif", size).into_font().color(&color).pos(Pos::new(side, VPos::Center));
     Ok(canvas.draw(&Text::new(text.to_owned(), at, style))?)
 }

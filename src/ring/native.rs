@@ -19,7 +19,7 @@ pub(super) fn position(bytes: &[u8]) -> u32 {
 /// Returns the points of a node in the order of their index.
 ///
 /// The index is appended to the label, not used as the seed of XXH3. XXH3 only xors an input of up to three bytes with
-/// a sum that contains the seed, so labels that differ in one bit have the same points at neighbouring indices: `mc0`
+/// a sum that contains the seed, so labels that differ in one bit have the same points at adjacent indices: `mc0`
 /// and `mc1` would share 510 of 512 points, and one of the two would own almost nothing. For long labels both ways are
 /// equally good.
 pub(super) fn points(label: &str, weight: u32) -> impl Iterator<Item = u32> + use<> {

@@ -62,7 +62,7 @@ enum Scheme {
     /// Points on a circle of 2^32 positions.
     Circle(CircleScheme),
     /// A hash modulo the number of slots. Each server has one slot, or as many as its weight.
-    Modulo { key: SlotHash, order: ServerOrder, honours_weights: bool, hash_tag: Option<(u8, u8)> },
+    Modulo { key: SlotHash, order: ServerOrder, uses_weights: bool, hash_tag: Option<(u8, u8)> },
     /// pymemcache: the server with the highest score wins.
     PymemcacheRendezvous { keys: PythonKeys },
     /// Jump hash by Lamping and Veach.
@@ -214,11 +214,10 @@ impl Placement {
         };
         let points = match distribution {
             Libmemcached::Modula => {
-                return Scheme::Modulo { key: SlotHash::Key(hash), order, honours_weights: false, hash_tag: None }
-                    .into();
+                return Scheme::Modulo { key: SlotHash::Key(hash), order, uses_weights: false, hash_tag: None }.into();
             }
-            Libmemcached::Ketama | Libmemcached::Spy => PointScheme::Hashed { count: 100, hash, honours_weights: true },
-            Libmemcached::KetamaUnweighted => PointScheme::Hashed { count: 100, hash, honours_weights: false },
+            Libmemcached::Ketama | Libmemcached::Spy => PointScheme::Hashed { count: 100, hash, uses_weights: true },
+            Libmemcached::KetamaUnweighted => PointScheme::Hashed { count: 100, hash, uses_weights: false },
             Libmemcached::KetamaWeighted | Libmemcached::SpyWeighted => {
                 PointScheme::WeightedMd5 { zero_counts_as_one: true }
             }
@@ -264,7 +263,7 @@ impl Placement {
     #[must_use]
     pub fn twemproxy_modula(hash: KeyHash) -> Self {
         let (key, order) = (SlotHash::Key(hash), ServerOrder::ByNameLength);
-        Scheme::Modulo { key, order, honours_weights: true, hash_tag: None }.into()
+        Scheme::Modulo { key, order, uses_weights: true, hash_tag: None }.into()
     }
 
     /// Sets twemproxy's `hash_tag`: two bytes, of which the first opens and the second closes the part that is hashed.
@@ -400,7 +399,7 @@ impl Placement {
     #[must_use]
     pub fn pecl_standard() -> Self {
         let (key, order) = (SlotHash::Pecl, ServerOrder::Listed);
-        Scheme::Modulo { key, order, honours_weights: true, hash_tag: None }.into()
+        Scheme::Modulo { key, order, uses_weights: true, hash_tag: None }.into()
     }
 
     /// Returns the placement of pecl-memcache's `consistent` strategy.
@@ -410,7 +409,7 @@ impl Placement {
     }
 
     fn modulo(key: SlotHash) -> Self {
-        Scheme::Modulo { key, order: ServerOrder::Listed, honours_weights: false, hash_tag: None }.into()
+        Scheme::Modulo { key, order: ServerOrder::Listed, uses_weights: false, hash_tag: None }.into()
     }
 }
 

@@ -25,7 +25,7 @@ impl EnvoyHash {
     }
 }
 
-/// Returns each server's share of all weights. Envoy knows no weight under 1, so 0 counts as 1.
+/// Returns each server's share of all weights. Envoy has no weight under 1, so 0 counts as 1.
 fn weight_shares(servers: &[Server]) -> Vec<f64> {
     let weight = |server: &Server| server.weight.max(1);
     let total: u64 = servers.iter().map(|server| u64::from(weight(server))).sum();

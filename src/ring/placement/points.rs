@@ -8,8 +8,8 @@ use crate::ring::hash::{KeyHash, crc32, md5_words, murmur3, sha1_word};
 pub(super) enum PointScheme {
     /// libmemcached: `count` hashes of the name with a number appended.
     ///
-    /// With `honours_weights` it becomes [`WeightedMd5`](Self::WeightedMd5) as soon as one weight is over 1.
-    Hashed { count: u32, hash: KeyHash, honours_weights: bool },
+    /// With `uses_weights` it becomes [`WeightedMd5`](Self::WeightedMd5) as soon as one weight is over 1.
+    Hashed { count: u32, hash: KeyHash, uses_weights: bool },
     /// Groups of four points: the words of the MD5 of the name with a number appended. The weight decides how many
     /// groups.
     WeightedMd5 { zero_counts_as_one: bool },
@@ -27,7 +27,7 @@ impl PointScheme {
     /// Returns the points of a server in the order the client makes them. `name` is the server's name as it is hashed.
     pub(super) fn points(self, server: &Server, name: &str, all: &[Server]) -> Vec<u32> {
         match self {
-            Self::Hashed { honours_weights: true, .. } if all.iter().any(|server| server.weight > 1) => {
+            Self::Hashed { uses_weights: true, .. } if all.iter().any(|server| server.weight > 1) => {
                 Self::WeightedMd5 { zero_counts_as_one: true }.points(server, name, all)
             }
             Self::Hashed { count, hash, .. } => {

@@ -1,4 +1,4 @@
-//! pymemcache's rendezvous hash: Murmur3 of the server and the key as Python sees them. No allocation.
+//! pymemcache's rendezvous hash: Murmur3 of the server and of the key in its Python representation. No allocation.
 
 use super::PythonKeys;
 use crate::ring::hash::murmur3;

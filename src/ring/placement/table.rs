@@ -74,9 +74,9 @@ impl PlacementTable {
             // `Ring` builds these itself.
             Scheme::Native | Scheme::Custom { .. } => Self::Empty,
             Scheme::Circle(scheme) => Self::circle(scheme, servers),
-            Scheme::Modulo { key, order, honours_weights, hash_tag } => {
+            Scheme::Modulo { key, order, uses_weights, hash_tag } => {
                 let slots_of =
-                    |index: &u16| if *honours_weights { servers[usize::from(*index)].weight as usize } else { 1 };
+                    |index: &u16| if *uses_weights { servers[usize::from(*index)].weight as usize } else { 1 };
                 let order = order.sorted_indices(servers).into_iter();
                 let owners = order.flat_map(|index| std::iter::repeat_n(index, slots_of(&index))).collect();
                 Self::Slots(Slots { owners, hash: *key, hash_tag: *hash_tag })

@@ -37,7 +37,7 @@ fn all_bytes() -> [Vec<u8>; 2] {
 
 /// Values from spotify/folsom, `NodeLocatorTest`.
 #[test]
-fn folsom() {
+fn folsom_matches_its_own_tests() {
     let nodes = ["127.0.0.1:11211", "127.0.0.1:11212", "127.0.0.1:11213", "127.0.0.1:11214", "127.0.0.1:11215"];
     let expected = |clients: &[usize]| clients.iter().map(|client| nodes[client - 1]).collect::<Vec<_>>();
     let keys = ["key1", "key2", "key3", "key4", "key5", "key6", "key7", "key8", "key9", "key10"];
@@ -51,7 +51,7 @@ fn folsom() {
 
 /// Values from facebook/mcrouter, `Ch3HashTest`.
 #[test]
-fn mcrouter_ch3() {
+fn mcrouter_ch3_matches_its_own_tests() {
     let ch3 = |key: &[u8], servers| ch3(Joined::from(key), servers);
     let most = 1 << 23;
     for (key, servers, owner) in [
@@ -76,7 +76,7 @@ fn mcrouter_ch3() {
 
 /// Values from facebook/mcrouter, `WeightedCh3HashFuncTest`.
 #[test]
-fn mcrouter_weighted_ch3() {
+fn mcrouter_weighted_ch3_matches_its_own_tests() {
     const ONE: u64 = u32::MAX as u64;
     let equal = |servers| vec![ONE; servers];
     for (key, servers, owner) in [(&b"sample"[..], 100, 97), (b"sample", 1, 0), (b"", 100, 72), (b"", 1, 0)] {
@@ -102,7 +102,7 @@ fn mcrouter_weighted_ch3() {
 
 /// Values from facebook/mcrouter, `Crc32HashTest`.
 #[test]
-fn mcrouter_crc32() {
+fn mcrouter_crc32_matches_its_own_tests() {
     let labels: Vec<String> = (0..100).map(|node| format!("n{node}")).collect();
     let ring = Ring::with_placement(&Placement::mcrouter_crc32(), labels.iter().map(String::as_str)).unwrap();
     assert_eq!((ring.index_for(b"sample"), ring.index_for(b"")), (Some(7), Some(0)));
@@ -114,7 +114,7 @@ fn mcrouter_crc32() {
 
 /// Values from facebook/mcrouter, `RendezvousHashTest`.
 #[test]
-fn mcrouter_rendezvous() {
+fn mcrouter_rendezvous_matches_its_own_tests() {
     let ring = |servers: usize| {
         let named = |node| RingNode::new(format!("n{node}")).with_name(format!("xxx.{node}.yy"));
         Ring::with_placement(&Placement::mcrouter_rendezvous(), (0..servers).map(named)).unwrap()
@@ -134,7 +134,7 @@ fn mcrouter_rendezvous() {
 
 /// Values from ultrabug/uhashring, `test_faster_ring_hashi`, and RevenueCat/meta-memcache-py, `cache_pools_test`.
 #[test]
-fn uhashring() {
+fn uhashring_matches_its_own_tests() {
     assert_eq!(md5_number(b"test"), 12_707_736_894_140_473_154_801_792_860_916_528_374);
     let addresses = ring("uhashring", &["1.1.1.1:11211", "2.2.2.2:11211", "3.3.3.3:11211"]);
     assert_eq!(owners(&addresses, &["foo", "bar"]), ["2.2.2.2:11211", "1.1.1.1:11211"]);
@@ -152,7 +152,7 @@ fn envoy_points(servers: &[Server], hash: EnvoyHash, sizes: (u32, u32)) -> Vec<(
 
 /// Values from envoyproxy/envoy, `ring_hash_lb_test`.
 #[test]
-fn envoy_ring() {
+fn envoy_ring_points_match_its_own_tests() {
     let most = envoy::MAXIMUM_RING_SIZE;
     let six = hosts(90..=95, &[]);
     assert_eq!(
@@ -236,7 +236,7 @@ fn envoy_ring() {
 
 /// Values from the same test, for hashes all around the ring.
 #[test]
-fn envoy_ring_all_around() {
+fn envoy_ring_shares_match_its_own_tests() {
     let count = |servers: &[Server], sizes: (u32, u32), steps: u64| {
         let points = envoy_points(servers, EnvoyHash::XxHash, sizes);
         let owner = |hash| points.iter().find(|(point, _)| *point >= hash).unwrap_or(&points[0]).1;
@@ -272,7 +272,7 @@ fn the_table_of_envoys_ring_finds_owners_and_shares() {
 
 /// Values from envoyproxy/envoy, `maglev_lb_test`.
 #[test]
-fn envoy_maglev() {
+fn envoy_maglev_matches_its_own_tests() {
     let six = hosts(90..=95, &[]);
     assert_eq!(envoy::maglev_slots(&six, 7), [2, 4, 0, 1, 5, 0, 3]);
     let shuffled: Vec<_> = [3_usize, 5, 0, 1, 4, 2].map(|index| six[index].clone()).into();
