@@ -1,8 +1,9 @@
-//! What a look-up costs by each placement, beside the hash of the key alone and beside other ways to find a node; and
-//! what a ring costs to build. It prints the tables of docs/rings.md.
+//! Measures lookups and builds of rings, and prints the tables of docs/rings.md.
 //!
-//! `cargo bench --bench ring -- --warm-up-time 0.3 --measurement-time 0.7` (three minutes). The tables have the least
-//! mean of each row's samples: what else a machine does only ever adds to it.
+//! A lookup is measured for each placement, beside the hash of the key alone and beside other ways to find a node.
+//!
+//! `cargo bench --bench ring -- --warm-up-time 0.3 --measurement-time 0.7` takes three minutes. A table cell is the
+//! smallest mean of its samples, because other work on the machine can only add to it.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -17,17 +18,17 @@ use xxhash_rust::xxh64::xxh64;
 
 const SIZES: [usize; 4] = [3, 10, 100, 1000];
 
-/// Without `--bench`, cargo only wants to know that this runs.
+/// Returns whether to measure. Without `--bench`, cargo only checks that the benchmark runs.
 fn is_measuring() -> bool {
     std::env::args().any(|arg| arg == "--bench")
 }
 
 fn sizes() -> impl Iterator<Item = usize> {
-    let most = if is_measuring() { usize::MAX } else { 10 };
-    SIZES.into_iter().filter(move |n| *n <= most)
+    let largest = if is_measuring() { usize::MAX } else { 10 };
+    SIZES.into_iter().filter(move |n| *n <= largest)
 }
 
-/// Placements by name, and what hashes their keys; nothing where that cannot be told from finding the node.
+/// Names of placements and of their key hashes; no hash if hashing and finding the node are one step.
 const PLACEMENTS: [(&str, &str); 19] = [
     ("native", "XXH3"),
     ("libmemcached:ketama_weighted", "MD5"),
@@ -42,7 +43,7 @@ const PLACEMENTS: [(&str, &str); 19] = [
     ("gomemcache", "CRC-32"),
     ("dskit", "XXH64"),
     ("mcrouter:ch3", ""),
-    // Nodes of weight 1, which this makes 1.0.
+    // Makes nodes of weight 1 count as 1.0.
     ("mcrouter:ch3:weighted:1", ""),
     ("mcrouter:crc32", "CRC-32"),
     ("mcrouter:rendezvous", ""),
@@ -68,14 +69,14 @@ fn pods(n: usize) -> Vec<String> {
 }
 
 fn ring(placement: &str, labels: &[String]) -> Ring {
-    let placement: Placement = placement.parse().expect("a placement's name");
-    Ring::with_placement(&placement, labels.iter().map(|label| RingNode::new(label.as_str()))).expect("sound labels")
+    let placement: Placement = placement.parse().expect("a known placement");
+    Ring::with_placement(&placement, labels.iter().map(|label| RingNode::new(label.as_str()))).expect("valid labels")
 }
 
-/// Enough keys that the branch predictor does not learn them by heart, as it does some 10,000.
+/// Enough keys that the branch predictor cannot memorize them, which it does for about 10,000 keys.
 const KEYS: usize = 1 << 18;
 
-/// Keys of 21 bytes, in turn.
+/// Keys of 21 bytes, cycled through.
 struct Keys {
     keys: Vec<[u8; 21]>,
     last: usize,
@@ -94,15 +95,15 @@ impl Keys {
     }
 }
 
-/// A table as it is measured: seconds by row and column.
+/// Measured seconds by row and column.
 #[derive(Default)]
 struct Table {
     rows: Vec<String>,
     cells: BTreeMap<(String, usize), f64>,
 }
 
-/// Less than this is mostly the clock.
-const ENOUGH: Duration = Duration::from_micros(20);
+/// The shortest sample that counts; in shorter ones the clock dominates.
+const MIN_SAMPLE: Duration = Duration::from_micros(20);
 
 impl Table {
     fn measure<T>(
@@ -111,52 +112,53 @@ impl Table {
         (row, column): (&str, usize),
         mut run: impl FnMut() -> T,
     ) {
-        let mut least = f64::INFINITY;
+        let mut smallest = f64::INFINITY;
         group.bench_function(BenchmarkId::new(row, column), |b| {
-            b.iter_custom(|times| {
+            b.iter_custom(|iterations| {
                 let start = Instant::now();
-                for _ in 0..times {
+                for _ in 0..iterations {
                     black_box(run());
                 }
-                let took = start.elapsed();
-                if took >= ENOUGH {
-                    least = least.min(took.as_secs_f64() / times as f64);
+                let elapsed = start.elapsed();
+                if elapsed >= MIN_SAMPLE {
+                    smallest = smallest.min(elapsed.as_secs_f64() / iterations as f64);
                 }
-                took
+                elapsed
             });
         });
-        if least.is_finite() {
+        if smallest.is_finite() {
             if !self.rows.iter().any(|known| known == row) {
                 self.rows.push(row.to_owned());
             }
-            self.cells.insert((row.to_owned(), column), least);
+            self.cells.insert((row.to_owned(), column), smallest);
         }
     }
 
-    /// In a unit of so many seconds, with something to say about each row. Prints nothing if nothing was measured.
-    fn print(&self, titles: [&str; 2], unit: f64, about: impl Fn(&str) -> String) {
+    /// Prints the table in a unit of `unit` seconds, with a note for each row. Prints nothing if nothing was measured.
+    fn print(&self, titles: [&str; 2], unit: f64, note: impl Fn(&str) -> String) {
         if self.rows.is_empty() || !is_measuring() {
             return;
         }
         println!("\n| {} | {} |", titles.join(" | "), SIZES.map(|n| n.to_string()).join(" | "));
         println!("|---|---|{}", "---:|".repeat(SIZES.len()));
         for row in &self.rows {
-            let cell = |n| self.cells.get(&(row.clone(), n)).map(|seconds| number(seconds / unit)).unwrap_or_default();
-            println!("| {row} | {} | {} |", about(row), SIZES.map(cell).join(" | "));
+            let cell =
+                |n| self.cells.get(&(row.clone(), n)).map(|seconds| format_number(seconds / unit)).unwrap_or_default();
+            println!("| {row} | {} | {} |", note(row), SIZES.map(cell).join(" | "));
         }
     }
 }
 
-/// Three digits or so.
-fn number(number: f64) -> String {
+/// Formats a number with about three digits.
+fn format_number(number: f64) -> String {
     if number < 99.95 { format!("{number:.1}") } else { format!("{number:.0}") }
 }
 
 const NANOSECONDS: f64 = 1e-9;
 const MICROSECONDS: f64 = 1e-6;
 
-/// By name: what a hash costs alone.
-fn hashes(c: &mut Criterion) -> BTreeMap<String, f64> {
+/// Returns the cost of each hash alone, by name.
+fn measure_hashes(c: &mut Criterion) -> BTreeMap<String, f64> {
     let mut table = Table::default();
     let mut group = c.benchmark_group("lookup, hash alone");
     let mut keys = Keys::new();
@@ -167,7 +169,7 @@ fn hashes(c: &mut Criterion) -> BTreeMap<String, f64> {
     table.cells.into_iter().map(|((name, _), seconds)| (name, seconds)).collect()
 }
 
-fn placements(c: &mut Criterion) -> Table {
+fn measure_placements(c: &mut Criterion) -> Table {
     let mut table = Table::default();
     let mut group = c.benchmark_group("lookup, placement");
     let mut keys = Keys::new();
@@ -180,7 +182,7 @@ fn placements(c: &mut Criterion) -> Table {
     table
 }
 
-/// The native ring's points in a sorted list, and nothing else.
+/// Returns the points of the native ring as a sorted list.
 fn sorted_points(labels: &[String]) -> Vec<(u32, u16)> {
     let point = |label: &str, i: u32| position(&[label.as_bytes(), &i.to_le_bytes()].concat());
     let mut points: Vec<_> =
@@ -193,40 +195,40 @@ fn position(bytes: &[u8]) -> u32 {
     (xxh3_64(bytes) >> 32) as u32
 }
 
-/// Sorted points in the order in which a binary search meets them, from index 1 on.
+/// Returns sorted points in Eytzinger order, in which a binary search visits them, from index 1 on.
 fn eytzinger(sorted: &[(u32, u16)]) -> Vec<(u32, u16)> {
-    fn fill(sorted: &mut impl Iterator<Item = (u32, u16)>, out: &mut [(u32, u16)], at: usize) {
-        if at < out.len() {
-            fill(sorted, out, 2 * at);
+    fn fill(sorted: &mut impl Iterator<Item = (u32, u16)>, out: &mut [(u32, u16)], index: usize) {
+        if index < out.len() {
+            fill(sorted, out, 2 * index);
             if let Some(point) = sorted.next() {
-                out[at] = point;
+                out[index] = point;
             }
-            fill(sorted, out, 2 * at + 1);
+            fill(sorted, out, 2 * index + 1);
         }
     }
-    // What lies beyond the last point belongs to the first.
+    // Positions after the last point belong to the first one.
     let mut out = vec![(0, sorted[0].1); sorted.len() + 1];
     fill(&mut sorted.iter().copied(), &mut out, 1);
     out
 }
 
-/// The first point at or after a position: where the search last turned left, or 0.
-fn search(points: &[(u32, u16)], at: u32) -> u16 {
+/// Returns the owner of a position among points in Eytzinger order: where the search last turned left, or index 0.
+fn eytzinger_search(points: &[(u32, u16)], position: u32) -> u16 {
     let mut next = 1;
     while next < points.len() {
-        next = 2 * next + usize::from(points[next].0 < at);
+        next = 2 * next + usize::from(points[next].0 < position);
     }
     points[next >> (next.trailing_ones() + 1)].1
 }
 
-/// As the `hashring` crate wants them: [`POINTS`] of them are a node.
+/// A point of the `hashring` crate; a node is [`POINTS`] of them.
 #[derive(Debug, Clone, Copy, Hash)]
 struct HashringPoint {
     node: u16,
     _index: u32,
 }
 
-/// ketama's number.
+/// The number of points of a node, as in ketama.
 const POINTS: u32 = 160;
 
 fn hashring(n: u16) -> HashRing<HashringPoint> {
@@ -245,7 +247,7 @@ fn jump(mut key: u64, nodes: i64) -> i64 {
     node
 }
 
-/// The highest score wins; a score is one multiplication, of the key's hash with the node's.
+/// Returns the node with the highest score, which is one multiplication of the key's hash with the node's hash.
 fn rendezvous(key: u64, nodes: &[u64]) -> Option<usize> {
     let score = |node: &u64| {
         let product = u128::from(key ^ node) * 0x9e37_79b9_7f4a_7c15;
@@ -254,23 +256,24 @@ fn rendezvous(key: u64, nodes: &[u64]) -> Option<usize> {
     nodes.iter().enumerate().max_by_key(|(_, node)| score(node)).map(|(index, _)| index)
 }
 
-/// Other ways to find a node, all from the same hash of the key, but `hashring`.
-fn others(c: &mut Criterion) -> Table {
+/// Measures other ways to find a node, all but `hashring` from the same hash of the key.
+fn measure_alternatives(c: &mut Criterion) -> Table {
     let mut table = Table::default();
     let mut group = c.benchmark_group("lookup, other");
     let mut keys = Keys::new();
     for n in sizes() {
-        let ring = Ring::new(pods(n)).expect("sound labels");
+        let ring = Ring::new(pods(n)).expect("valid labels");
         table.measure(&mut group, ("memring", n), || ring.node_for(keys.next()));
         let points = sorted_points(&pods(n));
-        let by_halves = |at| {
-            let found = points.partition_point(|point| point.0 < at);
+        let binary_search = |position| {
+            let found = points.partition_point(|point| point.0 < position);
             points[if found == points.len() { 0 } else { found }].1
         };
-        table.measure(&mut group, ("binary search", n), || by_halves(position(keys.next())));
-        let laid_out = eytzinger(&points);
-        assert!(keys.keys.iter().map(|key| position(key)).all(|at| search(&laid_out, at) == by_halves(at)));
-        table.measure(&mut group, ("Eytzinger", n), || search(&laid_out, position(keys.next())));
+        table.measure(&mut group, ("binary search", n), || binary_search(position(keys.next())));
+        let eytzinger = eytzinger(&points);
+        let mut positions = keys.keys.iter().map(|key| position(key));
+        assert!(positions.all(|position| eytzinger_search(&eytzinger, position) == binary_search(position)));
+        table.measure(&mut group, ("Eytzinger", n), || eytzinger_search(&eytzinger, position(keys.next())));
         let hashring = hashring(n as u16);
         table.measure(&mut group, ("hashring", n), || hashring.get(&keys.next()).map(|point| point.node));
         table.measure(&mut group, ("jump", n), || jump(xxh3_64(keys.next()), n as i64));
@@ -280,10 +283,10 @@ fn others(c: &mut Criterion) -> Table {
     table
 }
 
-fn successors(c: &mut Criterion) {
+fn measure_successors(c: &mut Criterion) {
     let mut group = c.benchmark_group("nodes_for");
     for n in sizes() {
-        let ring = Ring::new(pods(n)).expect("sound labels");
+        let ring = Ring::new(pods(n)).expect("valid labels");
         for wanted in [2, n] {
             group.bench_function(format!("{wanted} of {n}"), |b| {
                 b.iter(|| ring.nodes_for(black_box("user:profile:00000042"), wanted));
@@ -292,7 +295,7 @@ fn successors(c: &mut Criterion) {
     }
 }
 
-fn builds(c: &mut Criterion) -> Table {
+fn measure_builds(c: &mut Criterion) -> Table {
     let mut table = Table::default();
     let mut group = c.benchmark_group("build");
     group.sample_size(10);
@@ -304,25 +307,25 @@ fn builds(c: &mut Criterion) -> Table {
         table.measure(&mut group, ("a sorted list", n), || sorted_points(black_box(&labels)));
         table.measure(&mut group, ("hashring", n), || hashring(black_box(n as u16)));
     }
-    let (old, new) = (Ring::new(pods(100)).expect("sound labels"), Ring::new(pods(101)).expect("sound labels"));
+    let (old, new) = (Ring::new(pods(100)).expect("valid labels"), Ring::new(pods(101)).expect("valid labels"));
     group.bench_function("moved, 100 to 101", |b| b.iter(|| old.moved(black_box(&new))));
     table
 }
 
 fn main() {
     let mut c = Criterion::default().configure_from_args();
-    let hashes = hashes(&mut c);
-    let (placements, others) = (placements(&mut c), others(&mut c));
-    successors(&mut c);
-    let builds = builds(&mut c);
+    let hashes = measure_hashes(&mut c);
+    let (placements, alternatives) = (measure_placements(&mut c), measure_alternatives(&mut c));
+    measure_successors(&mut c);
+    let builds = measure_builds(&mut c);
     c.final_summary();
 
     let hash_of = |placement: &str| {
         let hash = PLACEMENTS.iter().find(|(name, _)| *name == placement).map_or("", |(_, hash)| hash);
-        hashes.get(hash).map_or_else(String::new, |cost| format!("{hash}: {}", number(cost / NANOSECONDS)))
+        hashes.get(hash).map_or_else(String::new, |cost| format!("{hash}: {}", format_number(cost / NANOSECONDS)))
     };
-    placements.print(["look-up, ns", "hash of the key alone"], NANOSECONDS, hash_of);
-    others.print(["look-up, ns", ""], NANOSECONDS, |row| match row {
+    placements.print(["lookup, ns", "hash of the key alone"], NANOSECONDS, hash_of);
+    alternatives.print(["lookup, ns", ""], NANOSECONDS, |row| match row {
         "memring" | "binary search" | "Eytzinger" => "512 points".to_owned(),
         "hashring" => format!("{POINTS} points"),
         _ => "no points".to_owned(),

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Asks clients of other languages where they look for keys, over random lists of servers, weights and keys, and writes
-what they say as the files of tests/data/placements are: placement_vectors.py [--seed NUMBER] [--sets NUMBER] FOLDER.
+"""placement_vectors.py [--seed NUMBER] [--sets NUMBER] [--keys NUMBER] FOLDER
 
-The same seed makes the same questions. A client that is not installed is left out, loudly. scripts/interop --install
-installs those that Debian has; the files of tests/data/placements/further were made with --seed 20260729 --sets 3.
+Records the owners that clients of other languages compute for random servers, weights and keys, in files like those of
+tests/data/placements.
+
+The same seed produces the same servers, weights and keys. A client that is not installed is skipped with a warning;
+scripts/interop --install installs the clients that Debian has. The files of tests/data/placements/further were recorded
+with --seed 20260729 --sets 3.
 """
 
 import argparse
@@ -21,9 +24,15 @@ PHP_HASHES = [
     for hash in HASHES
 ]
 
-# Client, how it is run, whether it knows weights, and each of its configurations as it and as the files call it.
+# For each client: its program, whether it has weights, and its configurations as the program and as the files name
+# them.
 CLIENTS = [
-    ("dalli", ["ruby", "with_dalli.rb"], True, [("default", {"distribution": "dalli_ring", "points": "sha1", "hash": "crc32"})]),
+    (
+        "dalli",
+        ["ruby", "with_dalli.rb"],
+        True,
+        [("default", {"distribution": "dalli_ring", "points": "sha1", "hash": "crc32"})],
+    ),
     ("php-memcached", ["php", "with_php.php"], True, PHP_HASHES),
     (
         "pecl-memcache",
@@ -42,7 +51,7 @@ CLIENTS = [
 
 
 def servers(choose, weighted):
-    """A list of servers, in any order."""
+    """Returns a random list of servers."""
     count = choose.choice([1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16, 25])
     network = choose.choice(
         [
@@ -60,7 +69,7 @@ def servers(choose, weighted):
 
 
 def keys(choose, count):
-    """Keys short and long, of ASCII and not, some with quotes and backslashes; no key twice."""
+    """Returns distinct random keys: short and long, ASCII and not, some with quotes and backslashes."""
     printable = [chr(code) for code in range(0x21, 0x7F)]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789:_-./"
     wide = "äßéñçøżλжщ中日本語한ไ😀\u00a0\u2028"
@@ -76,12 +85,20 @@ def keys(choose, count):
 
 def run(command, *arguments, **options):
     return subprocess.run(
-        [command[0], PROGRAMS / command[1], *arguments], check=True, stdout=subprocess.PIPE, timeout=60, text=True, **options
+        [command[0], PROGRAMS / command[1], *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=60,
+        text=True,
+        **options,
     ).stdout
 
 
 def installed(command):
-    """How to run a client, and its version; nothing if it is not there. It may be where Debian puts Python's packages."""
+    """Returns the command and the version of a client, or `None` for both if it is not installed.
+
+    Also tries the system's interpreter, because Debian installs Python packages there.
+    """
     interpreter, program = command
     for interpreter in [interpreter, f"/usr/bin/{interpreter}"]:
         try:
@@ -94,38 +111,38 @@ def installed(command):
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--sets", type=int, default=1, help="questions per configuration")
-    parser.add_argument("--keys", type=int, default=60, help="keys per question")
+    parser.add_argument("--sets", type=int, default=1, help="files per configuration")
+    parser.add_argument("--keys", type=int, default=60, help="keys per file")
     parser.add_argument("folder", type=pathlib.Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     print(f"seed {options.seed}")
-    asked = options.folder / "asked"
+    input_file = options.folder / "asked"
     for client, command, weighted, configurations in CLIENTS:
         command, version = installed(command)
         if command is None:
             print(f"!! SKIPPED: {client} is not installed", file=sys.stderr)
             continue
-        # A client's questions do not depend on which others are installed.
+        # A seed per client, so the files do not depend on which other clients are installed.
         choose = random.Random(f"{options.seed} {client}")
         for number in range(options.sets):
             for name, config in configurations:
                 nodes, words = servers(choose, weighted), keys(choose, options.keys)
-                asked.write_text("".join(f"{word}\t\n" for word in words), encoding="utf-8")
+                input_file.write_text("".join(f"{word}\t\n" for word in words), encoding="utf-8")
                 names = [f"{node['host']}:{node['port']}" for node in nodes]
-                given = [f"{text}={node['weight']}" if weighted else text for text, node in zip(names, nodes)]
-                said = run(command, name, "owners", asked, *given).splitlines()
-                assert len(said) == len(words), f"{client} {name}: {len(said)} answers"
+                arguments = [f"{text}={node['weight']}" if weighted else text for text, node in zip(names, nodes)]
+                owners = run(command, name, "owners", input_file, *arguments).splitlines()
+                assert len(owners) == len(words), f"{client} {name}: {len(owners)} owners"
                 lines = [
                     f'{{"client": {json.dumps(client)}, "version": {json.dumps(version)},',
                     f' "config": {json.dumps(config)},',
                     ' "servers": [\n' + ",\n".join(json.dumps(node, separators=(",", ":")) for node in nodes) + "],",
                     ' "keys": [\n' + ",\n".join(json.dumps(word, ensure_ascii=False) for word in words) + "],",
-                    f' "owner": {json.dumps([names.index(owner) for owner in said], separators=(",", ":"))}}}',
+                    f' "owner": {json.dumps([names.index(owner) for owner in owners], separators=(",", ":"))}}}',
                 ]
                 file = options.folder / f"{client}-{name.replace(':', '-')}-{number}.json"
                 file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    asked.unlink(missing_ok=True)
+    input_file.unlink(missing_ok=True)
 
 
 main()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Golden vectors for memring's native ring, by an implementation of its own.
+"""Prints test vectors for memring's native ring, from a second implementation.
 
-Written from the contract in the documentation of `Ring`, not from the Rust code; XXH3 comes from the reference C
-implementation by way of the `xxhash` package.
+It follows the contract in the documentation of `Ring`, not the Rust code. XXH3 comes from the reference C
+implementation through the `xxhash` package.
 
     pip install xxhash
     python3 scripts/ring_vectors.py > tests/data/ring-native.tsv
@@ -30,7 +30,7 @@ class Ring:
         self.points = sorted((at, label.encode()) for label, weight in nodes for at in points(label, weight))
 
     def successors(self, key):
-        """Every node in ring order, by the plainest means there are: a walk over all points."""
+        """Returns every node in ring order, found by a walk over all points."""
         at = h(key)
         ahead = [label for point, label in self.points if point >= at]
         behind = [label for point, label in self.points if point < at]
@@ -43,7 +43,7 @@ class Ring:
         return [label.decode() for label in found]
 
     def shares(self):
-        """How many of the 2^32 positions each node owns."""
+        """Returns how many of the 2^32 positions each node owns."""
         owned = dict.fromkeys((label for label, _ in self.nodes), 0)
         before = self.points[-1][0] - 2**32
         for at, label in self.points:
@@ -57,7 +57,7 @@ def pods(numbers):
 
 
 def tie():
-    """Two labels that have a point at the same place, and a key on the arc that ends there."""
+    """Returns two labels with a point at the same position, and a key on the arc that ends there."""
     seen = {}
     for i in range(10_000):
         label = f"tie-{i}:11211"
@@ -84,7 +84,7 @@ RINGS = {
     "weights": [("a:11211", 1), ("b:11211", 2), ("c:11211", 3), ("d:11211", 7), ("e:11211", 100)],
     "addresses": [("10.0.0.1:11211", 1), ("10.0.0.2:11211", 1), ("[::1]:11211", 1), ("[2001:db8::1]:11211", 1)],
     "ports": [("127.0.0.1:11211", 1), ("127.0.0.1:11212", 1), ("127.0.0.1:11213", 1)],
-    # As long as XXH3 has ways to hash: each picks another one.
+    # XXH3 hashes inputs of different lengths in different ways; these labels use all of them.
     "lengths": [("x" * length, 1) for length in (1, 2, 3, 4, 5, 8, 9, 12, 13, 16, 17, 124, 125, 128, 236, 237, 300)],
     "short": [("mc0", 1), ("mc1", 1), ("mc2", 1)],
     "other bytes": [("naïve", 1), ("naive", 1), ("Naive", 1), (" ", 1)],
@@ -92,13 +92,14 @@ RINGS = {
 }
 
 KEYS = [b"user:%d" % i for i in range(20)] + [b"", b"\x00", b"\xff" * 9, b"two words", "naïve".encode()]
-# Keys of the lengths at which XXH3 changes its ways; one ring is enough for them.
+# Keys of the lengths at which XXH3 changes its algorithm. One ring is enough for them.
 LONG_KEYS = [bytes(i % 256 for i in range(n)) for n in (1, 3, 4, 8, 9, 16, 17, 128, 129, 240, 241, 250, 1024, 1025)]
 
 
 def main():
     out = sys.stdout
-    print("# Made by scripts/ring_vectors.py. Keys in hex; shares in positions of 2^32; successors end after five.", file=out)
+    title = "Keys in hex; shares in positions of 2^32; successors end after five."
+    print(f"# Made by scripts/ring_vectors.py. {title}", file=out)
     for name, nodes in RINGS.items():
         print("ring", name, sep="\t", file=out)
         for label, weight in nodes:

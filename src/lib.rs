@@ -122,7 +122,7 @@ pub use crate::node::NodeState;
 pub use crate::node_id::{DEFAULT_PORT, InvalidNodeId, NodeId};
 #[cfg(feature = "placements")]
 pub use crate::ring::placement::{
-    CustomPlacement, EnvoyHash, KeyHash, Libmemcached, OwnerOf, Placement, PythonKeys, SpyFormat, UnknownPlacement,
+    CustomPlacement, EnvoyHash, KeyHash, Libmemcached, OwnerFn, Placement, PythonKeys, SpyFormat, UnknownPlacement,
 };
 pub use crate::ring::{InvalidRing, MovedShare, Ring, RingDiff, RingNode};
 pub use crate::topology::{NodeInfo, Topology, TopologyChange, TopologyWatch};

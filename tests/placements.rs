@@ -1,5 +1,5 @@
-//! Every vector recorded from another client, through the public interface and the reader the example `locate` has.
-#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+//! Compares placements with vectors recorded from other clients, through the public API and the parser of `locate`.
+#![expect(clippy::unwrap_used, reason = "an unexpected value fails the test")]
 
 #[path = "../examples/locate/vector.rs"]
 mod vector;
@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use self::vector::Vector;
 
-/// Compares every file of a folder, and says how many files there were and how many keys in them.
-fn compare(folder: &Path) -> (usize, usize) {
-    let (mut files, mut keys, mut wrong) = (0, 0, Vec::new());
+/// Compares every file of a folder with the owners here. Returns the number of files and the number of keys.
+fn compare_files(folder: &Path) -> (usize, usize) {
+    let (mut files, mut keys, mut mismatches) = (0, 0, Vec::new());
     for file in fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         if path.is_dir() {
@@ -26,41 +26,43 @@ fn compare(folder: &Path) -> (usize, usize) {
         let owners: Vec<_> = Vector::parse(&text).unwrap().owners().map(|owner| owner.unwrap() as u64).collect();
         assert_eq!(owners.len(), recorded.len());
         if owners != recorded {
-            let right = owners.iter().zip(&recorded).filter(|(ours, theirs)| ours == theirs).count();
-            wrong.push(format!("{}: {right} of {}", path.display(), recorded.len()));
+            let equal = owners.iter().zip(&recorded).filter(|(ours, recorded)| ours == recorded).count();
+            mismatches.push(format!("{}: {equal} of {} owners agree", path.display(), recorded.len()));
         }
         (files, keys) = (files + 1, keys + owners.len());
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(mismatches.is_empty(), "{mismatches:#?}");
     (files, keys)
 }
 
-fn recorded() -> PathBuf {
+fn recorded_vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/placements")
 }
 
 #[test]
-fn every_recorded_vector() {
-    let (files, keys) = compare(&recorded());
+fn owners_match_every_recorded_vector() {
+    let (files, keys) = compare_files(&recorded_vectors());
     assert!(files == 299 && keys > 50_000, "{files} files, {keys} keys");
 }
 
-/// Random servers, weights and keys, put to those of the clients that can be asked without servers:
-/// `scripts/placement_vectors.py`, which also asks anew, about others, and names the folder here.
+/// Compares vectors of random servers, weights and keys.
+///
+/// `scripts/placement_vectors.py` recorded them from the clients that need no servers to compute an owner.
+/// `scripts/interop` records new ones and passes their folder in `PLACEMENT_VECTORS`.
 #[test]
-fn every_vector_recorded_at_random() {
+fn owners_match_every_random_vector() {
     let Some(folder) = env::var_os("PLACEMENT_VECTORS") else {
-        let (files, keys) = compare(&recorded().join("further"));
+        let (files, keys) = compare_files(&recorded_vectors().join("further"));
         assert!(files == 81 && keys == 60 * 81, "{files} files, {keys} keys");
         return;
     };
-    let (files, keys) = compare(Path::new(&folder));
+    let (files, keys) = compare_files(Path::new(&folder));
     assert!(files > 0, "no files in {}", folder.display());
     println!("{files} files with {keys} keys: all owners agree");
 }
 
 #[test]
-fn what_is_not_known_is_an_error_and_no_guess() {
+fn an_unknown_client_or_option_is_an_error() {
     let file = |client: &str, config: &str| {
         format!(
             r#"{{"client": "{client}", "config": {config}, "servers": [{{"host": "a", "port": 1}}], "keys": ["k"]}}"#

@@ -1,4 +1,4 @@
-//! What a placement does with nodes: how it loads them, what it moves, what it holds.
+//! Measures placements: the load of the nodes, the keys that move, and the memory of a ring.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -8,10 +8,10 @@ use stats_alloc::Region;
 
 use super::ALLOCATOR;
 
-/// So many keys a node are placed where a node's part is not to be had from points.
+/// The number of keys a node to place, for placements whose shares are not known exactly.
 pub(crate) const KEYS_PER_NODE: usize = 10_000;
 
-/// The fullest node's load over the mean, over many sets of names.
+/// The load of the fullest node over the mean, over many sets of names.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) median: f64,
@@ -19,16 +19,18 @@ pub(crate) struct Load {
     pub(crate) worst: f64,
 }
 
-/// Which part of all keys has another owner, afterwards; medians.
+/// The shares of all keys that move when the nodes change; medians.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moved {
-    /// One node more, the last in order.
-    pub(crate) grown: f64,
-    pub(crate) first_gone: f64,
-    pub(crate) last_gone: f64,
+    /// A node is added at the end of the list.
+    pub(crate) added: f64,
+    /// The first node of the list is removed.
+    pub(crate) first_removed: f64,
+    /// The last node of the list is removed.
+    pub(crate) last_removed: f64,
 }
 
-/// Nodes of a set: pods of a StatefulSet in some namespace.
+/// Returns the nodes of a set: pods of a StatefulSet in a namespace of their own.
 fn pods(set: usize, from: usize, to: usize) -> impl Iterator<Item = RingNode> {
     (from..to).map(move |i| RingNode::new(format!("memcached-{i}.memcached.ns{set}.svc.cluster.local:11211")))
 }
@@ -37,72 +39,73 @@ fn ring(placement: &Placement, nodes: impl Iterator<Item = RingNode>) -> Result<
     Ok(Ring::with_placement(placement, nodes)?)
 }
 
-/// Whether a placement has points, or slots made of such; of others who owns a key is worked out for each key.
+/// Returns whether a placement has points, or slots made from points. The others compute the owner of each key.
 pub(crate) fn has_points(name: &str) -> bool {
     !matches!(name, "pymemcache" | "dskit") && !name.starts_with("mcrouter")
 }
 
-/// Over so many sets of `n` nodes; over one alone if no point is made of names.
+/// Measures the load over `sets` sets of `n` nodes; over one set if the placement has no points.
 pub(crate) fn load(name: &str, n: usize, sets: usize) -> Result<Load, Box<dyn Error>> {
     let placement = name.parse()?;
     let sets = if has_points(name) { sets } else { 1 };
-    let mut found = Vec::new();
+    let mut loads = Vec::new();
     for set in 0..sets {
         let ring = ring(&placement, pods(set, 0, n))?;
-        found.push(if has_points(name) { fullest(&ring) } else { fullest_by_keys(&ring) });
+        loads.push(if has_points(name) { load_by_shares(&ring) } else { load_by_keys(&ring) });
     }
-    found.sort_unstable_by(f64::total_cmp);
-    Ok(Load { median: median(&found), p95: found[found.len() * 95 / 100], worst: found[found.len() - 1] })
+    loads.sort_unstable_by(f64::total_cmp);
+    Ok(Load { median: median(&loads), p95: loads[loads.len() * 95 / 100], worst: loads[loads.len() - 1] })
 }
 
-fn fullest(ring: &Ring) -> f64 {
+fn load_by_shares(ring: &Ring) -> f64 {
     ring.shares().into_iter().fold(0.0, f64::max) * ring.nodes().len() as f64
 }
 
-fn fullest_by_keys(ring: &Ring) -> f64 {
+fn load_by_keys(ring: &Ring) -> f64 {
     let n = ring.nodes().len();
     let index: HashMap<_, _> = ring.nodes().iter().map(RingNode::label).zip(0..).collect();
-    let mut held = vec![0_u32; n];
+    let mut counts = vec![0_u32; n];
     for key in 0..KEYS_PER_NODE * n {
         if let Some(owner) = ring.node_for(format!("user:profile:{key:08x}")) {
-            held[index[owner.label()]] += 1;
+            counts[index[owner.label()]] += 1;
         }
     }
-    f64::from(held.into_iter().max().unwrap_or_default()) / KEYS_PER_NODE as f64
+    f64::from(counts.into_iter().max().unwrap_or_default()) / KEYS_PER_NODE as f64
 }
 
-/// The same of keys that are thrown like dice: what a perfect placement would show of so many keys.
-pub(crate) fn chance(n: usize) -> f64 {
-    let mut held = vec![0_u32; n];
-    let mut dice = fastrand::Rng::with_seed(7);
+/// Returns the load if each key picks a random node, which is what a perfect placement shows for this number of keys.
+pub(crate) fn random_load(n: usize) -> f64 {
+    let mut counts = vec![0_u32; n];
+    let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..KEYS_PER_NODE * n {
-        held[dice.usize(..n)] += 1;
+        counts[random.usize(..n)] += 1;
     }
-    f64::from(held.into_iter().max().unwrap_or_default()) / KEYS_PER_NODE as f64
+    f64::from(counts.into_iter().max().unwrap_or_default()) / KEYS_PER_NODE as f64
 }
 
 fn median(sorted: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
+/// Measures the moved keys over `sets` sets of `n` nodes.
 pub(crate) fn moved(name: &str, n: usize, sets: usize) -> Result<Moved, Box<dyn Error>> {
     let placement = name.parse()?;
-    let mut found = [const { Vec::new() }; 3];
+    let mut shares = [const { Vec::new() }; 3];
     for set in 0..sets {
         let old = ring(&placement, pods(set, 0, n))?;
         let newer = [pods(set, 0, n + 1), pods(set, 1, n), pods(set, 0, n - 1)];
-        for (found, newer) in found.iter_mut().zip(newer) {
-            found.push(old.moved(&ring(&placement, newer)?));
+        for (shares, newer) in shares.iter_mut().zip(newer) {
+            shares.push(old.moved(&ring(&placement, newer)?));
         }
     }
-    let [grown, first_gone, last_gone] = found.map(|mut found| {
-        found.sort_unstable_by(f64::total_cmp);
-        median(&found)
+    let [added, first_removed, last_removed] = shares.map(|mut shares| {
+        shares.sort_unstable_by(f64::total_cmp);
+        median(&shares)
     });
-    Ok(Moved { grown, first_gone, last_gone })
+    Ok(Moved { added, first_removed, last_removed })
 }
 
-/// How many bytes a ring of `n` nodes holds, beside the text of their names.
+/// Returns the bytes that a ring of `n` nodes holds, without the text of their names.
 pub(crate) fn memory(name: &str, n: usize) -> Result<usize, Box<dyn Error>> {
     let placement = name.parse()?;
     let nodes: Vec<_> = pods(0, 0, n).collect();

@@ -1,4 +1,4 @@
-//! Says which node owns which key, as memring or another client places it.
+//! Prints the node that owns each key, as memring or another client places it.
 //!
 //! ```text
 //! echo user:42 | cargo run --example locate -- --placement php:ketama_weighted --node cache-0 --node cache-1=2
@@ -17,14 +17,21 @@ use memring::{InvalidNodeId, NodeId, Placement, Ring, RingNode};
 use self::vector::Vector;
 
 const USAGE: &str = "\
-Reads keys from standard input, one a line, and prints each with its node.
+Reads keys from standard input, one per line, and prints each with the node that owns it.
 
-  --placement NAME     native unless given; see `Placement`'s documentation for the names
-  --node NODE[=WEIGHT] a node, host:port; give it as often as there are nodes, in the other client's order
-  --service NAME       instead of nodes: those that the service's SRV records name now, as a client takes them: in natural
-                       order of their names
-  --diff               the nodes that follow are a second list: prints how much would move, and for each key both nodes
-  --vector FILE        prints the index of each key's owner, for a file that names client, config, servers and keys
+Usage: locate [--placement NAME] --node NODE[=WEIGHT]... [--diff --node NODE[=WEIGHT]...]
+       locate [--placement NAME] --service NAME
+       locate --vector FILE
+
+  --placement NAME     the placement, such as php:ketama_weighted; native unless given.
+                       The documentation of `Placement` lists all names.
+  --node NODE[=WEIGHT] a node as host:port. Repeat it for every node, in the order of the other client.
+  --service NAME       takes the nodes from the SRV records of a service, in natural order of their names,
+                       as a memring client does
+  --diff               starts a second list of nodes: prints the share of keys that move from the first list
+                       to the second, and both nodes of every key
+  --vector FILE        reads the client, its configuration, the servers and the keys from a JSON file,
+                       and prints the index of each key's server
 ";
 
 #[tokio::main(flavor = "current_thread")]
@@ -49,29 +56,29 @@ struct Options {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let Some(mut options) = options()? else {
+    let Some(mut options) = parse_options()? else {
         print!("{USAGE}");
         return Ok(());
     };
     if let Some(file) = options.vector {
-        return owners(&file);
+        return print_vector(&file);
     }
     if let Some(service) = &options.service {
-        options.nodes = nodes_of(service).await?;
+        options.nodes = discover(service).await?;
     }
     if options.nodes.is_empty() {
-        return Err("no nodes: give --node or --service (--help says more)".into());
+        return Err("no nodes: give --node or --service (see --help)".into());
     }
     let mut placement = options.placement.unwrap_or_else(Placement::native);
     if options.service.is_some() {
-        // Nobody has listed them: as a client takes them.
+        // Discovery has no order of its own, so a client uses the natural order.
         placement = placement.in_natural_order();
     }
     let newer = options.newer.map(|nodes| ring(&placement, nodes)).transpose()?;
-    locate(&ring(&placement, options.nodes)?, newer.as_ref())
+    print_owners(&ring(&placement, options.nodes)?, newer.as_ref())
 }
 
-fn options() -> Result<Option<Options>, Box<dyn Error>> {
+fn parse_options() -> Result<Option<Options>, Box<dyn Error>> {
     use lexopt::prelude::*;
     let mut options = Options::default();
     let mut parser = lexopt::Parser::from_env();
@@ -79,7 +86,7 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
         match argument {
             Long("placement") => options.placement = Some(parser.value()?.string()?.parse()?),
             Long("node") => {
-                let node = node(&parser.value()?.string()?)?;
+                let node = parse_node(&parser.value()?.string()?)?;
                 options.newer.as_mut().unwrap_or(&mut options.nodes).push(node);
             }
             Long("service") => options.service = Some(parser.value()?.string()?),
@@ -92,10 +99,10 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
     Ok(Some(options))
 }
 
-/// As it is given, for other clients hash what they are given.
-fn node(text: &str) -> Result<RingNode, Box<dyn Error>> {
+/// Parses `host:port=weight`. Keeps the address unchanged, because other clients hash what they are given.
+fn parse_node(text: &str) -> Result<RingNode, Box<dyn Error>> {
     let (address, weight) = text.split_once('=').unwrap_or((text, "1"));
-    let weight = weight.parse().map_err(|_| format!("{weight:?} is no weight"))?;
+    let weight = weight.parse().map_err(|_| format!("{weight:?} is not a weight"))?;
     Ok(RingNode::new(address).with_weight(weight))
 }
 
@@ -103,19 +110,20 @@ fn ring(placement: &Placement, nodes: Vec<RingNode>) -> Result<Ring, Box<dyn Err
     if *placement != Placement::native() {
         return Ok(Ring::with_placement(placement, nodes)?);
     }
-    // The client goes by identities: in lower case, with their port.
-    let identified = |node: &RingNode| Ok(RingNode::from(&node.label().parse::<NodeId>()?).with_weight(node.weight()));
-    Ok(Ring::new(nodes.iter().map(identified).collect::<Result<Vec<_>, InvalidNodeId>>()?)?)
+    // A memring client hashes identities: in lower case, with the port.
+    let with_identity =
+        |node: &RingNode| Ok(RingNode::from(&node.label().parse::<NodeId>()?).with_weight(node.weight()));
+    Ok(Ring::new(nodes.iter().map(with_identity).collect::<Result<Vec<_>, InvalidNodeId>>()?)?)
 }
 
-async fn nodes_of(service: &str) -> Result<Vec<RingNode>, Box<dyn Error>> {
+async fn discover(service: &str) -> Result<Vec<RingNode>, Box<dyn Error>> {
     let client = memring::Client::builder().service(service).connect().await?;
     let nodes = client.topology().nodes.iter().map(|node| RingNode::from(&node.id).with_weight(node.weight)).collect();
     client.shutdown().await;
     Ok(nodes)
 }
 
-fn locate(ring: &Ring, newer: Option<&Ring>) -> Result<(), Box<dyn Error>> {
+fn print_owners(ring: &Ring, newer: Option<&Ring>) -> Result<(), Box<dyn Error>> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     if let Some(newer) = newer {
         let diff = Ring::diff(ring, newer);
@@ -140,7 +148,7 @@ fn locate(ring: &Ring, newer: Option<&Ring>) -> Result<(), Box<dyn Error>> {
     Ok(out.flush()?)
 }
 
-fn owners(file: &str) -> Result<(), Box<dyn Error>> {
+fn print_vector(file: &str) -> Result<(), Box<dyn Error>> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
     let vector = Vector::parse(&text).map_err(|error| format!("{file}: {error}"))?;
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -150,7 +158,7 @@ fn owners(file: &str) -> Result<(), Box<dyn Error>> {
     Ok(out.flush()?)
 }
 
-/// `locate | head` is no failure.
+/// Returns whether the reader of the output stopped early, as in `locate | head`. That is not a failure.
 fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

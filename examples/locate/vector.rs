@@ -1,28 +1,28 @@
-//! Files that say which server another client picks for each key: its configuration, its servers, the keys.
+//! Test vectors of other clients: files with the client, its configuration, its servers, and keys with their owners.
 
 use memring::{KeyHash, Libmemcached, Placement, PythonKeys, Ring, RingNode, SpyFormat};
 use serde_json::Value;
 
-/// What a file asks.
+/// The ring that a file describes, and its keys.
 pub(crate) struct Vector {
     ring: Ring,
     keys: Vec<String>,
 }
 
 impl Vector {
-    /// Reads one. What it does not understand is an error that says what.
+    /// Parses a file. The error names the part that is missing or unknown.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let file: Value = serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
+        let file: Value = serde_json::from_str(text).map_err(|error| format!("invalid JSON: {error}"))?;
         let client = string(&file, "client")?;
         let placement = placement(client, &file["config"])?;
         let servers = array(&file, "servers")?.iter().map(node).collect::<Result<Vec<_>, _>>()?;
         let ring = Ring::with_placement(&placement, servers).map_err(|error| error.to_string())?;
-        let key = |key: &Value| key.as_str().map(str::to_owned).ok_or("a key is no string");
+        let key = |key: &Value| key.as_str().map(str::to_owned).ok_or("a key is not a string");
         let keys = array(&file, "keys")?.iter().map(key).collect::<Result<_, _>>()?;
         Ok(Self { ring, keys })
     }
 
-    /// For each key its owner, as an index into the servers.
+    /// Returns the owner of each key as an index into the servers.
     pub(crate) fn owners(&self) -> impl Iterator<Item = Option<usize>> {
         self.keys.iter().map(|key| {
             let owner = self.ring.node_for(key)?;
@@ -31,12 +31,12 @@ impl Vector {
     }
 }
 
-fn string<'a>(of: &'a Value, field: &str) -> Result<&'a str, String> {
-    of[field].as_str().ok_or_else(|| format!("{field:?} is missing or no string"))
+fn string<'a>(object: &'a Value, field: &str) -> Result<&'a str, String> {
+    object[field].as_str().ok_or_else(|| format!("{field:?} is missing or not a string"))
 }
 
-fn array<'a>(of: &'a Value, field: &str) -> Result<&'a Vec<Value>, String> {
-    of[field].as_array().ok_or_else(|| format!("{field:?} is missing or no list"))
+fn array<'a>(object: &'a Value, field: &str) -> Result<&'a Vec<Value>, String> {
+    object[field].as_array().ok_or_else(|| format!("{field:?} is missing or not a list"))
 }
 
 fn node(server: &Value) -> Result<RingNode, String> {
@@ -55,12 +55,12 @@ fn node(server: &Value) -> Result<RingNode, String> {
     Ok(node)
 }
 
-/// The placement that a configuration of another client amounts to.
+/// Returns the placement for the configuration of a client.
 fn placement(client: &str, config: &Value) -> Result<Placement, String> {
     let text = |name: &str| config[name].as_str().unwrap_or_default();
-    let unknown = || format!("no placement is known for {client} with {config}");
-    // What is configured must be what the placement stands for, or the answer would be a guess.
-    let only = |name: &str, known: &[&str]| {
+    let unknown = || format!("no known placement for {client} with {config}");
+    // An option that the placement does not cover is an error, because the owners would be a guess.
+    let expect = |name: &str, known: &[&str]| {
         if config[name].is_null() || known.contains(&text(name)) { Ok(()) } else { Err(unknown()) }
     };
     match client {
@@ -68,29 +68,29 @@ fn placement(client: &str, config: &Value) -> Result<Placement, String> {
         "twemproxy" => twemproxy(config).ok_or_else(unknown),
         "spymemcached" => spymemcached(config).ok_or_else(unknown),
         "dalli" => {
-            only("distribution", &["dalli_ring"])?;
-            only("hash", &["crc32"])?;
-            only("points", &["sha1"])?;
+            expect("distribution", &["dalli_ring"])?;
+            expect("hash", &["crc32"])?;
+            expect("points", &["sha1"])?;
             Ok(Placement::dalli())
         }
         "dskit" => {
-            only("distribution", &["jump_hash"])?;
-            only("hash", &["xxhash64"])?;
-            only("order", &["natural_sort"])?;
+            expect("distribution", &["jump_hash"])?;
+            expect("hash", &["xxhash64"])?;
+            expect("order", &["natural_sort"])?;
             Ok(Placement::dskit())
         }
         "gomemcache" => {
-            only("distribution", &["modulo"])?;
-            only("hash", &["crc32"])?;
+            expect("distribution", &["modulo"])?;
+            expect("hash", &["crc32"])?;
             Ok(Placement::gomemcache())
         }
         "nginx" => {
-            only("distribution", &["hash_consistent"])?;
-            only("hash", &["crc32"])?;
+            expect("distribution", &["hash_consistent"])?;
+            expect("hash", &["crc32"])?;
             Ok(Placement::nginx())
         }
         "pecl-memcache" => {
-            only("hash", &["crc32"])?;
+            expect("hash", &["crc32"])?;
             match text("distribution") {
                 "standard" => Ok(Placement::pecl_standard()),
                 "consistent" => Ok(Placement::pecl_consistent()),
@@ -98,14 +98,14 @@ fn placement(client: &str, config: &Value) -> Result<Placement, String> {
             }
         }
         "uhashring" => {
-            only("distribution", &["ring"])?;
-            only("hash", &["md5"])?;
+            expect("distribution", &["ring"])?;
+            expect("hash", &["md5"])?;
             Ok(Placement::uhashring())
         }
         "pymemcache" => {
-            only("distribution", &["rendezvous"])?;
-            only("hash", &["murmur3_32"])?;
-            only("key_type", &["str", "bytes"])?;
+            expect("distribution", &["rendezvous"])?;
+            expect("hash", &["murmur3_32"])?;
+            expect("key_type", &["str", "bytes"])?;
             if config["seed"].as_u64().is_some_and(|seed| seed != 0) {
                 return Err(unknown());
             }
@@ -117,28 +117,28 @@ fn placement(client: &str, config: &Value) -> Result<Placement, String> {
 
 fn libmemcached(config: &Value) -> Option<Placement> {
     let text = |name: &str| config[name].as_str();
-    let options_last = match text("servers_added") {
+    let are_options_set_last = match text("servers_added") {
         None | Some("after_options" | "pushed_list_after_options") => false,
         Some("before_options") => true,
         Some(_) => return None,
     };
     let distribution = match text("distribution")? {
         "modula" => Libmemcached::Modula,
-        "ketama" | "consistent" | "consistent_ketama" if options_last => Libmemcached::KetamaUnweighted,
+        "ketama" | "consistent" | "consistent_ketama" if are_options_set_last => Libmemcached::KetamaUnweighted,
         "ketama" | "consistent" | "consistent_ketama" => Libmemcached::Ketama,
         "ketama_weighted" => Libmemcached::KetamaWeighted,
         "spy" => Libmemcached::Spy,
         "spy_weighted" => Libmemcached::SpyWeighted,
         _ => return None,
     };
-    let sorted = config["sort_hosts"].as_bool().unwrap_or(false);
-    let make = if sorted { Placement::libmemcached_sorted } else { Placement::libmemcached };
-    Some(make(distribution, hash(text("hash").unwrap_or("default"))?))
+    let is_sorted = config["sort_hosts"].as_bool().unwrap_or(false);
+    let constructor = if is_sorted { Placement::libmemcached_sorted } else { Placement::libmemcached };
+    Some(constructor(distribution, hash(text("hash").unwrap_or("default"))?))
 }
 
 fn twemproxy(config: &Value) -> Option<Placement> {
     let hash = match config["hash"].as_str().unwrap_or("fnv1a_64") {
-        // What is called so there is 15 bits of it.
+        // In twemproxy this name means 15 bits of CRC-32.
         "crc32" => KeyHash::Crc,
         name => hash(name)?,
     };
@@ -169,7 +169,7 @@ fn spymemcached(config: &Value) -> Option<Placement> {
     }
 }
 
-/// `crc32` is not everybody's name for the same.
+/// Parses the name of a hash, except `crc32`, which is ambiguous: clients use it for different hashes.
 fn hash(name: &str) -> Option<KeyHash> {
     name.parse().ok().filter(|_| name != "crc32")
 }

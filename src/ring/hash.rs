@@ -1,7 +1,7 @@
-//! The hash functions of other clients, bit for bit. None is memring's own choice, and none is of any use for security.
+//! The hash functions of other clients, bit for bit. None is memring's own choice, and none is secure.
 //!
-//! Where a function reads "signed" bytes, that is what its C original does where `char` is signed: a byte from 0x80 up
-//! enters the arithmetic as a negative number.
+//! "Signed bytes" means that a byte from 0x80 up enters the arithmetic as a negative number, as in the C originals on
+//! platforms where `char` is signed.
 
 mod spooky;
 
@@ -11,34 +11,36 @@ use sha1::Sha1;
 
 pub(super) use self::spooky::spooky;
 
-/// How a key, and in some placements a node's points, are hashed: by a function of libmemcached or twemproxy.
+/// A hash function of libmemcached or twemproxy, for keys and in some placements for the points of a node.
 ///
-/// Names and values are theirs. The odd ones are odd on purpose: `Crc` keeps 15 bits, `Fnv64a` computes with 32, and
-/// most take bytes as signed.
+/// The names and values are those of libmemcached and twemproxy, including the oddities: `Crc` keeps 15 bits, `Fnv64a`
+/// computes with 32 bits, and most functions read signed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyHash {
-    /// Jenkins's one-at-a-time, of signed bytes; libmemcached's default (`HASHKIT_DEFAULT`, `MEMCACHED_HASH_DEFAULT`).
+    /// Jenkins's one-at-a-time hash of signed bytes. The default of libmemcached (`HASHKIT_DEFAULT`,
+    /// `MEMCACHED_HASH_DEFAULT`).
     OneAtATime,
-    /// The first four bytes of MD5, little-endian.
+    /// The first four bytes of the MD5, little-endian.
     Md5,
-    /// 15 bits of CRC-32: libmemcached's `crc`, twemproxy's `crc32`.
+    /// 15 bits of CRC-32: `crc` in libmemcached, `crc32` in twemproxy.
     Crc,
-    /// CRC-32 whole: twemproxy's `crc32a`.
+    /// All 32 bits of CRC-32: `crc32a` in twemproxy.
     Crc32,
-    /// twemproxy's `crc16`: the table of CRC-16/XMODEM, with an accumulator of 32 bits.
+    /// `crc16` of twemproxy: the table of CRC-16/XMODEM with a 32-bit accumulator.
     Crc16,
-    /// FNV-1 of 32 bits, of signed bytes.
+    /// 32-bit FNV-1 of signed bytes.
     Fnv32,
-    /// FNV-1a of 32 bits, of signed bytes.
+    /// 32-bit FNV-1a of signed bytes.
     Fnv32a,
-    /// The lower half of FNV-1 of 64 bits, of signed bytes.
+    /// The lower half of 64-bit FNV-1 of signed bytes.
     Fnv64,
-    /// What libmemcached and twemproxy call FNV-1a of 64 bits: the lower half of it, of signed bytes. twemproxy's default.
+    /// The lower half of 64-bit FNV-1a of signed bytes: `fnv1a_64` in libmemcached and twemproxy. The default of
+    /// twemproxy.
     Fnv64a,
-    /// MurmurHash2, seeded by the length.
+    /// MurmurHash2, seeded with the length.
     Murmur,
-    /// MurmurHash3 (x86, 32 bits), seeded by the length.
+    /// MurmurHash3 (x86, 32 bits), seeded with the length.
     Murmur3,
     /// Jenkins's lookup3 (`hashlittle`) with the initial value 13.
     Jenkins,
@@ -47,7 +49,7 @@ pub enum KeyHash {
 }
 
 impl KeyHash {
-    /// The hash of some bytes.
+    /// Returns the hash of some bytes.
     #[must_use]
     pub fn hash(self, bytes: &[u8]) -> u32 {
         match self {
@@ -56,17 +58,21 @@ impl KeyHash {
             Self::Crc => (crc32(bytes) >> 16) & 0x7fff,
             Self::Crc32 => crc32(bytes),
             Self::Crc16 => crc16(bytes),
-            Self::Fnv32 => bytes.iter().fold(FNV_32, |hash, &byte| hash.wrapping_mul(FNV_PRIME_32) ^ signed(byte)),
-            Self::Fnv32a => bytes.iter().fold(FNV_32, |hash, &byte| (hash ^ signed(byte)).wrapping_mul(FNV_PRIME_32)),
-            // Of a product and of an exclusive or the lower half depends on the lower halves alone.
+            Self::Fnv32 => {
+                bytes.iter().fold(FNV_32, |hash, &byte| hash.wrapping_mul(FNV_PRIME_32) ^ sign_extended(byte))
+            }
+            Self::Fnv32a => {
+                bytes.iter().fold(FNV_32, |hash, &byte| (hash ^ sign_extended(byte)).wrapping_mul(FNV_PRIME_32))
+            }
+            // 32 bits suffice: the lower half of a product or an exclusive or depends on the lower halves alone.
             Self::Fnv64 => {
-                bytes.iter().fold(FNV_64_LOW, |hash, &byte| hash.wrapping_mul(FNV_PRIME_64_LOW) ^ signed(byte))
+                bytes.iter().fold(FNV_64_LOW, |hash, &byte| hash.wrapping_mul(FNV_PRIME_64_LOW) ^ sign_extended(byte))
             }
             Self::Fnv64a => {
-                bytes.iter().fold(FNV_64_LOW, |hash, &byte| (hash ^ signed(byte)).wrapping_mul(FNV_PRIME_64_LOW))
+                bytes.iter().fold(FNV_64_LOW, |hash, &byte| (hash ^ sign_extended(byte)).wrapping_mul(FNV_PRIME_64_LOW))
             }
             Self::Murmur => murmur2(bytes),
-            Self::Murmur3 => murmur3(bytes.iter().copied(), by_length(bytes)),
+            Self::Murmur3 => murmur3(bytes.iter().copied(), length_seed(bytes)),
             Self::Jenkins => lookup3(bytes, 13),
             Self::Hsieh => super_fast(bytes),
         }
@@ -78,23 +84,24 @@ const FNV_PRIME_32: u32 = 0x0100_0193;
 const FNV_64_LOW: u32 = 0x8422_2325;
 const FNV_PRIME_64_LOW: u32 = 0x1b3;
 
-/// A byte as a C `char` that is signed, widened.
-fn signed(byte: u8) -> u32 {
+/// Widens a byte as C widens a signed `char`.
+fn sign_extended(byte: u8) -> u32 {
     i32::from(byte as i8) as u32
 }
 
-/// How libmemcached seeds Murmur.
-fn by_length(bytes: &[u8]) -> u32 {
+/// Returns libmemcached's seed for the Murmur hashes.
+fn length_seed(bytes: &[u8]) -> u32 {
     0xdead_beef_u32.wrapping_mul(bytes.len() as u32)
 }
 
+/// Reads up to four bytes as a little-endian number.
 fn word(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
 }
 
 fn one_at_a_time(bytes: &[u8]) -> u32 {
     let mut hash = bytes.iter().fold(0_u32, |hash, &byte| {
-        let hash = hash.wrapping_add(signed(byte));
+        let hash = hash.wrapping_add(sign_extended(byte));
         let hash = hash.wrapping_add(hash << 10);
         hash ^ hash >> 6
     });
@@ -103,22 +110,23 @@ fn one_at_a_time(bytes: &[u8]) -> u32 {
     hash.wrapping_add(hash << 15)
 }
 
-/// The four words of an MD5, little-endian.
+/// Returns the four words of the MD5, little-endian.
 pub(super) fn md5_words(bytes: &[u8]) -> [u32; 4] {
     let digest: [u8; 16] = Md5::digest(bytes).into();
     std::array::from_fn(|at| word(&digest[4 * at..4 * at + 4]))
 }
 
+/// Returns the first four bytes of the MD5, little-endian.
 pub(super) fn md5_word(bytes: &[u8]) -> u32 {
     md5_words(bytes)[0]
 }
 
-/// An MD5 as one number, as Python's `int(hexdigest, 16)` reads it.
+/// Returns the MD5 as one big-endian number, as Python's `int(hexdigest, 16)` does.
 pub(super) fn md5_number(bytes: &[u8]) -> u128 {
     u128::from_be_bytes(Md5::digest(bytes).into())
 }
 
-/// The first four bytes of a SHA-1, big-endian.
+/// Returns the first four bytes of the SHA-1, big-endian.
 pub(super) fn sha1_word(bytes: &[u8]) -> u32 {
     let digest: [u8; 20] = Sha1::digest(bytes).into();
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
@@ -143,7 +151,7 @@ fn crc16(bytes: &[u8]) -> u32 {
 
 fn murmur2(bytes: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
-    let mut hash = by_length(bytes) ^ bytes.len() as u32;
+    let mut hash = length_seed(bytes) ^ bytes.len() as u32;
     let blocks = bytes.chunks_exact(4);
     let tail = blocks.remainder();
     for block in blocks {
@@ -159,7 +167,7 @@ fn murmur2(bytes: &[u8]) -> u32 {
     hash ^ hash >> 15
 }
 
-/// MurmurHash3 (x86, 32 bits) of bytes as they come.
+/// MurmurHash3 (x86, 32 bits) of an iterator of bytes.
 pub(super) fn murmur3(mut bytes: impl Iterator<Item = u8>, seed: u32) -> u32 {
     let scramble = |k: u32| k.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
     let (mut hash, mut len) = (seed, 0_u32);
@@ -188,6 +196,7 @@ fn lookup3(bytes: &[u8], initial: u32) -> u32 {
     let start = 0xdead_beef_u32.wrapping_add(bytes.len() as u32).wrapping_add(initial);
     let [mut a, mut b, mut c] = [start; 3];
     let mut rest = bytes;
+    // The last 12 bytes are mixed differently, even if they are a full block.
     while rest.len() > 12 {
         a = a.wrapping_add(word(&rest[..4]));
         b = b.wrapping_add(word(&rest[4..8]));
@@ -211,7 +220,7 @@ fn lookup3(bytes: &[u8], initial: u32) -> u32 {
         c = (c ^ b).wrapping_sub(b.rotate_left(rotation));
         (a, b, c) = (b, c, a);
     }
-    // Seven turns are one more than two rounds.
+    // Each step ends by renaming `c` to `b`, so the last result is in `b`.
     b
 }
 
@@ -219,7 +228,7 @@ fn super_fast(bytes: &[u8]) -> u32 {
     if bytes.is_empty() {
         return 0;
     }
-    let half = |at: &[u8]| u32::from(u16::from_le_bytes([at[0], at[1]]));
+    let half = |bytes: &[u8]| u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
     let mut hash = 0_u32;
     let blocks = bytes.chunks_exact(4);
     let tail = blocks.remainder();
@@ -233,7 +242,7 @@ fn super_fast(bytes: &[u8]) -> u32 {
         [_, _, last] => {
             hash = hash.wrapping_add(half(tail));
             hash ^= hash << 16;
-            hash ^= signed(*last) << 18;
+            hash ^= sign_extended(*last) << 18;
             hash = hash.wrapping_add(hash >> 11);
         }
         [_, _] => {
@@ -242,7 +251,7 @@ fn super_fast(bytes: &[u8]) -> u32 {
             hash = hash.wrapping_add(hash >> 17);
         }
         [last] => {
-            hash = hash.wrapping_add(signed(*last));
+            hash = hash.wrapping_add(sign_extended(*last));
             hash ^= hash << 10;
             hash = hash.wrapping_add(hash >> 1);
         }
@@ -256,7 +265,7 @@ fn super_fast(bytes: &[u8]) -> u32 {
     hash.wrapping_add(hash >> 6)
 }
 
-/// Java's `String.hashCode`, of the text's UTF-16 code units. Bytes that are no UTF-8 count as one unit each.
+/// Java's `String.hashCode` over the UTF-16 code units of a text. Bytes that are not UTF-8 count as one unit each.
 pub(super) fn java_string(bytes: &[u8]) -> u32 {
     let add = |hash: u32, unit: u16| hash.wrapping_mul(31).wrapping_add(u32::from(unit));
     bytes.utf8_chunks().fold(0, |hash, chunk| {
@@ -265,7 +274,7 @@ pub(super) fn java_string(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Bytes, and more bytes behind them, hashed as if they were in one piece.
+/// Two byte slices that are hashed as if they were one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Joined<'a>(pub(super) &'a [u8], pub(super) &'a [u8]);
 
@@ -274,7 +283,7 @@ impl Joined<'_> {
         self.0.len() + self.1.len()
     }
 
-    /// Eight bytes as a number, little-endian; zeros for those that are not there.
+    /// Reads eight bytes as a little-endian number, with zeros for bytes beyond the end.
     fn word(self, at: usize) -> u64 {
         match self.0.get(at..).and_then(|rest| rest.first_chunk()) {
             Some(&bytes) => u64::from_le_bytes(bytes),
@@ -283,8 +292,8 @@ impl Joined<'_> {
     }
 
     fn byte(self, at: usize) -> u8 {
-        let behind = || self.1.get(at.checked_sub(self.0.len())?);
-        self.0.get(at).or_else(behind).copied().unwrap_or_default()
+        let in_second = || self.1.get(at.checked_sub(self.0.len())?);
+        self.0.get(at).or_else(in_second).copied().unwrap_or_default()
     }
 }
 
@@ -318,7 +327,7 @@ mod tests {
     use xxhash_rust::xxh64::xxh64;
 
     #[test]
-    fn check_values() {
+    fn hashes_match_the_values_of_other_clients() {
         use KeyHash::*;
         for (hash, ascii, cyrillic) in [
             (OneAtATime, 2_773_942_091, 338_704_646),
@@ -337,8 +346,8 @@ mod tests {
         ] {
             assert_eq!((hash.hash(b"user:1"), hash.hash("ключ-ab".as_bytes())), (ascii, cyrillic), "{hash:?}");
         }
-        let seedless = |text: &str| murmur3(text.bytes(), 0);
-        assert_eq!((seedless("user:1"), seedless("ключ-ab")), (3_416_794_175, 2_556_222_789));
+        let unseeded = |text: &str| murmur3(text.bytes(), 0);
+        assert_eq!((unseeded("user:1"), unseeded("ключ-ab")), (3_416_794_175, 2_556_222_789));
         assert_eq!(
             (xxh64(b"user:1", 0), xxh64("ключ-ab".as_bytes(), 0)),
             (15_692_727_345_848_811_763, 3_427_508_981_832_946_860)

@@ -1,181 +1,157 @@
-//! Placements that agree with other clients: the same key on the same pod, whatever language asks.
+//! Placements that agree with other clients: a key has the same node in every language.
 //!
-//! A placement is data: how a node's name is spelled, how its points are made, how a key is hashed, how the two meet. The
-//! functions are in `hash`, the spellings in `spelling`, the ways to meet in `table`, and in `choose` those that need no
-//! table.
+//! A [`Placement`] is data. It combines the format of a server's name (`name_format`), the order of servers (`order`),
+//! the way points are made (`points`), and the hash of a key (`lookup_hash`). `table` applies it to a list of servers.
 
-mod choose;
 mod custom;
-#[cfg(test)]
-mod edges;
 mod envoy;
-#[cfg(test)]
-mod golden;
-mod names;
+mod hash_tag;
+mod jump;
+mod lookup_hash;
+mod mcrouter;
+mod name_format;
+mod order;
+mod parse;
 mod points;
-mod spelling;
+mod pymemcache;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 
 use self::custom::{Custom, CustomTable};
-pub(super) use self::table::Table;
-
-pub use self::custom::{CustomPlacement, OwnerOf};
-pub use self::names::UnknownPlacement;
-use self::spelling::{Order, Spelling};
+use self::lookup_hash::{CircleHash, SlotHash};
+use self::name_format::NameFormat;
+use self::order::ServerOrder;
+use self::points::PointScheme;
+pub(super) use self::table::PlacementTable;
 use super::RingNode;
+
+pub use self::custom::{CustomPlacement, OwnerFn};
+pub use self::parse::UnknownPlacement;
 pub use super::hash::KeyHash;
 
-/// How keys find their node: memring's own way, or bit for bit that of another client.
+/// A rule that maps keys to nodes: memring's own, or that of another client, bit for bit.
+///
+/// Pass it to [`ClientBuilder::placement`](crate::ClientBuilder::placement) or to
+/// [`Ring::with_placement`](crate::Ring::with_placement). A placement can also be parsed from a name such as
+/// `php:ketama_weighted`; see the implementation of [`FromStr`](std::str::FromStr) for all names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Placement {
     scheme: Scheme,
 }
 
-/// A server as a placement sees it.
+/// A server as another client's configuration describes it.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) weight: u32,
-    /// A name of its own, where a client knows such.
+    /// The server's own name, for the clients that have one.
     pub(super) name: Option<String>,
-    /// The address its name was resolved to, where a client looks at that.
+    /// The resolved address of the host, for the clients that hash it.
     pub(super) ip: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scheme {
-    /// memring's own.
+    /// memring's own placement.
     Native,
     /// Points on a circle of 2^32 positions.
     Circle(CircleScheme),
-    /// hash mod number of slots.
-    Modulo { key: SlotHash, order: Order, by_weight: bool, hash_tag: Option<(u8, u8)> },
-    /// The highest score wins.
-    Rendezvous { keys: PythonKeys },
-    /// Lamping and Veach's jump hash.
+    /// A hash modulo the number of slots. Each server has one slot, or as many as its weight.
+    Modulo { key: SlotHash, order: ServerOrder, uses_weights: bool, hash_tag: Option<(u8, u8)> },
+    /// pymemcache: the server with the highest score wins.
+    PymemcacheRendezvous { keys: PythonKeys },
+    /// Jump hash by Lamping and Veach.
     Jump,
-    /// 128-bit MD5 numbers.
+    /// Points that are whole MD5s, 128 bits.
     Uhashring,
     /// mcrouter's Ch3.
-    Ch3 { order: Order },
-    /// mcrouter's Ch3, and the weight that is its 1.0.
-    WeightedCh3 { order: Order, one: u32 },
+    Ch3 { order: ServerOrder },
+    /// mcrouter's WeightedCh3. `one` is the weight that mcrouter calls 1.0.
+    WeightedCh3 { order: ServerOrder, one: u32 },
     /// mcrouter's rendezvous hash.
-    McrouterRendezvous { order: Order },
-    /// pecl-memcache's 1024 buckets of a ring.
+    McrouterRendezvous { order: ServerOrder },
+    /// pecl-memcache's 1024 slots, sampled from a ring.
     PeclConsistent,
-    /// Envoy's ring of 64 bits.
-    EnvoyRing { order: Order, hash: EnvoyHash, minimum_size: u32 },
+    /// Envoy's ring of 64-bit positions.
+    EnvoyRing { order: ServerOrder, hash: EnvoyHash, minimum_size: u32 },
     /// Envoy's Maglev.
     EnvoyMaglev,
-    /// A user's own.
-    Custom { order: Order, custom: Custom },
+    /// A placement of the user.
+    Custom { order: ServerOrder, custom: Custom },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct CircleScheme {
-    order: Order,
-    spelling: Spelling,
-    points: Points,
+    order: ServerOrder,
+    name_format: NameFormat,
+    points: PointScheme,
     key: CircleHash,
-    /// The owner is the last point at or before the key, not the first at or after it.
-    predecessor: bool,
-    /// Of servers with the same point the last listed owns it.
-    last_wins: bool,
+    /// The owner is the last point at or before the key, instead of the first point at or after it. Mirroring all
+    /// positions turns the one into the other.
+    is_mirrored: bool,
+    /// A point that several servers have belongs to the last of them in the order, instead of the first.
+    last_listed_wins: bool,
     hash_tag: Option<(u8, u8)>,
 }
 
-/// How a server comes by its points.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Points {
-    /// So many hashes of the numbered name.
-    Hashed { count: u32, hash: KeyHash, weighted_if_any: bool },
-    /// Groups of four words of the MD5 of the numbered name, as many as the weight says, by arithmetic of 32 bits.
-    Weighted { zero_is_one: bool },
-    /// The same in a fixed number.
-    Groups(u32),
-    /// Dalli's: SHA-1, in numbers by the weight.
-    Sha1,
-    /// nginx's chain of CRCs.
-    Chain,
-    /// folsom's chain of Murmur3.
-    Folsom,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CircleHash {
-    Key(KeyHash),
-    /// Murmur3 without a seed, as a signed number.
-    Folsom,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SlotHash {
-    Key(KeyHash),
-    Java,
-    /// pecl-memcache's: 15 bits of CRC-32, and never 0.
-    Pecl,
-    /// mcrouter's: CRC-32 without its highest bit.
-    Mcrouter,
-    /// XXH64.
-    Xxh64,
-}
-
-/// What pymemcache is given for keys, which makes a difference to where they go.
+/// The Python type of pymemcache's keys, on which their owner depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PythonKeys {
-    /// `str`: hashed by the low eight bits of each character.
+    /// `str`: pymemcache hashes the low eight bits of each character.
     Str,
-    /// `bytes`: hashed as Python prints them, `b'…'`.
+    /// `bytes`: pymemcache hashes them as Python prints them, `b'…'`.
     Bytes,
 }
 
-/// libmemcached's distributions, and those of what is built on it (php-memcached, pylibmc).
+/// The distributions of libmemcached and of the clients built on it: php-memcached and pylibmc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Libmemcached {
-    /// `modula`: hash mod number of servers, weights ignored. The default there.
+    /// `modula`, the default of libmemcached: the hash modulo the number of servers. Weights are ignored.
     Modula,
-    /// `ketama`, `consistent`, `consistent_ketama`: 100 points a server, made with the key's hash. As soon as a server
-    /// has a weight over 1, as [`KetamaWeighted`](Self::KetamaWeighted), but for the key's hash.
+    /// `ketama`, `consistent`, `consistent_ketama`: 100 points a server, made with the hash of the keys.
+    ///
+    /// As soon as a server has a weight over 1, points are made as for [`KetamaWeighted`](Self::KetamaWeighted), while
+    /// keys keep their hash.
     Ketama,
-    /// As [`Ketama`](Self::Ketama), where servers were added before the option was set: weights are ignored.
+    /// [`Ketama`](Self::Ketama) if the servers were added before the option was set: weights are ignored.
     KetamaUnweighted,
-    /// `ketama_weighted`; `OPT_LIBKETAMA_COMPATIBLE` of PHP: 160 points for a mean weight, of MD5.
+    /// `ketama_weighted`, in PHP `OPT_LIBKETAMA_COMPATIBLE`: 160 points for the mean weight, made with MD5.
     KetamaWeighted,
     /// `consistent_ketama_spy`.
     Spy,
-    /// `ketama_weighted` and `consistent_ketama_spy`.
+    /// `ketama_weighted` together with `consistent_ketama_spy`.
     SpyWeighted,
 }
 
-/// How spymemcached spells a node.
+/// The format in which spymemcached hashes the name of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SpyFormat {
-    /// As libmemcached does.
+    /// The format of libmemcached.
     Libmemcached,
-    /// With the address, its own default: a pod that comes back elsewhere has other points.
+    /// spymemcached's default, which includes the address: a pod that restarts at another address has other points.
     Spymemcached,
 }
 
-/// How Envoy's ring hashes hosts (`hash_function`). Keys it hashes by XXH64 with either.
+/// The hash of the hosts on Envoy's ring (`hash_function`). Envoy always hashes keys with XXH64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EnvoyHash {
-    /// `XX_HASH`, the default there.
+    /// `XX_HASH`, Envoy's default.
     XxHash,
     /// `MURMUR_HASH_2`.
     Murmur2,
 }
 
 impl Placement {
-    /// memring's own placement: see [`Ring`](crate::Ring).
+    /// Returns memring's own placement: see [`Ring`](crate::Ring).
     #[must_use]
     pub fn native() -> Self {
         Scheme::Native.into()
@@ -185,9 +161,11 @@ impl Placement {
         self.scheme == Scheme::Native
     }
 
-    /// Takes nodes in natural order of their labels (`cache-2` before `cache-10`), wherever the placement would take them as
-    /// they are listed. [`ClientBuilder::placement`](crate::ClientBuilder::placement) does so always; with it a
-    /// [`Ring`](crate::Ring) of nodes in any order places keys as a client does.
+    /// Takes nodes in natural order of their labels, instead of as listed: `cache-2` before `cache-10`.
+    ///
+    /// Placements that sort nodes themselves do not change.
+    /// [`ClientBuilder::placement`](crate::ClientBuilder::placement) always does this. A [`Ring`](crate::Ring) with
+    /// such a placement agrees with a client, in whatever order you list the nodes.
     ///
     /// ```
     /// use memring::{Placement, Ring};
@@ -208,169 +186,179 @@ impl Placement {
             | Scheme::McrouterRendezvous { order }
             | Scheme::EnvoyRing { order, .. }
             | Scheme::Custom { order, .. }
-                if *order == Order::Listed =>
+                if *order == ServerOrder::Listed =>
             {
-                *order = Order::Natural;
+                *order = ServerOrder::Natural;
             }
             _ => {}
         }
         self
     }
 
-    /// libmemcached, php-memcached, pylibmc. `hash` is the key hash in effect there.
+    /// Returns the placement of libmemcached, php-memcached or pylibmc. `hash` is the key hash in effect there.
     #[must_use]
     pub fn libmemcached(distribution: Libmemcached, hash: KeyHash) -> Self {
-        Self::libmemcached_in(Order::Listed, distribution, hash)
+        Self::libmemcached_in(ServerOrder::Listed, distribution, hash)
     }
 
-    /// As [`libmemcached`](Self::libmemcached), with `SORT_HOSTS`.
+    /// Returns the placement of [`libmemcached`](Self::libmemcached) with `SORT_HOSTS`.
     #[must_use]
     pub fn libmemcached_sorted(distribution: Libmemcached, hash: KeyHash) -> Self {
-        Self::libmemcached_in(Order::ByHost, distribution, hash)
+        Self::libmemcached_in(ServerOrder::ByHost, distribution, hash)
     }
 
-    fn libmemcached_in(order: Order, distribution: Libmemcached, hash: KeyHash) -> Self {
-        let spelling = match distribution {
-            Libmemcached::Spy | Libmemcached::SpyWeighted => Spelling::Slashed,
-            _ => Spelling::Short,
+    fn libmemcached_in(order: ServerOrder, distribution: Libmemcached, hash: KeyHash) -> Self {
+        let name_format = match distribution {
+            Libmemcached::Spy | Libmemcached::SpyWeighted => NameFormat::Slashed,
+            _ => NameFormat::Short,
         };
         let points = match distribution {
             Libmemcached::Modula => {
-                return Scheme::Modulo { key: SlotHash::Key(hash), order, by_weight: false, hash_tag: None }.into();
+                return Scheme::Modulo { key: SlotHash::Key(hash), order, uses_weights: false, hash_tag: None }.into();
             }
-            Libmemcached::Ketama | Libmemcached::Spy => Points::Hashed { count: 100, hash, weighted_if_any: true },
-            Libmemcached::KetamaUnweighted => Points::Hashed { count: 100, hash, weighted_if_any: false },
-            Libmemcached::KetamaWeighted | Libmemcached::SpyWeighted => Points::Weighted { zero_is_one: true },
+            Libmemcached::Ketama | Libmemcached::Spy => PointScheme::Hashed { count: 100, hash, uses_weights: true },
+            Libmemcached::KetamaUnweighted => PointScheme::Hashed { count: 100, hash, uses_weights: false },
+            Libmemcached::KetamaWeighted | Libmemcached::SpyWeighted => {
+                PointScheme::WeightedMd5 { zero_counts_as_one: true }
+            }
         };
-        CircleScheme { order, ..CircleScheme::new(spelling, points, CircleHash::Key(hash)) }.into()
+        CircleScheme { order, ..CircleScheme::new(name_format, points, CircleHash::Key(hash)) }.into()
     }
 
-    /// Dalli, 3 to 5.
+    /// Returns the placement of Dalli, versions 3 to 5.
     #[must_use]
     pub fn dalli() -> Self {
-        let scheme = CircleScheme::new(Spelling::Full, Points::Sha1, CircleHash::Key(KeyHash::Crc32));
-        CircleScheme { predecessor: true, last_wins: true, ..scheme }.into()
+        let scheme = CircleScheme::new(NameFormat::Full, PointScheme::Dalli, CircleHash::Key(KeyHash::Crc32));
+        CircleScheme { is_mirrored: true, last_listed_wins: true, ..scheme }.into()
     }
 
-    /// spymemcached's ketama (`KetamaNodeLocator`, `KETAMA_HASH`).
+    /// Returns the placement of spymemcached's ketama (`KetamaNodeLocator`, `KETAMA_HASH`).
     #[must_use]
     pub fn spymemcached(format: SpyFormat, weighted: bool) -> Self {
-        let spelling = match format {
-            SpyFormat::Libmemcached => Spelling::JavaShort,
-            SpyFormat::Spymemcached => Spelling::Java,
+        let name_format = match format {
+            SpyFormat::Libmemcached => NameFormat::JavaShort,
+            SpyFormat::Spymemcached => NameFormat::Java,
         };
-        let points = if weighted { Points::Weighted { zero_is_one: false } } else { Points::Groups(40) };
-        CircleScheme { last_wins: true, ..CircleScheme::new(spelling, points, CircleHash::Key(KeyHash::Md5)) }.into()
+        let points =
+            if weighted { PointScheme::WeightedMd5 { zero_counts_as_one: false } } else { PointScheme::Md5Groups(40) };
+        let scheme = CircleScheme::new(name_format, points, CircleHash::Key(KeyHash::Md5));
+        CircleScheme { last_listed_wins: true, ..scheme }.into()
     }
 
-    /// spymemcached's default (`ArrayModNodeLocator`, `NATIVE_HASH`).
+    /// Returns the default placement of spymemcached (`ArrayModNodeLocator`, `NATIVE_HASH`).
     #[must_use]
     pub fn spymemcached_array_mod() -> Self {
-        Scheme::Modulo { key: SlotHash::Java, order: Order::Listed, by_weight: false, hash_tag: None }.into()
+        Self::modulo(SlotHash::Java)
     }
 
-    /// twemproxy's ketama.
+    /// Returns the placement of twemproxy's `ketama`.
     #[must_use]
     pub fn twemproxy_ketama(hash: KeyHash) -> Self {
-        let points = Points::Weighted { zero_is_one: false };
-        let scheme = CircleScheme::new(Spelling::NamedShort, points, CircleHash::Key(hash));
-        CircleScheme { order: Order::ByNameLength, ..scheme }.into()
+        let points = PointScheme::WeightedMd5 { zero_counts_as_one: false };
+        let scheme = CircleScheme::new(NameFormat::NamedShort, points, CircleHash::Key(hash));
+        CircleScheme { order: ServerOrder::ByNameLength, ..scheme }.into()
     }
 
-    /// twemproxy's modula.
+    /// Returns the placement of twemproxy's `modula`.
     #[must_use]
     pub fn twemproxy_modula(hash: KeyHash) -> Self {
-        Scheme::Modulo { key: SlotHash::Key(hash), order: Order::ByNameLength, by_weight: true, hash_tag: None }.into()
+        let (key, order) = (SlotHash::Key(hash), ServerOrder::ByNameLength);
+        Scheme::Modulo { key, order, uses_weights: true, hash_tag: None }.into()
     }
 
-    /// Hashes of a key only what stands between two bytes, if something does (`hash_tag`). Without effect on placements
-    /// of others than twemproxy.
+    /// Sets twemproxy's `hash_tag`: two bytes, of which the first opens and the second closes the part that is hashed.
+    ///
+    /// A key without such a part is hashed whole. This has no effect on the placements of other clients.
     #[must_use]
     pub fn with_hash_tag(mut self, tag: Option<(u8, u8)>) -> Self {
         match &mut self.scheme {
-            Scheme::Circle(CircleScheme { order: Order::ByNameLength, hash_tag, .. })
-            | Scheme::Modulo { order: Order::ByNameLength, hash_tag, .. } => *hash_tag = tag,
+            Scheme::Circle(CircleScheme { order: ServerOrder::ByNameLength, hash_tag, .. })
+            | Scheme::Modulo { order: ServerOrder::ByNameLength, hash_tag, .. } => *hash_tag = tag,
             _ => {}
         }
         self
     }
 
-    /// pymemcache's `HashClient`: rendezvous hashing.
+    /// Returns the placement of pymemcache's `HashClient`, a rendezvous hash.
     #[must_use]
     pub fn pymemcache(keys: PythonKeys) -> Self {
-        Scheme::Rendezvous { keys }.into()
+        Scheme::PymemcacheRendezvous { keys }.into()
     }
 
-    /// gomemcache: CRC-32 mod number of servers.
+    /// Returns the placement of gomemcache: CRC-32 modulo the number of servers.
     #[must_use]
     pub fn gomemcache() -> Self {
-        Scheme::Modulo { key: SlotHash::Key(KeyHash::Crc32), order: Order::Listed, by_weight: false, hash_tag: None }
-            .into()
+        Self::modulo(SlotHash::Key(KeyHash::Crc32))
     }
 
-    /// dskit and Thanos: jump hash over servers in natural order.
+    /// Returns the placement of dskit and Thanos: jump hash over the servers in natural order.
     #[must_use]
     pub fn dskit() -> Self {
         Scheme::Jump.into()
     }
 
-    /// nginx: `hash … consistent`.
+    /// Returns the placement of nginx: `hash … consistent`.
     #[must_use]
     pub fn nginx() -> Self {
-        CircleScheme::new(Spelling::Full, Points::Chain, CircleHash::Key(KeyHash::Crc32)).into()
+        CircleScheme::new(NameFormat::Full, PointScheme::Nginx, CircleHash::Key(KeyHash::Crc32)).into()
     }
 
-    /// folsom's ketama.
+    /// Returns the placement of folsom's ketama.
     #[must_use]
     pub fn folsom() -> Self {
-        CircleScheme { last_wins: true, ..CircleScheme::new(Spelling::Bracketed, Points::Folsom, CircleHash::Folsom) }
-            .into()
+        let scheme = CircleScheme::new(NameFormat::Bracketed, PointScheme::Folsom, CircleHash::Folsom);
+        CircleScheme { last_listed_wins: true, ..scheme }.into()
     }
 
-    /// uhashring, which meta-memcache-py uses.
+    /// Returns the placement of uhashring, which meta-memcache-py uses.
     #[must_use]
     pub fn uhashring() -> Self {
         Scheme::Uhashring.into()
     }
 
-    /// mcrouter's `Ch3`, without weights.
+    /// Returns the placement of mcrouter's `Ch3`, without weights.
     #[must_use]
     pub fn mcrouter_ch3() -> Self {
-        Scheme::Ch3 { order: Order::Listed }.into()
+        Scheme::Ch3 { order: ServerOrder::Listed }.into()
     }
 
-    /// mcrouter's `WeightedCh3`. Its weights are fractions, from 0.0 to 1.0; here they are divided by `one`: with 100,
-    /// nodes of the weights 100 and 70 are 1.0 and 0.7 there. Weights over `one` count as 1.0; a `one` of 0 counts as 1.
+    /// Returns the placement of mcrouter's `WeightedCh3`.
     ///
-    /// A node that was given no weight has 1, which is little of 100: give every node one.
+    /// In mcrouter weights are fractions from 0.0 to 1.0. Here they are divided by `one`: with 100, nodes of the
+    /// weights 100 and 70 have 1.0 and 0.7 in mcrouter. Weights over `one` count as 1.0, and a `one` of 0 counts as 1.
+    ///
+    /// The default weight of a node is 1, which is little out of 100, so give every node a weight.
     #[must_use]
     pub fn mcrouter_weighted_ch3(one: u32) -> Self {
-        Scheme::WeightedCh3 { order: Order::Listed, one: one.max(1) }.into()
+        Scheme::WeightedCh3 { order: ServerOrder::Listed, one: one.max(1) }.into()
     }
 
-    /// mcrouter's `Crc32`.
+    /// Returns the placement of mcrouter's `Crc32`.
     #[must_use]
     pub fn mcrouter_crc32() -> Self {
-        Scheme::Modulo { key: SlotHash::Mcrouter, order: Order::Listed, by_weight: false, hash_tag: None }.into()
+        Self::modulo(SlotHash::Mcrouter)
     }
 
-    /// mcrouter's `Rendezvous`. A server's tag there is its [name](crate::RingNode::with_name) here, or else `host:port`.
+    /// Returns the placement of mcrouter's `Rendezvous`.
+    ///
+    /// The tag of a server in mcrouter is the [name](crate::RingNode::with_name) of the node here, or else `host:port`.
     #[must_use]
     pub fn mcrouter_rendezvous() -> Self {
-        Scheme::McrouterRendezvous { order: Order::Listed }.into()
+        Scheme::McrouterRendezvous { order: ServerOrder::Listed }.into()
     }
 
-    /// Envoy's ring hash, where what is hashed of a request is the key (a header, say).
+    /// Returns the placement of Envoy's ring hash, for requests that Envoy hashes by the key (a header, for example).
     ///
-    /// A host is hashed as `ip:port`, which is then what a node's label has to be; or by a
-    /// [name](crate::RingNode::with_name), where Envoy is told to hash its host name or a hash key of its metadata.
+    /// Envoy hashes a host as `ip:port`, so this must be the label of the node. If Envoy is configured to hash the host
+    /// name or a hash key from the metadata, set that as the [name](crate::RingNode::with_name) of the node.
     #[must_use]
     pub fn envoy_ring(hash: EnvoyHash) -> Self {
-        Scheme::EnvoyRing { order: Order::Listed, hash, minimum_size: envoy::MINIMUM_RING_SIZE }.into()
+        Scheme::EnvoyRing { order: ServerOrder::Listed, hash, minimum_size: envoy::MINIMUM_RING_SIZE }.into()
     }
 
-    /// The fewest points Envoy's ring is to have (`minimum_ring_size`), from 1 to 8,388,608; 1024 unless set. Without
-    /// effect on other placements. A point takes some 42 bytes here, and while the ring is built as much again.
+    /// Sets the smallest number of points on Envoy's ring (`minimum_ring_size`), from 1 to 8,388,608. Defaults to 1024.
+    ///
+    /// This has no effect on other placements. A point takes about 42 bytes, and as much again while the ring is built.
     #[must_use]
     pub fn with_minimum_ring_size(mut self, points: u32) -> Self {
         if let Scheme::EnvoyRing { minimum_size, .. } = &mut self.scheme {
@@ -379,48 +367,56 @@ impl Placement {
         self
     }
 
-    /// Envoy's Maglev, with its default of 65,537 slots. Hosts are hashed as for [`envoy_ring`](Self::envoy_ring).
+    /// Returns the placement of Envoy's Maglev, with its default of 65,537 slots.
+    ///
+    /// Hosts are hashed as for [`envoy_ring`](Self::envoy_ring).
     #[must_use]
     pub fn envoy_maglev() -> Self {
         Scheme::EnvoyMaglev.into()
     }
 
-    /// A placement of your own: see [`CustomPlacement`]. It is equal to its clones only.
+    /// Returns a placement of your own: see [`CustomPlacement`]. It is equal only to its clones.
     ///
-    /// Its nodes' labels need not be a `host:port`. [`Ring::shares`](crate::Ring::shares) and
-    /// [`Ring::diff`](crate::Ring::diff) ask it for the owners of 65,536 random keys of sixteen letters, which says little
-    /// of a placement that looks for something else in keys.
+    /// The labels of its nodes need not be a `host:port`. [`Ring::shares`](crate::Ring::shares) and
+    /// [`Ring::diff`](crate::Ring::diff) sample it with 65,536 random keys of sixteen letters. These numbers mean
+    /// little for a placement that depends on other parts of a key, such as digits or a prefix.
     #[must_use]
     pub fn custom(placement: impl CustomPlacement) -> Self {
-        Scheme::Custom { order: Order::Listed, custom: Custom(Arc::new(placement)) }.into()
+        Scheme::Custom { order: ServerOrder::Listed, custom: Custom(Arc::new(placement)) }.into()
     }
 
-    /// What a user's placement makes of these nodes, if it is one.
-    pub(super) fn custom_table(&self, nodes: &[RingNode]) -> Option<Table> {
+    /// Returns the table of a custom placement; `None` if this is another placement.
+    pub(super) fn custom_table(&self, nodes: &[RingNode]) -> Option<PlacementTable> {
         let Scheme::Custom { order, custom } = &self.scheme else { return None };
         Some(match nodes.len() {
-            0 => Table::Empty,
-            1 => Table::Single,
-            _ => Table::Custom(CustomTable::new(custom, nodes, *order == Order::Natural)),
+            0 => PlacementTable::Empty,
+            1 => PlacementTable::Single,
+            _ => PlacementTable::Custom(CustomTable::new(custom, nodes, *order == ServerOrder::Natural)),
         })
     }
 
-    /// pecl-memcache's `standard` strategy.
+    /// Returns the placement of pecl-memcache's `standard` strategy.
     #[must_use]
     pub fn pecl_standard() -> Self {
-        Scheme::Modulo { key: SlotHash::Pecl, order: Order::Listed, by_weight: true, hash_tag: None }.into()
+        let (key, order) = (SlotHash::Pecl, ServerOrder::Listed);
+        Scheme::Modulo { key, order, uses_weights: true, hash_tag: None }.into()
     }
 
-    /// pecl-memcache's `consistent` strategy.
+    /// Returns the placement of pecl-memcache's `consistent` strategy.
     #[must_use]
     pub fn pecl_consistent() -> Self {
         Scheme::PeclConsistent.into()
     }
+
+    fn modulo(key: SlotHash) -> Self {
+        Scheme::Modulo { key, order: ServerOrder::Listed, uses_weights: false, hash_tag: None }.into()
+    }
 }
 
 impl CircleScheme {
-    fn new(spelling: Spelling, points: Points, key: CircleHash) -> Self {
-        Self { order: Order::Listed, spelling, points, key, predecessor: false, last_wins: false, hash_tag: None }
+    fn new(name_format: NameFormat, points: PointScheme, key: CircleHash) -> Self {
+        let order = ServerOrder::Listed;
+        Self { order, name_format, points, key, is_mirrored: false, last_listed_wins: false, hash_tag: None }
     }
 }
 

@@ -1,19 +1,19 @@
-//! A client that places keys as another does, against real memcached processes.
+//! Clients with the placement of another client or a custom one, against real memcached processes.
 
 use std::time::Duration;
 
 use memring::testing::Memcached;
-use memring::{Client, CustomPlacement, ErrorKind, KeyHash, Libmemcached, OwnerOf, Placement, Ring, RingNode};
+use memring::{Client, CustomPlacement, ErrorKind, KeyHash, Libmemcached, OwnerFn, Placement, Ring, RingNode};
 
 use crate::support::{LONG_TIMEOUT, stat};
 
 #[tokio::test]
-async fn keys_are_where_the_other_client_looks_for_them() {
+async fn keys_are_on_the_node_where_the_other_client_looks() {
     let mut servers = Vec::new();
     for _ in 0..3 {
         servers.push(Memcached::start().await.unwrap());
     }
-    // Out of order, as discovery may list them: what counts is the natural order.
+    // Listed out of order, as discovery may do. The client uses the natural order.
     let mut nodes: Vec<_> = servers.iter().map(|server| server.addr().to_string()).collect();
     nodes.reverse();
     for placement in [
@@ -49,8 +49,8 @@ async fn keys_are_where_the_other_client_looks_for_them() {
 }
 
 #[tokio::test]
-async fn servers_whose_order_matters_are_taken_in_natural_order() {
-    // Nobody listens there, nor has to. In the alphabet 10 to 12 come before 2.
+async fn a_client_takes_nodes_in_natural_order() {
+    // Nothing listens at these addresses, and nothing needs to. In alphabetical order 10 to 12 come before 2.
     let nodes: Vec<_> = (1..=12).map(|n| format!("127.0.0.{n}:1")).collect();
     for placement in [
         Placement::mcrouter_ch3(),
@@ -71,15 +71,15 @@ async fn servers_whose_order_matters_are_taken_in_natural_order() {
     }
 }
 
-/// The number a key begins with says where it lives.
+/// The owner of a key is the number in it, modulo the sum of the weights.
 #[derive(Debug)]
 struct ByNumber;
 
 impl CustomPlacement for ByNumber {
-    fn owners(&self, nodes: &[RingNode]) -> OwnerOf {
-        // Weights count, to see that they come through.
+    fn owners(&self, nodes: &[RingNode]) -> OwnerFn {
+        // Uses the weights, to test that they arrive.
         let slots: Vec<usize> =
-            nodes.iter().enumerate().flat_map(|(at, node)| vec![at; node.weight() as usize]).collect();
+            nodes.iter().enumerate().flat_map(|(index, node)| vec![index; node.weight() as usize]).collect();
         Box::new(move |key| {
             let digits = key.iter().filter(|byte| byte.is_ascii_digit());
             let number = digits.fold(0, |number: usize, digit| number.wrapping_mul(10) + usize::from(digit - b'0'));
@@ -89,7 +89,7 @@ impl CustomPlacement for ByNumber {
 }
 
 #[tokio::test]
-async fn a_placement_of_ones_own_routes_every_command() {
+async fn a_custom_placement_routes_every_command() {
     let mut servers = Vec::new();
     for _ in 0..3 {
         servers.push(Memcached::start().await.unwrap());
@@ -107,30 +107,30 @@ async fn a_placement_of_ones_own_routes_every_command() {
         assert_eq!(stat(*node, "curr_items").await, 10);
     }
     assert_eq!(cache.get_many(&keys).await.hits.len(), 30);
-    // Keys without a number, as the samples are, are the first node's.
+    // A key without a number belongs to the first node, and so does every sample key.
     for node in cache.topology().nodes {
         assert_eq!(node.share, if node.id.to_string() == nodes[0].to_string() { 1.0 } else { 0.0 });
     }
 }
 
-/// Answers numbers far beyond its nodes.
+/// Returns the same number for every key.
 #[derive(Debug)]
-struct Astray(usize);
+struct Constant(usize);
 
-impl CustomPlacement for Astray {
-    fn owners(&self, nodes: &[RingNode]) -> OwnerOf {
-        assert!(nodes.len() > 1, "it is not asked about fewer");
-        let answer = self.0;
-        Box::new(move |_| answer)
+impl CustomPlacement for Constant {
+    fn owners(&self, nodes: &[RingNode]) -> OwnerFn {
+        assert!(nodes.len() > 1, "a single node needs no placement");
+        let index = self.0;
+        Box::new(move |_| index)
     }
 }
 
 #[test]
-fn a_placement_of_ones_own_cannot_name_a_node_that_is_not_there() {
-    for (answer, owner) in [(0, "a"), (3, "a"), (4, "b"), (usize::MAX, "a")] {
-        let placement = Placement::custom(Astray(answer));
+fn the_index_of_a_custom_placement_is_taken_modulo_the_number_of_nodes() {
+    for (index, owner) in [(0, "a"), (3, "a"), (4, "b"), (usize::MAX, "a")] {
+        let placement = Placement::custom(Constant(index));
         let ring = Ring::with_placement(&placement, ["a", "b", "c"]).unwrap();
-        assert_eq!(ring.node_for("k").map(RingNode::label), Some(owner), "{answer}");
+        assert_eq!(ring.node_for("k").map(RingNode::label), Some(owner), "{index}");
         assert_eq!(ring.shares(), ["a", "b", "c"].map(|label| f64::from(u8::from(label == owner))));
         let one = Ring::with_placement(&placement, ["a"]).unwrap();
         assert_eq!(one.node_for("k").map(RingNode::label), Some("a"));
@@ -142,29 +142,29 @@ fn a_placement_of_ones_own_cannot_name_a_node_that_is_not_there() {
 }
 
 #[test]
-fn a_placement_of_ones_own_is_equal_to_its_clones_and_told_by_its_debug() {
+fn a_custom_placement_is_equal_to_its_clones_and_has_its_own_debug_output() {
     let placement = Placement::custom(ByNumber);
     assert_eq!(placement, placement.clone());
     assert_ne!(placement, Placement::custom(ByNumber));
     assert_ne!(placement, Placement::native());
     assert!(format!("{placement:?}").contains("ByNumber"), "{placement:?}");
-    for unsound in [["", "b"], ["b", "b"]] {
-        Ring::with_placement(&placement, unsound).unwrap_err();
+    for invalid in [["", "b"], ["b", "b"]] {
+        Ring::with_placement(&placement, invalid).unwrap_err();
     }
 }
 
-/// Fails when it is asked.
+/// Panics when it is applied to nodes.
 #[derive(Debug)]
 struct Panics;
 
 impl CustomPlacement for Panics {
-    fn owners(&self, _nodes: &[RingNode]) -> OwnerOf {
+    fn owners(&self, _nodes: &[RingNode]) -> OwnerFn {
         panic!("on purpose")
     }
 }
 
 #[tokio::test]
-async fn a_placement_of_ones_own_that_panics_makes_no_client() {
+async fn a_custom_placement_that_panics_fails_to_connect() {
     let builder = || Client::builder().nodes(["127.0.0.1:1", "127.0.0.2:1"]);
     for builder in [builder().placement(Placement::custom(Panics)), builder().node_labels(|_| panic!("on purpose"))] {
         let error = builder.connect().await.unwrap_err();

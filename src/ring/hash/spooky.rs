@@ -1,21 +1,21 @@
-//! SpookyHash V2, by Bob Jenkins, who put it into the public domain: burtleburtle.net/bob/hash/spooky.html.
+//! SpookyHash V2 by Bob Jenkins, in the public domain: burtleburtle.net/bob/hash/spooky.html.
 
 use super::Joined;
 
-/// From this length on the long form is used.
+/// The length from which on the long form of the hash is used.
 const LONG: usize = 192;
 const BLOCK: usize = 96;
-/// Stands where nothing else does.
-const FILL: u64 = 0xdead_beef_dead_beef;
+/// Fills the state where neither the seed nor the input does: `sc_const` of the original.
+const FILLER: u64 = 0xdead_beef_dead_beef;
 
-/// SpookyHash V2's `Hash32`: the lower half of the first of its two numbers, both seeded alike.
+/// `Hash32` of SpookyHash V2: the lower half of the first of its two numbers. Both numbers have the same seed.
 pub(in crate::ring) fn spooky(bytes: Joined<'_>, seed: u32) -> u32 {
     let seed = u64::from(seed);
     (if bytes.len() < LONG { short(bytes, seed) } else { long(bytes, seed) }) as u32
 }
 
 fn short(bytes: Joined<'_>, seed: u64) -> u64 {
-    let mut state = [seed, seed, FILL, FILL];
+    let mut state = [seed, seed, FILLER, FILLER];
     let (mut at, len) = (0, bytes.len());
     while len - at >= 16 {
         state[2] = state[2].wrapping_add(bytes.word(at));
@@ -29,10 +29,10 @@ fn short(bytes: Joined<'_>, seed: u64) -> u64 {
         }
     }
     state[3] = state[3].wrapping_add((len as u64) << 56);
-    let (c, d) = if at == len { (FILL, FILL) } else { (bytes.word(at), bytes.word(at + 8)) };
+    let (c, d) = if at == len { (FILLER, FILLER) } else { (bytes.word(at), bytes.word(at + 8)) };
     state[2] = state[2].wrapping_add(c);
     state[3] = state[3].wrapping_add(d);
-    // Each number in turn takes the one before it up.
+    // Each number in turn absorbs the one before it.
     for (turn, rotation) in [15, 52, 26, 51, 28, 9, 47, 54, 32, 25, 63].into_iter().enumerate() {
         let (to, from) = ((turn + 3) % 4, (turn + 2) % 4);
         state[to] ^= state[from];
@@ -53,7 +53,7 @@ fn mix(state: &mut [u64; 4]) {
 fn long(bytes: Joined<'_>, seed: u64) -> u64 {
     const MIX: [u32; 12] = [11, 32, 43, 31, 17, 28, 39, 57, 55, 54, 22, 46];
     const END: [u32; 12] = [44, 15, 34, 21, 38, 33, 10, 13, 38, 53, 42, 54];
-    let mut state = [seed, seed, FILL, seed, seed, FILL, seed, seed, FILL, seed, seed, FILL];
+    let mut state = [seed, seed, FILLER, seed, seed, FILLER, seed, seed, FILLER, seed, seed, FILLER];
     let whole = bytes.len() / BLOCK * BLOCK;
     for block in (0..whole).step_by(BLOCK) {
         for (at, rotation) in MIX.into_iter().enumerate() {
@@ -64,7 +64,7 @@ fn long(bytes: Joined<'_>, seed: u64) -> u64 {
             state[(at + 11) % 12] = state[(at + 11) % 12].wrapping_add(state[(at + 1) % 12]);
         }
     }
-    // What is left, then zeros, and how much was left in the last byte.
+    // The rest of the input, padded with zeros, with its length in the last byte.
     for (at, number) in state.iter_mut().enumerate() {
         *number = number.wrapping_add(bytes.word(whole + 8 * at));
     }
@@ -82,9 +82,9 @@ fn long(bytes: Joined<'_>, seed: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// Of the values that come with SpookyHash's own test: of the bytes 128, 129, … in each length from 0 to 511, seed 0.
+    /// Values from SpookyHash's own test: the bytes 128, 129, … in each length from 0 to 511, with seed 0.
     #[test]
-    fn check_values() {
+    fn hashes_match_the_values_of_the_original() {
         let bytes: Vec<u8> = (0..512_u32).map(|at| (at + 128) as u8).collect();
         for (len, value) in [
             (0, 0x6bf5_0919),
@@ -112,7 +112,7 @@ mod tests {
             (511, 0xcc1c_8250),
         ] {
             assert_eq!(spooky(Joined::from(&bytes[..len]), 0), value, "{len} bytes");
-            // The same bytes in two pieces.
+            // Two pieces hash like one.
             for cut in [0, len / 3, len.saturating_sub(2), len] {
                 assert_eq!(spooky(Joined(&bytes[..cut], &bytes[cut..len]), 0), value, "{len} bytes, cut at {cut}");
             }

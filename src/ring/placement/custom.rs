@@ -1,28 +1,28 @@
-//! Placements of a user's own.
+//! Placements that users write themselves.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use super::order::sort_naturally;
 use crate::ring::RingNode;
+use crate::ring::diff::{SAMPLES, sample_keys};
 
-use super::spelling::natural;
-
-/// A placement of your own, for [`Placement::custom`](super::Placement::custom): where a fleet of clients agrees on
-/// something no other client does.
+/// A placement of your own, for [`Placement::custom`](super::Placement::custom).
 ///
-/// It is pure: of the same nodes and the same key every client must say the same, always. The nodes of a
-/// [`Ring`](crate::Ring) come in the order they were given; those of a client in natural order of their labels
-/// (`cache-2` before `cache-10`), whatever order discovery had.
+/// Use it if your clients agree on a placement that no other client has. It must be pure: every client must compute the
+/// same owner from the same nodes and the same key, always. A [`Ring`](crate::Ring) passes its nodes in the order it
+/// was given. A client passes them in natural order of their labels (`cache-2` before `cache-10`), in whatever order
+/// discovery found them.
 ///
 /// ```
-/// use memring::{CustomPlacement, OwnerOf, Placement, Ring, RingNode};
+/// use memring::{CustomPlacement, OwnerFn, Placement, Ring, RingNode};
 ///
-/// /// Keys such as `7:name` live on the node whose number is 7, modulo the number of nodes.
+/// /// Keys such as `7:name` live on node number 7, modulo the number of nodes.
 /// #[derive(Debug)]
 /// struct ByTenant;
 ///
 /// impl CustomPlacement for ByTenant {
-///     fn owners(&self, _nodes: &[RingNode]) -> OwnerOf {
+///     fn owners(&self, _nodes: &[RingNode]) -> OwnerFn {
 ///         Box::new(|key| {
 ///             let digits = key.iter().take_while(|byte| byte.is_ascii_digit());
 ///             digits.fold(0, |number, digit| (10 * number + usize::from(digit - b'0')) % 1_000_000)
@@ -36,21 +36,20 @@ use super::spelling::natural;
 /// # Ok::<(), memring::InvalidRing>(())
 /// ```
 pub trait CustomPlacement: fmt::Debug + Send + Sync + 'static {
-    /// Works out who owns what among these nodes, of which there are two or more.
+    /// Returns the function that computes the owner of a key among two or more nodes.
     ///
-    /// Called whenever the set of nodes changes, on the task that watches for that: a panic here ends it, and what takes
-    /// long delays the change.
-    fn owners(&self, nodes: &[RingNode]) -> OwnerOf;
+    /// A client calls this whenever the set of nodes changes, on the task that watches for changes. A slow call delays
+    /// the change, and a panic ends the task.
+    fn owners(&self, nodes: &[RingNode]) -> OwnerFn;
 }
 
-/// Says which node owns a key, by its place in the list given to [`CustomPlacement::owners`]. Any number will do: what
-/// counts is the remainder of its division by the number of nodes.
+/// Returns the owner of a key, as an index into the nodes given to [`CustomPlacement::owners`].
 ///
-/// Called for every key of every command, on the caller's task, so it should neither wait nor allocate. A panic is the
-/// caller's.
-pub type OwnerOf = Box<dyn Fn(&[u8]) -> usize + Send + Sync>;
+/// Any number is valid: it is taken modulo the number of nodes. A client calls the function for every key of every
+/// command, on the caller's task, so it should neither block nor allocate. A panic reaches the caller.
+pub type OwnerFn = Box<dyn Fn(&[u8]) -> usize + Send + Sync>;
 
-/// A placement of a user's own; equal to its clones, and to nothing else.
+/// A shared [`CustomPlacement`], equal only to its clones.
 #[derive(Clone)]
 pub(super) struct Custom(pub(super) Arc<dyn CustomPlacement>);
 
@@ -68,37 +67,36 @@ impl fmt::Debug for Custom {
     }
 }
 
-/// What a user's placement made of certain nodes.
+/// A custom placement applied to a list of nodes.
 pub(in crate::ring) struct CustomTable {
-    owner_of: OwnerOf,
-    /// The nodes as it was given them, by their places in the ring.
+    owner_of: OwnerFn,
+    /// The ring's indices of the nodes, in the order the placement received them.
     order: Vec<u16>,
     shares: OnceLock<Vec<f64>>,
 }
 
 impl CustomTable {
-    pub(super) fn new(custom: &Custom, nodes: &[RingNode], sorted: bool) -> Self {
+    pub(super) fn new(custom: &Custom, nodes: &[RingNode], is_sorted: bool) -> Self {
         let mut order: Vec<u16> = (0..).take(nodes.len()).collect();
-        if sorted {
-            let label = |index: &u16| nodes[usize::from(*index)].label();
-            order.sort_by(|a, b| natural(label(a), label(b)).then_with(|| label(a).cmp(label(b))));
+        if is_sorted {
+            sort_naturally(&mut order, |index| nodes[usize::from(*index)].label());
         }
-        let given: Vec<_> = order.iter().map(|&index| nodes[usize::from(index)].clone()).collect();
-        Self { owner_of: custom.0.owners(&given), order, shares: OnceLock::new() }
+        let nodes: Vec<_> = order.iter().map(|&index| nodes[usize::from(index)].clone()).collect();
+        Self { owner_of: custom.0.owners(&nodes), order, shares: OnceLock::new() }
     }
 
     pub(super) fn owner(&self, key: &[u8]) -> Option<u16> {
-        let place = (self.owner_of)(key).checked_rem(self.order.len())?;
-        Some(self.order[place])
+        let index = (self.owner_of)(key).checked_rem(self.order.len())?;
+        Some(self.order[index])
     }
 
-    /// Counted over sample keys, once.
+    /// Returns the shares of the nodes among sample keys, counted once.
     pub(super) fn shares(&self) -> Vec<f64> {
         let count = || {
             let mut shares = vec![0.0; self.order.len()];
-            for key in crate::ring::diff::sample_keys() {
+            for key in sample_keys() {
                 if let Some(owner) = self.owner(&key) {
-                    shares[usize::from(owner)] += 1.0 / f64::from(crate::ring::diff::SAMPLES);
+                    shares[usize::from(owner)] += 1.0 / f64::from(SAMPLES);
                 }
             }
             shares

@@ -1,4 +1,4 @@
-//! Placements by name, for configuration files and command lines.
+//! Parses the names of placements and hashes, for configuration files and command lines.
 
 use std::str::FromStr;
 
@@ -6,9 +6,9 @@ use thiserror::Error;
 
 use super::{EnvoyHash, KeyHash, Libmemcached, Placement, PythonKeys, SpyFormat};
 
-/// A name that no placement, or no hash, has.
+/// The error for a name that no placement, or no hash, has.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("no placement or hash is called {name:?}")]
+#[error("unknown placement or hash {name:?}")]
 #[non_exhaustive]
 pub struct UnknownPlacement {
     /// The name.
@@ -18,9 +18,11 @@ pub struct UnknownPlacement {
 impl FromStr for KeyHash {
     type Err = UnknownPlacement;
 
-    /// Reads the name libmemcached has for it, or twemproxy: `default`, `one_at_a_time`, `md5`, `crc`, `crc32a`, `crc16`,
-    /// `fnv1_32`, `fnv1a_32`, `fnv1_64`, `fnv1a_64`, `murmur`, `murmur3`, `jenkins`, `hsieh`. `crc32` is the whole of it, as
-    /// everywhere but in twemproxy, where `crc` is called so.
+    /// Parses the name that libmemcached or twemproxy has for the hash.
+    ///
+    /// The names are `default`, `one_at_a_time`, `md5`, `crc`, `crc32a`, `crc16`, `fnv1_32`, `fnv1a_32`, `fnv1_64`,
+    /// `fnv1a_64`, `murmur`, `murmur3`, `jenkins` and `hsieh`. `crc32` means all 32 bits, as it does everywhere but in
+    /// twemproxy, where it means [`Crc`](Self::Crc).
     fn from_str(name: &str) -> Result<Self, UnknownPlacement> {
         Ok(match name {
             "default" | "one_at_a_time" => Self::OneAtATime,
@@ -44,14 +46,29 @@ impl FromStr for KeyHash {
 impl FromStr for Placement {
     type Err = UnknownPlacement;
 
-    /// Reads a name, with what can be chosen behind colons: `native`, `libmemcached:modula:md5`, `libmemcached:ketama`,
-    /// `libmemcached:ketama_weighted`, `libmemcached:spy`, `libmemcached:spy_weighted` (each with `:HASH`, and then
-    /// `:sort_hosts`), `php` and `pylibmc` for `libmemcached`, `dalli`, `spymemcached`, `spymemcached:weighted`,
-    /// `spymemcached:libmemcached`, `spymemcached:libmemcached:weighted`, `spymemcached:array_mod`, `twemproxy:ketama:HASH`,
-    /// `twemproxy:modula:HASH` (a hash tag such as `{}` behind the hash), `pymemcache`, `pymemcache:bytes`, `gomemcache`,
-    /// `dskit`, `nginx`, `folsom`, `uhashring`, `mcrouter:ch3`, `mcrouter:ch3:weighted` (a weight of 100 is 1.0 there; another
-    /// number behind a colon if not), `mcrouter:crc32`, `mcrouter:rendezvous`, `pecl`, `pecl:consistent`, `envoy`,
-    /// `envoy:murmur2`, `envoy:maglev`.
+    /// Parses the name of a placement, with its options after colons.
+    ///
+    /// - memring: `native`
+    /// - libmemcached: `libmemcached:modula`, `libmemcached:ketama`, `libmemcached:ketama_unweighted`,
+    ///   `libmemcached:ketama_weighted`, `libmemcached:spy`, `libmemcached:spy_weighted`. Each may continue with
+    ///   `:HASH`, and then with `:sort_hosts`.
+    /// - php-memcached and pylibmc: the same, with `php` or `pylibmc` instead of `libmemcached`
+    /// - Dalli: `dalli`
+    /// - spymemcached: `spymemcached`, `spymemcached:weighted`, `spymemcached:libmemcached`,
+    ///   `spymemcached:libmemcached:weighted`, `spymemcached:array_mod`
+    /// - twemproxy: `twemproxy:ketama:HASH`, `twemproxy:modula:HASH`. Each may continue with a hash tag such as `:{}`.
+    /// - pymemcache: `pymemcache`, `pymemcache:bytes`
+    /// - gomemcache: `gomemcache`
+    /// - dskit: `dskit`
+    /// - nginx: `nginx`
+    /// - folsom: `folsom`
+    /// - uhashring: `uhashring`
+    /// - mcrouter: `mcrouter:ch3`, `mcrouter:crc32`, `mcrouter:rendezvous`, and `mcrouter:ch3:weighted`, where the
+    ///   weight 100 is 1.0 in mcrouter. Another number may follow: `mcrouter:ch3:weighted:1000`.
+    /// - pecl-memcache: `pecl`, `pecl:consistent`
+    /// - Envoy: `envoy`, `envoy:murmur2`, `envoy:maglev`
+    ///
+    /// `HASH` is the name of a [`KeyHash`]. After `twemproxy`, `crc32` means [`KeyHash::Crc`], as it does in twemproxy.
     ///
     /// ```
     /// use memring::{KeyHash, Libmemcached, Placement};
@@ -61,14 +78,14 @@ impl FromStr for Placement {
     /// # Ok::<(), memring::UnknownPlacement>(())
     /// ```
     fn from_str(name: &str) -> Result<Self, UnknownPlacement> {
-        by_name(&name.split(':').collect::<Vec<_>>()).ok_or_else(|| UnknownPlacement { name: name.to_owned() })
+        parse_placement(&name.split(':').collect::<Vec<_>>()).ok_or_else(|| UnknownPlacement { name: name.to_owned() })
     }
 }
 
-fn by_name(words: &[&str]) -> Option<Placement> {
+fn parse_placement(words: &[&str]) -> Option<Placement> {
     Some(match words {
         ["native"] => Placement::native(),
-        ["libmemcached" | "php" | "pylibmc", rest @ ..] => return libmemcached(rest),
+        ["libmemcached" | "php" | "pylibmc", rest @ ..] => return parse_libmemcached(rest),
         ["dalli"] => Placement::dalli(),
         ["spymemcached"] => Placement::spymemcached(SpyFormat::Spymemcached, false),
         ["spymemcached", "weighted"] => Placement::spymemcached(SpyFormat::Spymemcached, true),
@@ -76,12 +93,12 @@ fn by_name(words: &[&str]) -> Option<Placement> {
         ["spymemcached", "libmemcached", "weighted"] => Placement::spymemcached(SpyFormat::Libmemcached, true),
         ["spymemcached", "array_mod"] => Placement::spymemcached_array_mod(),
         ["twemproxy", "ketama"] => Placement::twemproxy_ketama(KeyHash::Fnv64a),
-        ["twemproxy", "ketama", hash] => Placement::twemproxy_ketama(twemproxy_hash(hash)?),
+        ["twemproxy", "ketama", hash] => Placement::twemproxy_ketama(parse_twemproxy_hash(hash)?),
         ["twemproxy", "modula"] => Placement::twemproxy_modula(KeyHash::Fnv64a),
-        ["twemproxy", "modula", hash] => Placement::twemproxy_modula(twemproxy_hash(hash)?),
+        ["twemproxy", "modula", hash] => Placement::twemproxy_modula(parse_twemproxy_hash(hash)?),
         ["twemproxy", rest @ .., tag] if rest.len() == 2 => {
             let &[open, close] = tag.as_bytes() else { return None };
-            by_name(&words[..3])?.with_hash_tag(Some((open, close)))
+            parse_placement(&words[..3])?.with_hash_tag(Some((open, close)))
         }
         ["pymemcache"] => Placement::pymemcache(PythonKeys::Str),
         ["pymemcache", "bytes"] => Placement::pymemcache(PythonKeys::Bytes),
@@ -106,8 +123,8 @@ fn by_name(words: &[&str]) -> Option<Placement> {
     })
 }
 
-fn libmemcached(words: &[&str]) -> Option<Placement> {
-    let (words, sorted) = match words {
+fn parse_libmemcached(words: &[&str]) -> Option<Placement> {
+    let (words, is_sorted) = match words {
         [rest @ .., "sort_hosts"] => (rest, true),
         words => (words, false),
     };
@@ -126,11 +143,11 @@ fn libmemcached(words: &[&str]) -> Option<Placement> {
         ([hash], _) => hash.parse().ok()?,
         _ => return None,
     };
-    let make = if sorted { Placement::libmemcached_sorted } else { Placement::libmemcached };
-    Some(make(distribution, hash))
+    let constructor = if is_sorted { Placement::libmemcached_sorted } else { Placement::libmemcached };
+    Some(constructor(distribution, hash))
 }
 
-/// twemproxy means something else by `crc32`.
-fn twemproxy_hash(name: &str) -> Option<KeyHash> {
+/// Parses the name of a hash as twemproxy means it: its `crc32` has 15 bits.
+fn parse_twemproxy_hash(name: &str) -> Option<KeyHash> {
     if name == "crc32" { Some(KeyHash::Crc) } else { name.parse().ok() }
 }

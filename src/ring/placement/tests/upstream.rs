@@ -1,13 +1,10 @@
-//! Values out of other projects' own tests: what their code answers, by their own word.
+//! Expected values from the tests of other projects.
 //!
-//! Many of them use servers, keys or sizes that a client would not meet, and so what is asked is often one step of a
-//! placement only.
+//! Many of those tests use servers, keys or sizes that no client has, so often only one step of a placement is tested.
 
-use super::choose::{ch3, weighted_ch3};
-use super::envoy;
-use super::table::Table;
-use super::*;
 use crate::ring::hash::{Joined, crc32, md5_number};
+use crate::ring::placement::mcrouter::{ch3, weighted_ch3};
+use crate::ring::placement::*;
 use crate::ring::{Ring, RingNode};
 
 fn ring(name: &str, labels: &[&str]) -> Ring {
@@ -18,7 +15,7 @@ fn owners<'a>(ring: &'a Ring, keys: &[&str]) -> Vec<&'a str> {
     keys.iter().map(|key| ring.node_for(key).unwrap().label()).collect()
 }
 
-/// How many of the keys each server owns.
+/// Counts the keys of each server.
 fn counts(servers: usize, owners: impl Iterator<Item = usize>) -> Vec<u32> {
     let mut counts = vec![0; servers];
     owners.for_each(|owner| counts[owner] += 1);
@@ -26,35 +23,35 @@ fn counts(servers: usize, owners: impl Iterator<Item = usize>) -> Vec<u32> {
 }
 
 fn hosts(ports: std::ops::RangeInclusive<u16>, weights: &[u32]) -> Vec<Server> {
-    let weight = |at: usize| weights.get(at).copied().unwrap_or(1);
-    let server = |(at, port)| Server { host: "127.0.0.1".into(), port, weight: weight(at), name: None, ip: None };
+    let weight = |index: usize| weights.get(index).copied().unwrap_or(1);
+    let server = |(index, port)| Server { host: "127.0.0.1".into(), port, weight: weight(index), name: None, ip: None };
     ports.enumerate().map(server).collect()
 }
 
-/// Two keys that every byte is in: from 0x80 up and around to 0x7f, and back.
+/// Two keys of all 256 byte values: from 0x80 up and around to 0x7f, and reversed.
 fn all_bytes() -> [Vec<u8>; 2] {
     let forwards: Vec<u8> = (0..=255_u8).map(|byte| byte.wrapping_sub(128)).collect();
     let backwards = forwards.iter().rev().copied().collect();
     [forwards, backwards]
 }
 
-/// spotify/folsom, `NodeLocatorTest`.
+/// Values from spotify/folsom, `NodeLocatorTest`.
 #[test]
-fn folsom() {
+fn folsom_matches_its_own_tests() {
     let nodes = ["127.0.0.1:11211", "127.0.0.1:11212", "127.0.0.1:11213", "127.0.0.1:11214", "127.0.0.1:11215"];
     let expected = |clients: &[usize]| clients.iter().map(|client| nodes[client - 1]).collect::<Vec<_>>();
     let keys = ["key1", "key2", "key3", "key4", "key5", "key6", "key7", "key8", "key9", "key10"];
     let three = ring("folsom", &nodes[..3]);
     assert_eq!(owners(&three, &keys[..6]), expected(&[1, 1, 2, 3, 2, 1]));
-    // Beyond the last point, before the first, and at the last.
+    // After the last point, before the first point, and at the last point.
     assert_eq!(owners(&three, &["key321", "key477", "key1561"]), expected(&[2, 3, 1]));
     let five = ring("folsom", &nodes);
     assert_eq!(owners(&five, &keys), expected(&[1, 5, 2, 4, 2, 1, 5, 1, 1, 4]));
 }
 
-/// facebook/mcrouter, `Ch3HashTest`.
+/// Values from facebook/mcrouter, `Ch3HashTest`.
 #[test]
-fn mcrouter_ch3() {
+fn mcrouter_ch3_matches_its_own_tests() {
     let ch3 = |key: &[u8], servers| ch3(Joined::from(key), servers);
     let most = 1 << 23;
     for (key, servers, owner) in [
@@ -77,22 +74,22 @@ fn mcrouter_ch3() {
     assert_eq!(count(10, 10_000), [995, 955, 1_046, 968, 1_032, 972, 1_016, 1_038, 1_010, 968]);
 }
 
-/// facebook/mcrouter, `WeightedCh3HashFuncTest`.
+/// Values from facebook/mcrouter, `WeightedCh3HashFuncTest`.
 #[test]
-fn mcrouter_weighted_ch3() {
-    const WHOLE: u64 = u32::MAX as u64;
-    let whole = |servers| vec![WHOLE; servers];
+fn mcrouter_weighted_ch3_matches_its_own_tests() {
+    const ONE: u64 = u32::MAX as u64;
+    let equal = |servers| vec![ONE; servers];
     for (key, servers, owner) in [(&b"sample"[..], 100, 97), (b"sample", 1, 0), (b"", 100, 72), (b"", 1, 0)] {
-        assert_eq!(weighted_ch3(key, &whole(servers)), owner, "{key:?} of {servers}");
+        assert_eq!(weighted_ch3(key, &equal(servers)), owner, "{key:?} of {servers}");
     }
     let [forwards, backwards] = all_bytes();
-    let many = whole(99_999);
+    let many = equal(99_999);
     assert_eq!((weighted_ch3(&forwards, &many), weighted_ch3(&backwards, &many)), (31_015, 67_101));
-    // Nobody accepts: what was tried last.
+    // No server accepts the key: the server of the last try owns it.
     assert_eq!((weighted_ch3(b"sample", &[0; 100]), weighted_ch3(b"", &[0; 100])), (59, 45));
 
     let count = |one: u32, weights: &[u32], keys: u32| {
-        let nodes = weights.iter().enumerate().map(|(at, &weight)| RingNode::new(format!("n{at}")).with_weight(weight));
+        let nodes = (0..).zip(weights).map(|(node, &weight)| RingNode::new(format!("n{node}")).with_weight(weight));
         let ring = Ring::with_placement(&Placement::mcrouter_weighted_ch3(one), nodes).unwrap();
         counts(weights.len(), (0..keys).map(|key| ring.index_for(key.to_string().as_bytes()).unwrap()))
     };
@@ -103,30 +100,30 @@ fn mcrouter_weighted_ch3() {
     );
 }
 
-/// facebook/mcrouter, `Crc32HashTest`.
+/// Values from facebook/mcrouter, `Crc32HashTest`.
 #[test]
-fn mcrouter_crc32() {
+fn mcrouter_crc32_matches_its_own_tests() {
     let labels: Vec<String> = (0..100).map(|node| format!("n{node}")).collect();
     let ring = Ring::with_placement(&Placement::mcrouter_crc32(), labels.iter().map(String::as_str)).unwrap();
     assert_eq!((ring.index_for(b"sample"), ring.index_for(b"")), (Some(7), Some(0)));
     let [forwards, backwards] = all_bytes();
-    let of = |key: &[u8], servers| (crc32(key) & 0x7fff_ffff) % servers;
-    assert_eq!((of(&forwards, 99_999), of(&backwards, 99_999)), (11_697, 97_630));
-    assert_eq!(of(b"sample", (1 << 30) - 1), 822_834_884);
+    let owner = |key: &[u8], servers| (crc32(key) & 0x7fff_ffff) % servers;
+    assert_eq!((owner(&forwards, 99_999), owner(&backwards, 99_999)), (11_697, 97_630));
+    assert_eq!(owner(b"sample", (1 << 30) - 1), 822_834_884);
 }
 
-/// facebook/mcrouter, `RendezvousHashTest`.
+/// Values from facebook/mcrouter, `RendezvousHashTest`.
 #[test]
-fn mcrouter_rendezvous() {
+fn mcrouter_rendezvous_matches_its_own_tests() {
     let ring = |servers: usize| {
-        let named = |at| RingNode::new(format!("n{at}")).with_name(format!("xxx.{at}.yy"));
+        let named = |node| RingNode::new(format!("n{node}")).with_name(format!("xxx.{node}.yy"));
         Ring::with_placement(&Placement::mcrouter_rendezvous(), (0..servers).map(named)).unwrap()
     };
     let [all_bytes, _] = all_bytes();
     let keys = [&b"sample"[..], b"", b"mykey", &all_bytes];
-    let of = |ring: &Ring| keys.map(|key| ring.index_for(key).unwrap());
-    assert_eq!(of(&ring(3)), [1, 1, 1, 1]);
-    assert_eq!(of(&ring(343)), [45, 291, 132, 183]);
+    let owners = |ring: &Ring| keys.map(|key| ring.index_for(key).unwrap());
+    assert_eq!(owners(&ring(3)), [1, 1, 1, 1]);
+    assert_eq!(owners(&ring(343)), [45, 291, 132, 183]);
     let count = |servers: usize, keys: u32| {
         let ring = ring(servers);
         counts(servers, (0..keys).map(|key| ring.index_for(format!("mykey:{key}").as_bytes()).unwrap()))
@@ -135,9 +132,9 @@ fn mcrouter_rendezvous() {
     assert_eq!(count(10, 10_000), [947, 1_026, 1_028, 981, 1_016, 970, 1_013, 939, 1_023, 1_057]);
 }
 
-/// ultrabug/uhashring's `test_faster_ring_hashi`; RevenueCat/meta-memcache-py, `cache_pools_test`.
+/// Values from ultrabug/uhashring, `test_faster_ring_hashi`, and RevenueCat/meta-memcache-py, `cache_pools_test`.
 #[test]
-fn uhashring() {
+fn uhashring_matches_its_own_tests() {
     assert_eq!(md5_number(b"test"), 12_707_736_894_140_473_154_801_792_860_916_528_374);
     let addresses = ring("uhashring", &["1.1.1.1:11211", "2.2.2.2:11211", "3.3.3.3:11211"]);
     assert_eq!(owners(&addresses, &["foo", "bar"]), ["2.2.2.2:11211", "1.1.1.1:11211"]);
@@ -145,17 +142,17 @@ fn uhashring() {
     assert_eq!(owners(&names, &["foo", "bar"]), ["ko2:11211", "ok1:11211"]);
 }
 
-/// The points of a ring of Envoy's, in order, with their servers.
+/// Returns the sorted points of Envoy's ring with their servers.
 fn envoy_points(servers: &[Server], hash: EnvoyHash, sizes: (u32, u32)) -> Vec<(u64, u16)> {
     let order: Vec<u16> = (0..).take(servers.len()).collect();
-    let mut points = envoy::ring(&order, servers, hash, sizes);
+    let mut points = envoy::ring_points(&order, servers, hash, sizes);
     points.sort();
     points
 }
 
-/// envoyproxy/envoy, `ring_hash_lb_test`.
+/// Values from envoyproxy/envoy, `ring_hash_lb_test`.
 #[test]
-fn envoy_ring() {
+fn envoy_ring_points_match_its_own_tests() {
     let most = envoy::MAXIMUM_RING_SIZE;
     let six = hosts(90..=95, &[]);
     assert_eq!(
@@ -210,7 +207,7 @@ fn envoy_ring() {
             (17_613_279_263_364_193_813, 0),
         ]
     );
-    // Three points do not go into two hosts, but four do.
+    // Three points cannot be divided between two hosts, so there are four.
     assert_eq!(
         envoy_points(&hosts(80..=81, &[]), EnvoyHash::XxHash, (3, most)),
         [
@@ -237,12 +234,12 @@ fn envoy_ring() {
     assert_eq!(counts(2, uneven.iter().map(|&(_, host)| host.into())), [512, 511]);
 }
 
-/// The same, where hashes all around the ring are asked for.
+/// Values from the same test, for hashes all around the ring.
 #[test]
-fn envoy_ring_all_around() {
+fn envoy_ring_shares_match_its_own_tests() {
     let count = |servers: &[Server], sizes: (u32, u32), steps: u64| {
         let points = envoy_points(servers, EnvoyHash::XxHash, sizes);
-        let owner = |at| points.iter().find(|(point, _)| *point >= at).unwrap_or(&points[0]).1;
+        let owner = |hash| points.iter().find(|(point, _)| *point >= hash).unwrap_or(&points[0]).1;
         counts(servers.len(), (0..steps).map(|step| owner(step * (u64::MAX / steps)).into()))
     };
     let weighted = hosts(90..=92, &[1, 2, 3]);
@@ -250,52 +247,51 @@ fn envoy_ring_all_around() {
     assert_eq!(count(&hosts(90..=91, &[]), (1_023, 1_023), 1_023), [526, 497]);
 }
 
-/// What `Table` makes of the points: the one at a key's place owns it, and the first those beyond the last.
+/// A point owns a key at its position, and the first point owns the keys after the last point.
 #[test]
-fn envoy_ring_by_table() {
+fn the_table_of_envoys_ring_finds_owners_and_shares() {
     let hosts = hosts(90..=95, &[]);
     let placement = Placement::envoy_ring(EnvoyHash::XxHash).with_minimum_ring_size(12);
-    let table = Table::new(&placement, &hosts);
-    let Table::Wide { points, .. } = &table else { panic!("a wide table") };
+    let table = PlacementTable::new(&placement, &hosts);
+    let PlacementTable::Wide { points, .. } = &table else { panic!("not a wide table") };
     let wide: Vec<_> = envoy_points(&hosts, EnvoyHash::XxHash, (12, envoy::MAXIMUM_RING_SIZE));
-    assert_eq!(*points, wide.iter().map(|&(at, host)| (u128::from(at) << 64, host)).collect::<Vec<_>>());
-    // The text of a point's name is a key that lies at the point.
+    assert_eq!(*points, wide.iter().map(|&(point, host)| (u128::from(point) << 64, host)).collect::<Vec<_>>());
+    // A key that is the text of a point lies at the point.
     for (name, host) in [("127.0.0.1:90_1", 0), ("127.0.0.1:94_0", 4), ("127.0.0.1:93_1", 3)] {
         assert_eq!(table.owner(name.as_bytes()), Some(host), "{name}");
     }
     let shares = table.shares(6);
-    let part = |from: u64, to: u64| to.wrapping_sub(from) as f64 / 2_f64.powi(64);
-    let first = part(16_117_243_373_044_804_889, 833_437_586_790_550_860);
-    let second = part(13_444_792_449_719_432_967, 15_516_499_411_664_133_160);
+    let arc = |from: u64, to: u64| to.wrapping_sub(from) as f64 / 2_f64.powi(64);
+    let first = arc(16_117_243_373_044_804_889, 833_437_586_790_550_860);
+    let second = arc(13_444_792_449_719_432_967, 15_516_499_411_664_133_160);
     assert!((shares[4] - first - second).abs() < 1e-12 && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-    let Table::Wide { points, .. } = Table::new(&Placement::envoy_ring(EnvoyHash::XxHash), &hosts) else {
-        panic!("wide")
-    };
+    let default_size = PlacementTable::new(&Placement::envoy_ring(EnvoyHash::XxHash), &hosts);
+    let PlacementTable::Wide { points, .. } = default_size else { panic!("not a wide table") };
     assert_eq!(points.len(), 6 * 171);
 }
 
-/// envoyproxy/envoy, `maglev_lb_test`.
+/// Values from envoyproxy/envoy, `maglev_lb_test`.
 #[test]
-fn envoy_maglev() {
+fn envoy_maglev_matches_its_own_tests() {
     let six = hosts(90..=95, &[]);
-    assert_eq!(envoy::maglev(&six, 7), [2, 4, 0, 1, 5, 0, 3]);
-    let shuffled: Vec<_> = [3, 5, 0, 1, 4, 2].iter().map(|&at: &usize| six[at].clone()).collect();
-    assert_eq!(envoy::maglev(&shuffled, 7), [5, 4, 2, 3, 1, 2, 0]);
+    assert_eq!(envoy::maglev_slots(&six, 7), [2, 4, 0, 1, 5, 0, 3]);
+    let shuffled: Vec<_> = [3_usize, 5, 0, 1, 4, 2].map(|index| six[index].clone()).into();
+    assert_eq!(envoy::maglev_slots(&shuffled, 7), [5, 4, 2, 3, 1, 2, 0]);
     let named: Vec<_> = six.into_iter().map(|host| Server { name: Some(host.port.to_string()), ..host }).collect();
-    assert_eq!(envoy::maglev(&named, 7), [2, 5, 0, 3, 4, 1, 0]);
-    assert_eq!(envoy::maglev(&hosts(90..=91, &[1, 2]), 17), [1, 0, 0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 0, 1]);
-    assert_eq!(envoy::maglev(&hosts(90..=91, &[]), 17), [1, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 1]);
-    assert_eq!(envoy::maglev(&hosts(90..=91, &[8, 2]), 17), [1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0]);
-    let Table::Slots(table) = Table::new(&Placement::envoy_maglev(), &hosts(90..=95, &[])) else { panic!("slots") };
-    assert_eq!(table.slots.len(), 65_537);
+    assert_eq!(envoy::maglev_slots(&named, 7), [2, 5, 0, 3, 4, 1, 0]);
+    assert_eq!(envoy::maglev_slots(&hosts(90..=91, &[1, 2]), 17), [1, 0, 0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 0, 1]);
+    assert_eq!(envoy::maglev_slots(&hosts(90..=91, &[]), 17), [1, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 1]);
+    assert_eq!(envoy::maglev_slots(&hosts(90..=91, &[8, 2]), 17), [1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0]);
+    let table = PlacementTable::new(&Placement::envoy_maglev(), &hosts(90..=95, &[]));
+    let PlacementTable::Slots(slots) = table else { panic!("not a table of slots") };
+    assert_eq!(slots.owners.len(), 65_537);
 }
 
-/// What is said of shares and of what moves, against what becomes of many keys.
 #[test]
-fn shares_are_what_keys_do() {
+fn shares_and_moves_match_those_of_many_keys() {
     const KEYS: u32 = 6_000;
     let nodes =
-        |count: u32| (0..count).map(|at| RingNode::new(format!("cache-{at}:11211")).with_weight(20 * (at % 3 + 1)));
+        |count: u32| (0..count).map(|n| RingNode::new(format!("cache-{n}:11211")).with_weight(20 * (n % 3 + 1)));
     for name in [
         "libmemcached:modula",
         "libmemcached:modula:crc",
@@ -319,23 +315,24 @@ fn shares_are_what_keys_do() {
         let keys = || (0..KEYS).map(|key| format!("key:{}", key.wrapping_mul(2_654_435_761)));
         let owned = counts(7, keys().map(|key| old.index_for(key.as_bytes()).unwrap()));
         for (share, owned) in old.shares().into_iter().zip(owned) {
-            let seen = f64::from(owned) / f64::from(KEYS);
-            assert!((share - seen).abs() < 0.025, "{name}: {share} of the keys, {seen} seen");
+            let observed = f64::from(owned) / f64::from(KEYS);
+            assert!((share - observed).abs() < 0.025, "{name}: share {share}, observed {observed}");
         }
         assert!((old.shares().iter().sum::<f64>() - 1.0).abs() < 1e-9, "{name}");
-        // Of the others the shares are samples, and what they say is tested elsewhere.
+        // For the other placements a diff is sampled, which other tests cover.
         if !["modula", "array_mod", "gomemcache", "pecl", "crc32", "maglev"].iter().any(|word| name.contains(word)) {
             continue;
         }
         let diff = Ring::diff(&old, &new);
         let moved = keys().filter(|key| old.index_for(key.as_bytes()) != new.index_for(key.as_bytes())).count();
-        let seen = moved as f64 / f64::from(KEYS);
-        assert!(diff.is_exact && (diff.moved() - seen).abs() < 0.025, "{name}: {} moves, {seen} seen", diff.moved());
+        let observed = moved as f64 / f64::from(KEYS);
+        let is_close = (diff.moved() - observed).abs() < 0.025;
+        assert!(diff.is_exact && is_close, "{name}: {} moves, observed {observed}", diff.moved());
     }
 }
 
 #[test]
-fn remainders_are_counted_to_the_last() {
+fn the_remainders_of_a_modulo_are_counted_exactly() {
     let moved = |name: &str, from: usize, to: usize| {
         let labels: Vec<String> = (0..from.max(to)).map(|node| format!("n{node}")).collect();
         let ring = |count: usize| {
@@ -344,13 +341,13 @@ fn remainders_are_counted_to_the_last() {
         let diff = Ring::diff(&ring(from), &ring(to));
         (diff.moved(), diff.is_exact, ring(from).shares())
     };
-    // Of six remainders two stay; 2^32 is four more than a multiple of six, and two of the four stay.
-    let whole = 2_f64.powi(32);
-    let stay = f64::from((u32::MAX - 3) / 6 * 2 + 2) / whole;
+    // Two of six remainders stay. 2^32 is a multiple of six plus four, and two of these four stay.
+    let values = 2_f64.powi(32);
+    let stay = f64::from((u32::MAX - 3) / 6 * 2 + 2) / values;
     let (share, exact, shares) = moved("gomemcache", 3, 2);
     assert_eq!((share, exact), (1.0 - stay, true));
-    assert_eq!(shares, [1_431_655_766.0 / whole, 1_431_655_765.0 / whole, 1_431_655_765.0 / whole]);
-    // The 15 bits of pecl-memcache, gone through one by one.
+    assert_eq!(shares, [1_431_655_766.0 / values, 1_431_655_765.0 / values, 1_431_655_765.0 / values]);
+    // All values of pecl-memcache's 15 bits.
     let values = || (0..1_u32 << 15).map(|value| value.max(1));
     let (share, exact, shares) = moved("pecl", 5, 7);
     assert_eq!((share, exact), (values().filter(|value| value % 5 != value % 7).count() as f64 / 32_768.0, true));
@@ -364,9 +361,9 @@ fn remainders_are_counted_to_the_last() {
         (share, exact),
         ((0..1_u32 << 15).filter(|value| value % 211 != value % 223).count() as f64 / 32_768.0, true)
     );
-    // Too many to count.
+    // Too many remainders to count.
     assert!(!moved("gomemcache", 2_053, 2_063).1);
-    // Not the same hash.
+    // Different hashes, then the same hash.
     let ring = |name: &str| Ring::with_placement(&name.parse().unwrap(), ["a", "b", "c"]).unwrap();
     assert!(!Ring::diff(&ring("gomemcache"), &ring("mcrouter:crc32")).is_exact);
     assert!(Ring::diff(&ring("gomemcache"), &ring("pecl:consistent")).is_exact);

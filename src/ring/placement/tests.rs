@@ -1,0 +1,2 @@
+mod edge_cases;
+mod upstream;
