@@ -68,7 +68,7 @@ impl Item {
             opaque: reply.opaque,
             won: reply.won,
             stale: reply.stale,
-            recaching: reply.sent,
+            recaching: reply.recaching,
             other: reply.other,
         }))
     }

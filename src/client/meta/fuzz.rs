@@ -9,8 +9,8 @@ use proptest::sample::select;
 use super::{Arithmetic, Delete, Get, Mode, Options, Set};
 use crate::item::Cas;
 use crate::key::MetaKey;
-use crate::protocol::fuzz::commands::{key, read_back, value};
 use crate::protocol::fuzz::grammar::Command;
+use crate::protocol::fuzz::requests::{key, read_back, value};
 use crate::protocol::{MetaVerb, Request};
 
 /// What a builder is told to do, for those that can.
