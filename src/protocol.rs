@@ -1,7 +1,7 @@
 //! Encodes requests and decodes replies of memcached's text protocol.
 //!
-//! A request is one command, or several that are sent together. A reply is one line, with its data block if it announces
-//! one. The response to a request is one reply or several.
+//! A request is one command, or several that are sent together. A reply is one line, with its data block if it
+//! announces one. The response to a request is one reply or several.
 //!
 //! This module does no I/O and uses no clock and no task. To add a command, add a [`Request`] variant, its line in
 //! `encode`, an [`Expect`] that lists the replies it may get, and any new reply word in `decode`.
@@ -386,8 +386,8 @@ impl ErrorLine {
 
 /// Why the received bytes are not the reply to the pending request.
 ///
-/// The connection must be closed, because it is unknown where the next reply starts. The messages show no received bytes,
-/// because these may be part of a value.
+/// The connection must be closed, because it is unknown where the next reply starts. The messages show no received
+/// bytes, because these may be part of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum ProtocolError {
     #[error("a reply line is longer than any of the protocol")]

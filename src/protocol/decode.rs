@@ -1,8 +1,8 @@
 //! Decodes replies from bytes that arrive in pieces of any size.
 //!
 //! The decoder is called again each time the read buffer has grown. It removes complete replies from the front, and
-//! remembers how far it has searched for a line end, so that it searches each byte once: a response in many small segments
-//! costs no more than one in a single segment.
+//! remembers how far it has searched for a line end, so that it searches each byte once: a response in many small
+//! segments costs no more than one in a single segment.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -15,13 +15,14 @@ const MAX_LINE: usize = 2048;
 
 /// Values of this size or larger are received in their own buffer, which the socket is read into.
 ///
-/// Smaller values are copied out of the read buffer, so that a value the caller keeps does not keep the read buffer alive.
+/// Smaller values are copied out of the read buffer, so that a value the caller keeps does not keep the read buffer
+/// alive.
 const COPY_BELOW: usize = 8 * 1024;
 
 /// The size of an allocation that several values of up to [`LARGEST_SHARED`] bytes share.
 ///
-/// An allocation for each value would be a third of the cost of a small value. A small value that the caller keeps holds at
-/// most this much memory.
+/// An allocation for each value would be a third of the cost of a small value. A small value that the caller keeps
+/// holds at most this much memory.
 const SHARED_CHUNK: usize = 1024;
 const LARGEST_SHARED: usize = SHARED_CHUNK / 4;
 
@@ -93,8 +94,8 @@ impl Decoder {
 
     /// Removes the next reply from the front of `input`. Returns `None` if the reply is not complete.
     ///
-    /// `claim` is called with the key of each `VALUE` line, once, before the value has arrived. It returns whether that key
-    /// was requested.
+    /// `claim` is called with the key of each `VALUE` line, once, before the value has arrived. It returns whether that
+    /// key was requested.
     pub(crate) fn decode(
         &mut self,
         expect: Expect,
@@ -150,8 +151,8 @@ impl Decoder {
 
     /// Decodes the common case: a complete small value of the next requested key at the front of `input`.
     ///
-    /// Returns the value and how many bytes it takes; the caller removes them. Returns `None` in every other case, which
-    /// [`decode`](Self::decode) must handle. `decode` gives the same result, only slower.
+    /// Returns the value and how many bytes it takes; the caller removes them. Returns `None` in every other case,
+    /// which [`decode`](Self::decode) must handle. `decode` gives the same result, only slower.
     #[inline]
     pub(crate) fn next_value(&mut self, input: &[u8], key: &[u8]) -> Option<(Value, usize)> {
         let State::Line { .. } = self.state else { return None };

@@ -1,7 +1,7 @@
 //! Receives a large value in its own buffer.
 //!
-//! The socket is read straight into that buffer, so the bytes are copied once, and a caller that keeps the value keeps no
-//! other memory alive.
+//! The socket is read straight into that buffer, so the bytes are copied once, and a caller that keeps the value keeps
+//! no other memory alive.
 
 use bytes::{Buf, Bytes, BytesMut};
 

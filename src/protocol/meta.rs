@@ -131,7 +131,7 @@ impl MetaRequest {
     pub(crate) fn is_answered_by(&self, reply: &MetaReply, serial: u64) -> bool {
         if self.verb == MetaVerb::Debug {
             // A miss has nothing to check.
-            return reply.code == MetaCode::Miss || reply.key.as_deref().is_some_and(|key| self.key.is_wire(key));
+            return reply.code == MetaCode::Miss || reply.key.as_deref().is_some_and(|key| self.key.matches_wire(key));
         }
         match &reply.opaque {
             Some(token) => match &self.opaque {

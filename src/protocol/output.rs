@@ -1,7 +1,7 @@
 //! Bytes that wait to be written: text, with large data blocks at their places in it.
 //!
-//! A small data block is copied into the text, so that a batch of small values is one contiguous slice. A large block is
-//! not copied: the caller's buffer is shared, and released as soon as its last byte is written.
+//! A small data block is copied into the text, so that a batch of small values is one contiguous slice. A large block
+//! is not copied: the caller's buffer is shared, and released as soon as its last byte is written.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

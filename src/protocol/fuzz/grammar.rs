@@ -90,8 +90,8 @@ fn check_line(command: &Command, line: &[u8]) -> Option<usize> {
     let is_meta = verb.len() == 2;
     let max_len = if is_meta { MAX_LINE } else { MAX_CLASSIC_LINE };
     assert!(line.len() + 2 <= max_len, "{} bytes in a line", line.len());
-    // `noreply` as the last word suppresses the reply. Some servers accept it also for commands that do not have it in the
-    // protocol, but never among the keys of a retrieval.
+    // `noreply` as the last word suppresses the reply. Some servers accept it also for commands that do not have it in
+    // the protocol, but never among the keys of a retrieval.
     let can_be_noreply = !is_meta && words[0].first() != Some(&b'g');
     assert!(!can_be_noreply || words.last() != Some(&&b"noreply"[..]), "a command without a reply");
     match verb {
