@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Records what real memcached servers answer, for the fuzz tests of the decoders to start from.
+"""Records responses of real memcached servers, as input for the fuzz tests of the decoders.
 
     python3 scripts/record_transcripts.py memcached-1.5.22 memcached-1.6.45 > tests/data/transcripts.tsv
 
-One line per exchange: the server's version, what the client would expect (`Expect` in src/protocol.rs, or `Stats` or
-`Dump` for answers of many lines), the request, the answer. Bytes that are not visible ASCII are written \\xNN.
+Prints one line per request: the server's version, the expected reply (`Expect` in src/protocol.rs, or `Stats` or
+`Dump` for responses of many lines), the request, the response. Bytes that are not visible ASCII are written as \\xNN.
 """
 
 import socket
@@ -52,7 +52,7 @@ CLASSIC = [
     ("Memlimit", b"cache_memlimit 1\r\n"),
 ]
 
-# From here on a version must have the meta commands of today.
+# For servers with today's meta commands only.
 META = [
     ("Meta", b"mg absent v k O0\r\n"),
     ("Meta", b"mg a v f c t s h l k O1\r\n"),
@@ -97,18 +97,18 @@ LONG = [
 ]
 
 
-def ask(request, ends_with):
-    """On a connection of its own. The end is a `version`'s answer, where one can follow."""
+def exchange(request, response_end):
+    """Sends a request on a new connection; returns everything up to `response_end`."""
     with socket.create_connection(ADDRESS) as connection:
         connection.settimeout(5)
         connection.sendall(request)
-        answer = b""
-        while not answer.endswith(ends_with):
+        response = b""
+        while not response.endswith(response_end):
             more = connection.recv(65536)
             if not more:
                 break
-            answer += more
-        return answer
+            response += more
+        return response
 
 
 def escaped(data):
@@ -118,26 +118,28 @@ def escaped(data):
 def main():
     print("# Made by scripts/record_transcripts.py.")
     for program in sys.argv[1:]:
-        server = subprocess.Popen([program, "-U", "0", "-u", "root", "-m", "64", "-l", ADDRESS[0], "-p", str(ADDRESS[1])])
+        options = ["-U", "0", "-u", "root", "-m", "64", "-l", ADDRESS[0], "-p", str(ADDRESS[1])]
+        server = subprocess.Popen([program, *options])
         try:
             for _ in range(100):
                 try:
-                    greeting = ask(b"version\r\n", b"\r\n")
+                    version_line = exchange(b"version\r\n", b"\r\n")
                     break
                 except OSError:
                     time.sleep(0.05)
-            version = greeting.split()[1].decode()
-            today = tuple(int(number) for number in version.split(".")) >= (1, 6, 10)
-            for expect, request in CLASSIC + (META if today else []) + LONG:
+            version = version_line.split()[1].decode()
+            has_meta = tuple(int(number) for number in version.split(".")) >= (1, 6, 10)
+            for expect, request in CLASSIC + (META if has_meta else []) + LONG:
                 if expect in ("Stats", "Dump"):
-                    answer = ask(request, (b"END\r\n", b"RESET\r\n"))
+                    response = exchange(request, (b"END\r\n", b"RESET\r\n"))
                 elif expect == "Version":
-                    answer = greeting
+                    response = version_line
                 else:
-                    answer = ask(request + b"version\r\n", greeting).removesuffix(greeting)
+                    # A `version` after the request marks the end of the response.
+                    response = exchange(request + b"version\r\n", version_line).removesuffix(version_line)
                 if len(request) > 4096:
                     request = request[:64] + b"..."
-                print(version, expect, escaped(request), escaped(answer), sep="\t")
+                print(version, expect, escaped(request), escaped(response), sep="\t")
         finally:
             server.kill()
             server.wait()
