@@ -1,4 +1,4 @@
-//! The user and password for servers that ask for them.
+//! The user and password for servers that require them.
 
 use std::fmt;
 use std::sync::Arc;

@@ -54,8 +54,8 @@ pub enum ErrorKind {
     Overloaded,
     /// The response did not arrive by the deadline.
     ///
-    /// [`delivery`](Error::delivery) says whether the request was still waiting to be sent. Retry if the request may be
-    /// applied twice, or raise [`request_timeout`](crate::ClientBuilder::request_timeout).
+    /// [`delivery`](Error::delivery) is [`NotSent`](Delivery::NotSent) if the request was still waiting in the queue.
+    /// Retry if the request may be applied twice, or raise [`request_timeout`](crate::ClientBuilder::request_timeout).
     Timeout,
     /// The node cannot be reached now.
     ///
@@ -82,7 +82,7 @@ pub enum ErrorKind {
     ///
     /// This call changed nothing. Retry later.
     Contended,
-    /// The server asks for credentials, or rejected those of the client.
+    /// The server requires credentials, or rejected those of the client.
     ///
     /// Set or fix the [`credentials`](crate::ClientBuilder::credentials).
     Auth,
@@ -98,7 +98,7 @@ pub enum ErrorKind {
     Discovery,
     /// The client's configuration is invalid.
     ///
-    /// The text or the source says which option. Fix it and connect again.
+    /// Fix the option that the text or the source names, and connect again.
     Config,
     /// The client was shut down.
     ///
@@ -174,7 +174,7 @@ impl Error {
         self.with(|inner| inner.source = Some(source.into()))
     }
 
-    /// Adds details that the kind does not tell. The message must not contain a key or a value.
+    /// Adds details that the kind does not cover. The message must not contain a key or a value.
     pub(crate) fn with_message(self, message: impl Into<Box<str>>) -> Self {
         self.with(|inner| inner.message = Some(message.into()))
     }

@@ -280,7 +280,7 @@ impl fmt::Debug for MetaKey {
     }
 }
 
-/// Why bytes are not a valid key. Never holds the key itself.
+/// The error for bytes that are not a valid key. Never holds the key itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidKey {

@@ -140,7 +140,7 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// Why a host or a text is not a valid server identity.
+/// The error for a host or text that is not a valid server identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidNodeId {

@@ -361,7 +361,7 @@ impl ErrorLine {
         &*self.0 == "SERVER_ERROR object too large for cache"
     }
 
-    /// Returns whether the server asks for credentials.
+    /// Returns whether the server requires credentials.
     ///
     /// Such a server reads the data block of any `set` as credentials, so it may also report those as invalid.
     pub(crate) fn is_unauthenticated(&self) -> bool {
@@ -384,7 +384,7 @@ impl ErrorLine {
     }
 }
 
-/// Why the received bytes are not the reply to the pending request.
+/// The error for received bytes that are not the reply to the pending request.
 ///
 /// The connection must be closed, because it is unknown where the next reply starts. The messages show no received
 /// bytes, because these may be part of a value.

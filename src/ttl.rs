@@ -97,7 +97,7 @@ where
     }
 }
 
-/// Why a duration is not a valid TTL.
+/// The error for a duration that is not a valid TTL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidTtl {

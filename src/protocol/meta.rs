@@ -190,11 +190,11 @@ pub(crate) struct MetaReply {
     pub(crate) size: Option<u64>,
     pub(crate) key: Option<Bytes>,
     pub(crate) opaque: Option<Bytes>,
-    /// `W`: this reader is asked to store the item anew.
+    /// `W`: this reader is asked to renew the item.
     pub(crate) won: bool,
     /// `X`: the item is stale.
     pub(crate) stale: bool,
-    /// `Z`: another reader was already asked to store the item anew.
+    /// `Z`: another reader was already asked to renew the item.
     pub(crate) recaching: bool,
     /// Return flags without a field here. For a debug reply, all words after the key.
     pub(crate) other: Vec<Bytes>,

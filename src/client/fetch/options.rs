@@ -155,7 +155,7 @@ pub enum Origin {
     Unstored,
 }
 
-/// Why a fetch returned no value.
+/// The error of a fetch that returned no value.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError<E> {

@@ -35,11 +35,11 @@ pub struct Item {
     pub key: Option<Bytes>,
     /// The opaque token of the request.
     pub opaque: Option<Bytes>,
-    /// Whether this reader, and no other, is asked to store the item anew (`W`).
+    /// Whether this reader, and no other, is asked to renew the item (`W`).
     pub won: bool,
     /// Whether the item was marked as stale (`X`).
     pub stale: bool,
-    /// Whether another reader was already asked to store the item anew (`Z`).
+    /// Whether another reader was already asked to renew the item (`Z`).
     pub recaching: bool,
     /// Return flags without a field here, each with its token.
     pub other: Vec<Bytes>,

@@ -112,7 +112,7 @@ impl Options {
     }
 }
 
-/// Why a meta flag or token of the caller is invalid.
+/// The error for an invalid meta flag or token of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidFlag {
@@ -245,7 +245,7 @@ impl Get {
         self
     }
 
-    /// Asks one reader to store the item anew if its TTL left is below `time` (`R`).
+    /// Asks one reader to renew the item if its TTL left is below `time` (`R`).
     ///
     /// See [`Item::won`](super::Item::won). `time` is in whole seconds, at most 30 days.
     pub fn recache_within(mut self, time: Duration) -> Self {
@@ -265,15 +265,15 @@ impl Get {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mode {
-    /// Always.
+    /// Stores always.
     Set,
-    /// If there is no item.
+    /// Stores only if there is no item.
     Add,
-    /// If there is an item.
+    /// Stores only if there is an item.
     Replace,
-    /// If there is an item: appends to its value.
+    /// Appends to the value, if there is an item.
     Append,
-    /// If there is an item: prepends to its value.
+    /// Prepends to the value, if there is an item.
     Prepend,
 }
 
@@ -369,7 +369,7 @@ impl Delete {
 
     /// Keeps the item, marks it as stale and gives it a new CAS unique (`I`).
     ///
-    /// One reader is then asked to store it anew: see [`Item::won`](super::Item::won).
+    /// One reader is then asked to renew it: see [`Item::won`](super::Item::won).
     pub fn mark_stale(mut self) -> Self {
         self.0.set(b'I');
         self

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::corpus::{recorded, wire};
 use crate::protocol::{DumpLine, ErrorLine, ServerVersion, StatLine, dump_line, stat_line, unrequested_error_line};
 
-fn lines(answers: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let lines = answers.iter().flat_map(|answer| answer.split(|&byte| byte == b'\n'));
+fn lines(responses: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let lines = responses.iter().flat_map(|response| response.split(|&byte| byte == b'\n'));
     lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec()).collect()
 }
 
