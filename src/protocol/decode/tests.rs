@@ -315,7 +315,8 @@ proptest! {
 
     #[test]
     fn no_bytes_cause_a_panic(wire in prop::collection::vec(any::<u8>(), 0..400), cut in 0usize..400) {
-        for expect in [Expect::Values, Expect::Swapped, Expect::Number, Expect::Version, Expect::Memlimit] {
+        use Expect::*;
+        for expect in [Values, Swapped, Number, Version, Memlimit] {
             let whole = decode_all(expect, &wire);
             let split = decode_split(expect, &wire, [cut.max(1)]);
             prop_assert_eq!(whole.is_ok(), split.is_ok());

@@ -53,7 +53,7 @@ pub(super) const EXPECTS: [Expect; 15] = [
     Expect::Memlimit,
 ];
 
-/// Returns the recorded responses to requests that expect what `is_wanted` selects.
+/// Returns the recorded responses of the expected kinds that `is_wanted` selects by name.
 pub(super) fn recorded(is_wanted: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
     TRANSCRIPTS
         .iter()

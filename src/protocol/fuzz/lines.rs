@@ -63,7 +63,7 @@ fn check(line: &[u8]) {
 
 #[test]
 fn every_recorded_line_is_parsed() {
-    let (stats, items) = (recorded(|expect| expect == "Stats"), recorded(|expect| expect == "Dump"));
+    let (stats, items) = (recorded(|kind| kind == "Stats"), recorded(|kind| kind == "Dump"));
     assert!(stats.len() > 20 && items.len() >= 4);
     for line in lines(&stats).iter().filter(|line| !line.is_empty()) {
         assert!(!matches!(stat_line(line), StatLine::Other | StatLine::ErrorLine(_)), "{}", line.escape_ascii());
@@ -79,8 +79,8 @@ proptest! {
     #[test]
     fn any_line(
         line in prop_oneof![
-            1 => wire(lines(&recorded(|expect| expect == "Stats"))),
-            3 => wire(lines(&recorded(|expect| expect == "Dump"))),
+            1 => wire(lines(&recorded(|kind| kind == "Stats"))),
+            3 => wire(lines(&recorded(|kind| kind == "Dump"))),
         ],
     ) {
         check(&line);

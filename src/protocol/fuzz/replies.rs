@@ -210,7 +210,7 @@ fn every_recorded_response_is_decoded() {
 proptest! {
     #[test]
     fn classic_replies(
-        wire in wire(recorded(|expect| !["Stats", "Dump"].contains(&expect) && !expect.starts_with("Meta"))),
+        wire in wire(recorded(|kind| !["Stats", "Dump"].contains(&kind) && !kind.starts_with("Meta"))),
         expects in prop_oneof![
             3 => Just(vec![Expect::Values]),
             2 => prop::collection::vec(select(&EXPECTS[..]), 1..5),
@@ -222,7 +222,7 @@ proptest! {
 
     #[test]
     fn meta_replies(
-        wire in wire(recorded(|expect| expect.starts_with("Meta"))),
+        wire in wire(recorded(|kind| kind.starts_with("Meta"))),
         expects in prop_oneof![
             2 => Just(vec![Expect::Meta]),
             3 => Just(vec![Expect::MetaRun]),
