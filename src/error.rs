@@ -1,4 +1,4 @@
-//! The one error type of the public API.
+//! The error type of the public API.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,10 +8,13 @@ use crate::key::InvalidKey;
 use crate::node_id::{InvalidNodeId, NodeId};
 use crate::ttl::InvalidTtl;
 
-/// What went wrong, where, and whether the server may have acted on it.
+/// A failed call: what failed, on which node, and whether the server may have acted on the request.
 ///
-/// One pointer wide and cheap to clone: everyone whose request was lost with a connection gets the same error. Its
-/// text never repeats its [`source`](StdError::source), and never shows a key or a value.
+/// Decide by [`kind`](Self::kind) what to do, and by [`delivery`](Self::delivery) whether a retry could apply the
+/// request twice. A retry can help if the error [`is_transient`](Self::is_transient).
+///
+/// An error is one pointer wide and cheap to clone: when a connection is lost, all its requests get clones of one
+/// error. The text does not include the [`source`](StdError::source), and never shows a key or a value.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -23,80 +26,118 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// The kinds of failure, for deciding what to do.
+/// The kind of failure, to decide what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A key is empty, too long, or holds a space or control byte. Nothing was sent.
+    /// A key is empty, too long, or holds a space or control byte.
+    ///
+    /// Nothing was sent. Fix the key; the source is an [`InvalidKey`].
     InvalidKey,
-    /// A time to live is zero or ends after 2038, or a delay is over 30 days. Nothing was sent.
+    /// A TTL is zero or ends after 2038, or a delay is over 30 days.
+    ///
+    /// Nothing was sent. Fix the TTL; the source, if there is one, is an [`InvalidTtl`].
     InvalidTtl,
-    /// A meta flag or token of the caller's own cannot be sent: see [`InvalidFlag`](crate::meta::InvalidFlag). Nothing was
-    /// sent.
+    /// A meta flag or opaque token of the caller is invalid.
+    ///
+    /// Nothing was sent. Fix the options; the source is an [`InvalidFlag`](crate::meta::InvalidFlag).
     InvalidFlag,
     /// The value is larger than the client's or the server's limit.
+    ///
+    /// Nothing was sent if the client's limit rejected a value to store; otherwise the server answered. A server that
+    /// rejects a `set` deletes the old value. Store a smaller value, or raise the limits
+    /// ([`max_value_size`](crate::ClientBuilder::max_value_size), `-I` of memcached).
     TooLarge,
-    /// The node's queue stayed full until the deadline. Nothing was sent.
+    /// The node's queue stayed full until the deadline.
+    ///
+    /// Nothing was sent. Retry later, send less, or raise [`queue_limits`](crate::ClientBuilder::queue_limits).
     Overloaded,
-    /// No answer by the deadline.
+    /// The response did not arrive by the deadline.
+    ///
+    /// [`delivery`](Error::delivery) is [`NotSent`](Delivery::NotSent) if the request was still waiting in the queue.
+    /// Retry if the request may be applied twice, or raise [`request_timeout`](crate::ClientBuilder::request_timeout).
     Timeout,
-    /// The node cannot be reached right now. Nothing was sent.
+    /// The node cannot be reached now.
+    ///
+    /// Nothing was sent. The client redials in the background, so a retry can succeed later.
     Unavailable,
     /// No nodes are known.
+    ///
+    /// Nothing was sent. Retry once discovery has found nodes. From [`connect`](crate::ClientBuilder::connect), the
+    /// source is the error of discovery.
     NoNodes,
-    /// The connection was lost while the request was under way.
+    /// The connection was lost before the response arrived.
+    ///
+    /// The server may have acted on the request. Retry if the request may be applied twice.
     Connection,
-    /// The server answered what the protocol does not allow; the connection was given up.
+    /// The server sent something that the protocol does not allow, so the connection was closed.
+    ///
+    /// The server may have acted on the request. Check that the node is a memcached server.
     Protocol,
-    /// The server answered with an error line.
+    /// The server replied with an error line, which is in the text of the error.
+    ///
+    /// [`delivery`](Error::delivery) is [`Unknown`](Delivery::Unknown) if the error also ended the connection.
     Server,
-    /// Others changed the item again and again while this caller tried to.
+    /// Other clients changed the item in each of several attempts.
+    ///
+    /// This call changed nothing. Retry later.
     Contended,
-    /// The server asks for authentication, or refused it.
+    /// The server requires credentials, or rejected those of the client.
+    ///
+    /// Set or fix the [`credentials`](crate::ClientBuilder::credentials).
     Auth,
-    /// The server is too old for this operation, or does not say what it is. Nothing was sent.
+    /// The server is too old for this operation, or its version is unknown.
+    ///
+    /// Nothing was sent, except for statistics and item lists, which a server without them answers with an error line.
+    /// Use another operation, or upgrade the server.
     Unsupported,
-    /// Pods could not be discovered. Connecting says [`NoNodes`](Self::NoNodes) instead, with discovery's error as the
-    /// source.
+    /// Discovery of the pods failed.
+    ///
+    /// Not used so far: [`connect`](crate::ClientBuilder::connect) fails with [`NoNodes`](Self::NoNodes) instead, with
+    /// the error of discovery as the source.
     Discovery,
-    /// The client is configured wrongly.
+    /// The client's configuration is invalid.
+    ///
+    /// Fix the option that the text or the source names, and connect again.
     Config,
     /// The client was shut down.
+    ///
+    /// Connect a new client to send more requests.
     Closed,
 }
 
-/// Whether the server may have acted on a request that failed.
+/// Whether the server may have acted on a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Nothing of the request reached the server: trying again cannot apply it twice.
+    /// No part of the request reached the server: a retry cannot apply it twice.
     NotSent,
-    /// The request was written and no answer came: it may or may not have been applied.
+    /// The request was sent and its result is unknown: the server may or may not have applied it.
     Unknown,
-    /// The server answered.
+    /// The server answered the request with this error.
     Answered,
 }
 
 impl Error {
-    /// The kind of failure.
+    /// Returns the kind of failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the server may have acted on the request.
+    /// Returns whether the server may have acted on the request.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
         self.0.delivery
     }
 
-    /// The node concerned, if one is.
+    /// Returns the node that the error is about; `None` if it is about no single node.
     #[must_use]
     pub fn node(&self) -> Option<&NodeId> {
         self.0.node.as_ref()
     }
 
-    /// Whether the same call may well succeed a moment later, when load has eased or a pod is back.
+    /// Returns whether the same call may succeed later, when the load is lower or a pod has restarted.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -111,7 +152,7 @@ impl Error {
         )
     }
 
-    /// The same number for the very same failure told to several, as long as any of them is alive.
+    /// Returns a number that clones of one error share. It is unique among the errors alive.
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
@@ -120,7 +161,7 @@ impl Error {
         Self(Arc::new(Inner { kind, delivery, node: None, message: None, source: None }))
     }
 
-    /// An error found before anything was sent.
+    /// Creates an error for a request of which nothing was sent.
     pub(crate) fn not_sent(kind: ErrorKind) -> Self {
         Self::new(kind, Delivery::NotSent)
     }
@@ -133,17 +174,17 @@ impl Error {
         self.with(|inner| inner.source = Some(source.into()))
     }
 
-    /// What the kind alone does not say. Must not hold a key or a value.
+    /// Adds details that the kind does not cover. The message must not contain a key or a value.
     pub(crate) fn with_message(self, message: impl Into<Box<str>>) -> Self {
         self.with(|inner| inner.message = Some(message.into()))
     }
 
-    /// For the building steps above, all taken before the error is shared.
+    /// Changes an error that is not yet cloned.
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             change(inner);
         } else {
-            debug_assert!(false, "an error is complete before it is shared");
+            debug_assert!(false, "an error must be complete before it is cloned");
         }
         self
     }
@@ -151,27 +192,27 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match (self.0.kind, self.0.delivery) {
+        let failure = match (self.0.kind, self.0.delivery) {
             (ErrorKind::InvalidKey, _) => "invalid key",
-            (ErrorKind::InvalidTtl, _) => "invalid time to live",
+            (ErrorKind::InvalidTtl, _) => "invalid TTL",
             (ErrorKind::InvalidFlag, _) => "invalid meta flag",
             (ErrorKind::TooLarge, _) => "value too large",
             (ErrorKind::Overloaded, _) => "queue full until the deadline",
-            (ErrorKind::Timeout, Delivery::NotSent) => "not sent by the deadline",
-            (ErrorKind::Timeout, _) => "no answer by the deadline",
+            (ErrorKind::Timeout, Delivery::NotSent) => "request not sent by the deadline",
+            (ErrorKind::Timeout, _) => "no response by the deadline",
             (ErrorKind::Unavailable, _) => "node unavailable",
             (ErrorKind::NoNodes, _) => "no nodes known",
             (ErrorKind::Connection, _) => "connection lost",
-            (ErrorKind::Protocol, _) => "protocol violated by the server",
-            (ErrorKind::Server, _) => "refused by the server",
-            (ErrorKind::Contended, _) => "others changed the item each time",
-            (ErrorKind::Auth, _) => "authentication required or refused",
+            (ErrorKind::Protocol, _) => "protocol error",
+            (ErrorKind::Server, _) => "error reply",
+            (ErrorKind::Contended, _) => "item changed by other clients in every attempt",
+            (ErrorKind::Auth, _) => "authentication required or failed",
             (ErrorKind::Unsupported, _) => "not supported by the server",
             (ErrorKind::Discovery, _) => "discovery failed",
             (ErrorKind::Config, _) => "invalid configuration",
             (ErrorKind::Closed, _) => "client shut down",
         };
-        f.write_str(what)?;
+        f.write_str(failure)?;
         if let Some(node) = &self.0.node {
             write!(f, " on {node}")?;
         }
@@ -223,19 +264,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_one_pointer_and_shareable() {
+    fn an_error_is_one_pointer_wide_and_shareable() {
         fn shareable<T: Clone + Send + Sync + 'static>() {}
         shareable::<Error>();
         assert_eq!(size_of::<Result<(), Error>>(), size_of::<usize>());
     }
 
     #[test]
-    fn text_says_what_and_where_but_not_the_cause() {
+    fn the_text_names_failure_and_node_but_not_the_source() {
         let node = "cache-1".parse().unwrap();
-        let cause = std::io::Error::other("the very cause");
-        let error = Error::new(ErrorKind::Connection, Delivery::Unknown).with_node(&node).with_source(cause);
+        let source = std::io::Error::other("the source");
+        let error = Error::new(ErrorKind::Connection, Delivery::Unknown).with_node(&node).with_source(source);
         assert_eq!(error.to_string(), "connection lost on cache-1:11211");
-        assert_eq!(error.source().unwrap().to_string(), "the very cause");
+        assert_eq!(error.source().unwrap().to_string(), "the source");
         assert_eq!(error.clone().node(), Some(&node));
         assert!(error.is_transient());
     }

@@ -1,3 +1,3 @@
-//! The protocol, as far as users of this crate meet it: commands, replies, and what methods make of them.
+//! Protocol guide: the commands sent for each method, the replies, and the results.
 #![doc = ""]
 #![doc = include_str!("../docs/protocol.md")]

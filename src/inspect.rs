@@ -1,11 +1,11 @@
-//! What a server tells of itself and of its items: plain data.
+//! Statistics of a server and metadata of its items.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-/// Which of a server's statistics to ask for. What each holds differs from version to version.
+/// A group of a server's statistics. The names in each group depend on the server's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum StatsKind {
@@ -16,16 +16,18 @@ pub enum StatsKind {
     Items,
     /// Memory by slab class: `1:chunk_size`, `1:used_chunks`, …
     Slabs,
-    /// How many items there are of each size, in steps of 32 bytes, if the server was told to keep count
-    /// (`-o track_sizes`); else `sizes_status` says `disabled`. Servers before 1.4.27 stand still while they count.
+    /// Item counts by size, in steps of 32 bytes.
+    ///
+    /// Needs a server started with `-o track_sizes`; otherwise the only statistic is `sizes_status`, with the value
+    /// `disabled`. Servers before 1.4.27 serve nothing else while they count.
     Sizes,
     /// The server's connections: `26:addr`, `26:state`, …
     Conns,
-    /// How the server is set up: `maxbytes`, `maxconns`, …
+    /// The server's settings: `maxbytes`, `maxconns`, …
     Settings,
 }
 
-/// A server's statistics: names and values as it sent them, in its order.
+/// A server's statistics: names and values as the server sent them, in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stats {
     pairs: Vec<(Box<str>, Box<str>)>,
@@ -36,60 +38,62 @@ impl Stats {
         self.pairs.push((name, value));
     }
 
-    /// The value of this name, which may be empty; the first, if there are several.
+    /// Returns the value of this name, which may be empty. If the name occurs more than once, returns the first.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find_map(|(known, value)| (known == name).then_some(value))
     }
 
-    /// The value of this name, if there is one and it is a whole number that fits.
+    /// Returns the value of this name as a number; `None` if the name is missing or the value is no `u64`.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
     }
 
-    /// Names and values in the server's order. A name may come more than once.
+    /// Returns names and values in the server's order. A name may occur more than once.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// How many there are.
+    /// Returns how many statistics there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Whether the server had nothing to tell, as an empty one has of its items.
+    /// Returns whether there are none. An empty server has no [`Items`](StatsKind::Items), for example.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 }
 
-/// What a server tells of one of its items: everything but the value.
+/// The metadata of one item, as a server lists it: everything but the value.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MetadumpEntry {
     /// The key.
     pub key: Bytes,
-    /// When the item ends; `None` is never. To about two seconds, for the server's clock counts from its own start.
+    /// When the item expires; `None` if never. Exact to about two seconds, because the server's clock counts from its
+    /// own start.
     pub exp: Option<SystemTime>,
-    /// When it was last read or written, as far as the server keeps account: to the minute or so.
+    /// When the item was last read or written. The server updates this about once a minute.
     pub last_access: SystemTime,
-    /// Its version, as a number; 0 on servers told to keep none.
+    /// The CAS unique as a number; 0 on servers that keep none.
     pub cas: u64,
-    /// Whether it was read since it was written.
+    /// Whether the item was read since it was written.
     pub fetched: bool,
-    /// The slab class it is kept in; `None` if the server does not say.
+    /// The slab class of the item; `None` if the server does not report it.
     pub slab_class: Option<u32>,
-    /// What it takes of the server's memory, in bytes: key, value, and the server's own; `None` if the server does not say.
+    /// The item's size in the server's memory in bytes: key, value and overhead; `None` if the server does not report
+    /// it.
     pub size: Option<u64>,
-    /// The 32 bits kept beside the value; `None` if the server does not say, as only the newest do.
+    /// The flags stored with the value; `None` if the server does not report them. Only the newest servers do.
     pub flags: Option<u32>,
 }
 
 impl fmt::Debug for MetadumpEntry {
-    /// Prints the key's length only: keys may carry what does not belong in a log.
+    /// Prints the key's length only, because keys may hold data that does not belong in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MetadumpEntry")
             .field("key", &format_args!("{} bytes", self.key.len()))

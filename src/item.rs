@@ -1,4 +1,4 @@
-//! What a get answers and what a set may say.
+//! The result of a get and the options of a set.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,18 +13,18 @@ use crate::ttl::{InvalidTtl, Ttl};
 pub struct Item {
     /// The value, exactly as it was stored.
     ///
-    /// A small one, of up to 256 bytes, may share an allocation of 1 KiB with those that came before and after it, which
-    /// is freed with the last of them: one that is kept for long may keep up to 1 KiB. Where many are kept, keep a copy
-    /// ([`Bytes::copy_from_slice`]). A larger one has a buffer of its own.
+    /// Values of up to 256 bytes may share an allocation of 1 KiB with other values, so a small value kept for long may
+    /// hold up to 1 KiB of memory. If you keep many of them, keep copies ([`Bytes::copy_from_slice`]). A larger value
+    /// has its own buffer.
     pub value: Bytes,
-    /// The 32 bits stored beside the value. memcached gives them no meaning; clients use them for encodings.
+    /// The flags: 32 bits stored with the value. memcached gives them no meaning; clients use them for encodings.
     pub flags: u32,
-    /// The item's version, if it was asked for ([`Client::gets`](crate::Client::gets)).
+    /// The CAS unique, if it was requested ([`Client::gets`](crate::Client::gets)).
     pub cas: Option<Cas>,
 }
 
 impl fmt::Debug for Item {
-    /// Prints the value's length only: values do not belong in a log.
+    /// Prints the value's length only, because values do not belong in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Item")
             .field("value", &format_args!("{} bytes", self.value.len()))
@@ -34,43 +34,45 @@ impl fmt::Debug for Item {
     }
 }
 
-/// An item's version ("compare and swap" token). It changes with every write; compare only, and never compute with one the
-/// server made.
+/// An item's CAS unique: a number that the server changes with every write ("compare and swap").
+///
+/// Only compare it for equality; do not compute with one that the server made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cas(pub(crate) u64);
 
-/// What became of a [`Client::cas`](crate::Client::cas).
+/// The result of a [`Client::cas`](crate::Client::cas).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[must_use = "nothing was stored unless it says so"]
+#[must_use = "nothing was stored unless this is `Stored`"]
 pub enum CasOutcome {
-    /// The item was still the version named, and is replaced.
+    /// The item had the given CAS unique and was replaced.
     Stored,
-    /// Somebody has written it since; it was left alone.
+    /// The item was written since, so it was left unchanged.
     Changed,
-    /// It is not there any more; nothing was stored.
+    /// The item no longer exists, so nothing was stored.
     Missing,
 }
 
 impl Cas {
-    /// A version made elsewhere: a row's version, say, that the item is stored under
-    /// ([`new_cas`](crate::meta::Set::new_cas)).
+    /// Makes a CAS unique from a number of the application, such as the version of a database row.
+    ///
+    /// An item can be stored under it: [`new_cas`](crate::meta::Set::new_cas).
     #[must_use]
-    pub fn new(version: u64) -> Self {
-        Self(version)
+    pub fn new(unique: u64) -> Self {
+        Self(unique)
     }
 
-    /// The number itself.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
     }
 }
 
-/// How an item is stored: how long it lives, and its flags.
+/// The options of a set: the TTL (time to live) and the flags.
 ///
-/// Wherever options are taken, a [`Duration`] or a [`Ttl`] will do. There is no default time to live: an item for ever
-/// must be asked for.
+/// Methods that take these options also take a [`Duration`] or a [`Ttl`]. There is no default TTL: an item that does
+/// not expire needs [`Ttl::NEVER`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -82,13 +84,13 @@ impl Cas {
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct SetOptions {
-    /// A duration that makes no `Ttl` is refused by the command it is given to.
+    /// An invalid duration is an error of the command that gets these options.
     ttl: Result<Ttl, InvalidTtl>,
     flags: u32,
 }
 
 impl SetOptions {
-    /// The 32 bits kept beside the value and given back with it; 0 unless set.
+    /// Sets the flags: 32 bits that are stored and returned with the value. The default is 0.
     #[must_use]
     pub fn flags(mut self, flags: u32) -> Self {
         self.flags = flags;

@@ -1,4 +1,4 @@
-//! Keys: checked once, at the door, so that nothing below can be made to write a command it did not mean to.
+//! Keys, validated when they enter the client, so that no key can change the command it is written into.
 
 #[cfg(feature = "long-keys")]
 mod long;
@@ -15,16 +15,16 @@ use thiserror::Error;
 pub use self::long::LongKeys;
 pub(crate) use self::space::KeySpace;
 
-/// Keys up to this length are held without an allocation.
+/// Keys up to this length need no allocation.
 const INLINE_LEN: usize = 62;
 
-/// The longest prefix of a namespace. What is left of [`Key::MAX_LEN`] is the caller's.
+/// The longest namespace prefix in bytes. The rest of [`Key::MAX_LEN`] is for the caller's key.
 const MAX_PREFIX_LEN: usize = 200;
 
-/// A memcached key: 1 to 250 bytes, none of them a space or a control byte.
+/// A memcached key: 1 to 250 bytes without spaces and control bytes.
 ///
-/// Every method of [`Client`](crate::Client) that takes a key checks it by the same rule before anything is sent. Bytes
-/// from 0x80 up are allowed: UTF-8 keys work on every server. Longer keys can be had with the feature `long-keys`.
+/// Every method of [`Client`](crate::Client) that takes a key validates it by this rule before it sends anything. Bytes
+/// from 0x80 up are allowed, so UTF-8 keys work on every server. The feature `long-keys` allows longer keys.
 ///
 /// ```
 /// use memring::{InvalidKey, Key};
@@ -45,44 +45,43 @@ enum Repr {
 }
 
 impl Key {
-    /// The longest key memcached takes, in bytes.
+    /// The longest key that memcached accepts, in bytes.
     pub const MAX_LEN: usize = 250;
 
-    /// Checks and copies a key.
+    /// Validates and copies a key.
     ///
     /// # Errors
-    /// [`InvalidKey`] says what is wrong with it.
+    /// [`InvalidKey`] if the key is empty, is longer than [`MAX_LEN`](Self::MAX_LEN), or holds a space or control byte.
     #[inline]
     pub fn new(key: impl AsRef<[u8]>) -> Result<Self, InvalidKey> {
-        let mut made = Self::blank();
-        made.become_key(&[], key.as_ref())?;
-        Ok(made)
+        let mut new = Self::blank();
+        new.become_key(&[], key.as_ref())?;
+        Ok(new)
     }
 
-    /// No key yet, to [become](Self::become_key) one where it lies.
+    /// Returns a placeholder to [assign](Self::become_key) a key to.
     #[inline]
     pub(crate) fn blank() -> Self {
         Self(Repr::Inline { len: 0, bytes: [0; INLINE_LEN] })
     }
 
-    /// Becomes another key: that of a namespace, whose prefix has been checked, or of none. It stays what it is if that
-    /// fails.
+    /// Replaces this key by `prefix` and `key`, in place. The prefix has been validated. On an error nothing changes.
     ///
-    /// In place, for every get has one, and the processor waits for bytes that are written in one width and moved on in
+    /// In place because every get does this, and the processor stalls if bytes written in one width are then moved in
     /// another.
     #[inline]
     pub(crate) fn become_key(&mut self, prefix: &[u8], key: &[u8]) -> Result<(), InvalidKey> {
         if key.is_empty() {
             return Err(InvalidKey::Empty);
         }
-        let whole = prefix.len() + key.len();
-        if whole > Self::MAX_LEN {
-            return Err(InvalidKey::TooLong { len: whole });
+        let len = prefix.len() + key.len();
+        if len > Self::MAX_LEN {
+            return Err(InvalidKey::TooLong { len });
         }
         check_bytes(key)?;
-        match (&mut self.0, u8::try_from(whole)) {
-            (Repr::Inline { len, bytes }, Ok(whole)) if usize::from(whole) <= INLINE_LEN => {
-                *len = whole;
+        match (&mut self.0, u8::try_from(len)) {
+            (Repr::Inline { len: inline_len, bytes }, Ok(len)) if usize::from(len) <= INLINE_LEN => {
+                *inline_len = len;
                 if prefix.is_empty() {
                     bytes[..key.len()].copy_from_slice(key);
                 } else {
@@ -91,12 +90,12 @@ impl Key {
                     rest[..key.len()].copy_from_slice(key);
                 }
             }
-            (repr, _) => *repr = Repr::of_parts(prefix, key),
+            (repr, _) => *repr = Repr::from_parts(prefix, key),
         }
         Ok(())
     }
 
-    /// The key's bytes, as they go over the wire.
+    /// Returns the key's bytes, as they go over the wire.
     #[must_use]
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
@@ -108,9 +107,9 @@ impl Key {
 }
 
 impl Repr {
-    /// Of two parts, which are a key together.
+    /// Joins two parts that are a valid key together.
     #[cold]
-    fn of_parts(prefix: &[u8], key: &[u8]) -> Self {
+    fn from_parts(prefix: &[u8], key: &[u8]) -> Self {
         let whole = [prefix, key].concat();
         match u8::try_from(whole.len()) {
             Ok(len) if whole.len() <= INLINE_LEN => {
@@ -123,7 +122,7 @@ impl Repr {
     }
 }
 
-/// A namespace's prefix: that of the one it lies in, and its own.
+/// Returns the prefix of a namespace within another one.
 fn nested_prefix(outer: &[u8], inner: &[u8]) -> Result<Vec<u8>, InvalidKey> {
     if inner.is_empty() {
         return Err(InvalidKey::Empty);
@@ -151,11 +150,11 @@ fn is_forbidden(byte: u8) -> bool {
     byte <= b' ' || byte == 0x7f
 }
 
-/// Whether no byte is forbidden; every key of every command is asked, so eight bytes at a time.
+/// Returns whether no byte is forbidden. Tests eight bytes at a time, because every key of every command comes here.
 #[inline]
 fn is_allowed(key: &[u8]) -> bool {
     let Some(last) = key.last_chunk::<8>() else { return !key.iter().any(|&byte| is_forbidden(byte)) };
-    // The last eight bytes overlap those before, unless the length is a multiple of eight.
+    // The last eight bytes overlap the chunks before, unless the length is a multiple of eight.
     let mut found = forbidden_in(u64::from_ne_bytes(*last));
     for chunk in key.as_chunks::<8>().0 {
         found |= forbidden_in(u64::from_ne_bytes(*chunk));
@@ -163,8 +162,9 @@ fn is_allowed(key: &[u8]) -> bool {
     found == 0
 }
 
-/// Zero if no byte is forbidden. The tests for a byte less than some and for a zero byte, of "Bit Twiddling Hacks" by
-/// Sean Eron Anderson.
+/// Returns zero if none of the eight bytes is forbidden.
+///
+/// Uses the tests "a byte less than n" and "a zero byte" of Sean Eron Anderson's "Bit Twiddling Hacks".
 fn forbidden_in(bytes: u64) -> u64 {
     const EACH: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = EACH * 0x80;
@@ -196,19 +196,21 @@ impl Eq for Key {}
 
 impl std::hash::Hash for Key {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        // As a byte slice hashes, which `Borrow<[u8]>` promises.
+        // `Borrow<[u8]>` requires the hash of the byte slice.
         self.as_bytes().hash(state);
     }
 }
 
 impl fmt::Debug for Key {
-    /// Prints the length only: keys may carry what does not belong in a log.
+    /// Prints the length only, because keys may hold data that does not belong in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({} bytes)", self.as_bytes().len())
     }
 }
 
-/// The key of a meta command: text as it is, or any bytes at all, in base64 on the wire. Placement goes by the bytes.
+/// The key of a meta command: a text key, or any bytes, which are base64 on the wire.
+///
+/// The bytes, not their base64, place the key on a node.
 #[derive(Clone)]
 pub(crate) enum MetaKey {
     Text(Key),
@@ -216,9 +218,10 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    /// 187 bytes make 252 of base64: a server refuses those, and some then run the data block as commands.
+    /// 187 bytes would be 252 bytes of base64. Servers reject such a key, and some then run the data block as commands.
     const MAX_BINARY_LEN: usize = 186;
 
+    /// Validates and copies a binary key.
     pub(crate) fn binary(key: &[u8]) -> Result<Self, InvalidKey> {
         match key.len() {
             0 => Err(InvalidKey::Empty),
@@ -238,6 +241,7 @@ impl MetaKey {
         matches!(self, Self::Binary(_))
     }
 
+    /// Returns the key's length on the wire, base64 included.
     pub(crate) fn wire_len(&self) -> usize {
         match self {
             Self::Text(key) => key.as_bytes().len(),
@@ -245,6 +249,7 @@ impl MetaKey {
         }
     }
 
+    /// Appends the key as it goes over the wire.
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Text(key) => out.extend_from_slice(key.as_bytes()),
@@ -256,8 +261,8 @@ impl MetaKey {
         }
     }
 
-    /// Whether this is how the key looks on the wire.
-    pub(crate) fn is_wire(&self, wire: &[u8]) -> bool {
+    /// Returns whether `wire` is this key on the wire.
+    pub(crate) fn matches_wire(&self, wire: &[u8]) -> bool {
         match self {
             Self::Text(key) => key.as_bytes() == wire,
             Self::Binary(bytes) => BASE64.decode(wire).is_ok_and(|decoded| *decoded == **bytes),
@@ -277,29 +282,29 @@ impl fmt::Debug for MetaKey {
     }
 }
 
-/// Why bytes are not a key. Never holds the key itself.
+/// The error for bytes that are not a valid key. Never holds the key itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidKey {
-    /// The key has no bytes. The server would read the next line as a command.
+    /// The key is empty. With it, a server would read the next line as a command.
     #[error("the key is empty")]
     Empty,
-    /// The key, its namespace's prefix included, is longer than [`Key::MAX_LEN`].
-    #[error("the key is {len} bytes long, {max} are allowed", max = Key::MAX_LEN)]
+    /// The key is longer than [`Key::MAX_LEN`], with the namespace's prefix.
+    #[error("the key is {len} bytes long, at most {max} are allowed", max = Key::MAX_LEN)]
     #[non_exhaustive]
     TooLong {
         /// The key's length in bytes.
         len: usize,
     },
-    /// A namespace's prefix is so long that little would be left for keys.
-    #[error("the namespace's prefix is {len} bytes long, {MAX_PREFIX_LEN} are allowed")]
+    /// A namespace's prefix is longer than 200 bytes, which would leave too few for keys.
+    #[error("the namespace's prefix is {len} bytes long, at most {MAX_PREFIX_LEN} are allowed")]
     #[non_exhaustive]
     PrefixTooLong {
-        /// Its length in bytes, with the prefixes it is nested in.
+        /// The prefix's length in bytes, with the prefixes of the namespaces around it.
         len: usize,
     },
-    /// The key would need base64 on the wire, and is longer than the 186 bytes that fit then.
-    #[error("the binary key is {len} bytes long, {max} are allowed", max = MetaKey::MAX_BINARY_LEN)]
+    /// The key needs base64 on the wire and is longer than the 186 bytes that fit.
+    #[error("the binary key is {len} bytes long, at most {max} are allowed", max = MetaKey::MAX_BINARY_LEN)]
     #[non_exhaustive]
     BinaryTooLong {
         /// The key's length in bytes.
@@ -309,9 +314,9 @@ pub enum InvalidKey {
     #[error("byte 0x{value:02x} at offset {at} is not allowed in a key")]
     #[non_exhaustive]
     Byte {
-        /// The offending byte.
+        /// The forbidden byte.
         value: u8,
-        /// Its offset in the key, or in the prefix, as it was given.
+        /// The byte's offset in the key or prefix that the caller gave.
         at: usize,
     },
 }
@@ -321,20 +326,20 @@ mod tests {
     use super::*;
 
     fn namespaced(prefix: &[u8], key: &[u8]) -> Result<Key, InvalidKey> {
-        let mut made = Key::blank();
-        made.become_key(prefix, key)?;
-        Ok(made)
+        let mut joined = Key::blank();
+        joined.become_key(prefix, key)?;
+        Ok(joined)
     }
 
     #[test]
-    fn a_key_becomes_another_wherever_it_lies() {
+    fn a_key_is_replaced_in_place() {
         let lengths = [1, 2, INLINE_LEN, INLINE_LEN + 1, 250];
         for old in lengths {
             for new in lengths {
                 let (old, new) = ("o".repeat(old), "n".repeat(new));
                 let mut key = Key::new(&old).unwrap();
                 assert!(key.become_key(b"", b"a b").is_err() && key.become_key(b"p:", &[b'k'; 249]).is_err());
-                assert_eq!(key.as_bytes(), old.as_bytes(), "it stays what it is");
+                assert_eq!(key.as_bytes(), old.as_bytes(), "an error changes nothing");
                 key.become_key(b"", new.as_bytes()).unwrap();
                 assert_eq!(key, Key::new(&new).unwrap());
                 assert_eq!(matches!(key.0, Repr::Heap(_)), new.len() > INLINE_LEN);
@@ -343,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_at_the_edges() {
+    fn lengths_from_1_to_250_are_valid() {
         for len in [1, INLINE_LEN, INLINE_LEN + 1, 250] {
             let text = "k".repeat(len);
             assert_eq!(Key::new(&text).unwrap().as_bytes(), text.as_bytes());
@@ -353,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn every_control_byte_is_refused_wherever_it_stands() {
+    fn spaces_and_control_bytes_are_rejected_at_any_offset() {
         for value in (0..=b' ').chain([0x7f]) {
             for at in 0..3 {
                 let mut key = *b"abc";
@@ -367,12 +372,12 @@ mod tests {
     }
 
     #[test]
-    fn eight_bytes_at_a_time_are_judged_as_one_by_one() {
-        for around in [b'!', b'~', 0x80, 0xa0, 0xff] {
+    fn testing_eight_bytes_at_a_time_agrees_with_testing_one() {
+        for filler in [b'!', b'~', 0x80, 0xa0, 0xff] {
             for len in 1..=25 {
                 for at in 0..len {
                     for value in 0..=0xff {
-                        let mut key = vec![around; len];
+                        let mut key = vec![filler; len];
                         key[at] = value;
                         assert_eq!(is_allowed(&key), !is_forbidden(value), "{key:?}");
                     }
@@ -382,13 +387,13 @@ mod tests {
     }
 
     #[test]
-    fn a_namespaces_key_is_its_prefix_and_the_callers() {
-        for whole in [2, INLINE_LEN, INLINE_LEN + 1, 250] {
-            let text = "k".repeat(whole);
-            let (prefix, key) = text.as_bytes().split_at(whole / 2);
-            let made = namespaced(prefix, key).unwrap();
-            assert_eq!(made, Key::new(&text).unwrap());
-            assert_eq!(matches!(made.0, Repr::Heap(_)), whole > INLINE_LEN);
+    fn a_prefix_and_a_key_are_joined() {
+        for len in [2, INLINE_LEN, INLINE_LEN + 1, 250] {
+            let text = "k".repeat(len);
+            let (prefix, key) = text.as_bytes().split_at(len / 2);
+            let joined = namespaced(prefix, key).unwrap();
+            assert_eq!(joined, Key::new(&text).unwrap());
+            assert_eq!(matches!(joined.0, Repr::Heap(_)), len > INLINE_LEN);
         }
         assert_eq!(namespaced(b"p:", b""), Err(InvalidKey::Empty));
         assert_eq!(namespaced(b"p:", &[b'k'; 249]), Err(InvalidKey::TooLong { len: 251 }));
@@ -396,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_nest_and_leave_room() {
+    fn prefixes_nest_up_to_200_bytes() {
         assert_eq!(nested_prefix(b"", b"a:").unwrap(), b"a:");
         assert_eq!(nested_prefix(b"a:", b"b:").unwrap(), b"a:b:");
         assert_eq!(nested_prefix(b"a:", b""), Err(InvalidKey::Empty));
@@ -412,7 +417,7 @@ mod tests {
             let mut out = BytesMut::new();
             key.encode(&mut out);
             assert_eq!((&out[..], out.len()), (wire.as_bytes(), key.wire_len()));
-            assert!(key.is_wire(wire.as_bytes()) && !key.is_wire(b"AAA=") && !key.is_wire(b"*"));
+            assert!(key.matches_wire(wire.as_bytes()) && !key.matches_wire(b"AAA=") && !key.matches_wire(b"*"));
         }
         assert_eq!(MetaKey::binary(b"").unwrap_err(), InvalidKey::Empty);
         assert_eq!(MetaKey::binary(&[0; 187]).unwrap_err(), InvalidKey::BinaryTooLong { len: 187 });

@@ -1,4 +1,4 @@
-//! Who a server is, as opposed to where it is.
+//! The identity of a server, as opposed to its address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// The port memcached listens on unless it is told otherwise.
+/// The default port of memcached.
 pub const DEFAULT_PORT: u16 = 11211;
 
-/// The longest host name DNS can carry, in bytes, without the trailing dot.
+/// The longest host name in DNS, in bytes, without the trailing dot.
 const MAX_HOST_LEN: usize = 253;
 
 /// A server's identity: a host name (or IP literal) and a port.
 ///
-/// The identity of a pod is its stable name, never its address: a pod that comes back with a new IP is the same
-/// node and keeps its keys. Host names are held in lower case and without the trailing dot, so that the spellings
-/// DNS treats as one are one here too; IPv6 literals are held in their canonical (RFC 5952) text.
+/// The identity of a pod is its stable name, not its address: a pod that restarts with another IP address is the same
+/// node and keeps its keys. Host names are stored in lower case without the trailing dot, so that names that are equal
+/// in DNS are equal here. IPv6 literals are stored in their canonical (RFC 5952) form.
 ///
 /// ```
 /// use memring::NodeId;
@@ -37,11 +37,11 @@ pub struct NodeId {
 }
 
 impl NodeId {
-    /// Makes an identity of a host name or IP literal (IPv6 with or without brackets) and a port.
+    /// Makes an identity from a host name or IP literal (IPv6 with or without brackets) and a port.
     ///
     /// # Errors
-    /// [`InvalidNodeId`] if the host is empty, longer than 253 bytes, has an empty or over-long label, or holds anything
-    /// but ASCII letters, digits, `-`, `_` and dots; or if the port is 0.
+    /// [`InvalidNodeId`] if the host is empty or longer than 253 bytes, has an empty label or one over 63 bytes, or
+    /// holds anything but ASCII letters, digits, `-`, `_` and dots. Also if the port is 0.
     pub fn new(host: &str, port: u16) -> Result<Self, InvalidNodeId> {
         if port == 0 {
             return Err(InvalidNodeId::Port);
@@ -49,19 +49,19 @@ impl NodeId {
         Ok(Self { host: normalize_host(host)?.into(), port })
     }
 
-    /// The host name in lower case without a trailing dot, or the IP literal without brackets.
+    /// Returns the host name in lower case without a trailing dot, or the IP literal without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The TCP port, never 0.
+    /// Returns the TCP port, which is never 0.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address, if the host is an IP literal and so needs no look-up.
+    /// Returns the address if the host is an IP literal, which needs no DNS lookup.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
@@ -77,11 +77,11 @@ fn normalize_host(host: &str) -> Result<String, InvalidNodeId> {
         return Ok(ip.to_string());
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    let label_is_sound = |label: &str| {
+    let is_valid_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
-    if name.len() > MAX_HOST_LEN || !name.split('.').all(label_is_sound) {
+    if name.len() > MAX_HOST_LEN || !name.split('.').all(is_valid_label) {
         return Err(InvalidNodeId::Host);
     }
     Ok(name.to_ascii_lowercase())
@@ -90,14 +90,14 @@ fn normalize_host(host: &str) -> Result<String, InvalidNodeId> {
 impl FromStr for NodeId {
     type Err = InvalidNodeId;
 
-    /// Parses `host`, `host:port`, `[v6]:port` or a bare IPv6 literal; the port is 11211 if none is given.
+    /// Parses `host`, `host:port`, `[v6]:port` or a bare IPv6 literal. The default port is 11211.
     fn from_str(text: &str) -> Result<Self, InvalidNodeId> {
         if text.parse::<Ipv6Addr>().is_ok() || text.ends_with(']') {
             return Self::new(text, DEFAULT_PORT);
         }
         match text.rsplit_once(':') {
             Some((host, port)) => {
-                // `u16::from_str` takes a leading `+`.
+                // `u16::from_str` accepts a leading `+`.
                 if !port.bytes().all(|byte| byte.is_ascii_digit()) {
                     return Err(InvalidNodeId::Port);
                 }
@@ -140,7 +140,7 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// Why a text is not a server's identity.
+/// The error for a host or text that is not a valid server identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidNodeId {
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_name_are_one_identity() {
+    fn equal_names_in_different_spellings_are_one_identity() {
         let plain = NodeId::new("mc-0.memcached.svc", 11211).unwrap();
         for spelling in ["mc-0.memcached.svc", "MC-0.memcached.svc", "mc-0.memcached.svc.", "mc-0.memcached.svc:11211"]
         {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_has_one_text() {
+    fn ipv6_literals_have_one_canonical_text() {
         for spelling in ["::1", "[::1]", "[::1]:11211", "[0:0:0:0:0:0:0:1]:11211"] {
             let id: NodeId = spelling.parse().unwrap();
             assert_eq!((id.host(), id.to_string().as_str()), ("::1", "[::1]:11211"), "{spelling}");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn unsound_hosts_and_ports_are_refused() {
+    fn invalid_hosts_and_ports_are_rejected() {
         let long_label = format!("{}.svc", "a".repeat(64));
         let long_name = format!("{}a", "a.".repeat(127));
         for host in ["", ".", "a..b", "a b", "a\r\nb", "[::1", "[cache]", "ü", "a/b", &long_label, &long_name] {

@@ -1,51 +1,56 @@
-//! memcached's text protocol, without I/O: requests become bytes, bytes become replies.
+//! Encodes requests and decodes replies of memcached's text protocol.
 //!
-//! Nothing here knows a socket, a clock or a task. Adding a command is: a [`Request`] variant, its line in `encode`,
-//! the [`Expect`] that says which replies may answer it, and, if it has one, a new reply word in `decode`.
+//! A request is one command, or several that are sent together. A reply is one line, with its data block if it
+//! announces one. The response to a request is one reply or several.
+//!
+//! This module does no I/O and uses no clock and no task. To add a command, add a [`Request`] variant, its line in
+//! `encode`, an [`Expect`] that lists the replies it may get, and any new reply word in `decode`.
 
 mod decode;
-mod dump;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fuzz;
-mod large;
+mod inspect;
+mod large_value;
 mod meta;
+mod number;
 mod output;
-mod scan;
 mod version;
 
 use bytes::Bytes;
 use thiserror::Error;
 
 pub(crate) use self::decode::Decoder;
-pub(crate) use self::dump::{DumpLine, METADUMP, RESET_STATS, StatLine, dump_line, stat_line, stats_line};
-pub(crate) use self::encode::credentials_line;
-pub(crate) use self::encode::{encode, encode_get_key, encode_get_start, encode_line_end};
+pub(crate) use self::encode::{credentials_line, encode, encode_get_key, encode_get_start, encode_line_end};
+pub(crate) use self::inspect::{DumpLine, METADUMP, RESET_STATS, StatLine, dump_line, stat_line, stats_line};
 pub(crate) use self::meta::{MetaCode, MetaFlags, MetaReply, MetaRequest, MetaVerb, Token};
 pub(crate) use self::output::Output;
 pub(crate) use self::version::ServerVersion;
 
 use crate::key::Key;
 
-/// A retrieval line holds at most this many keys, so that one slow line does not hold up everybody's values.
+/// The most keys in one retrieval line, so that one slow line does not delay the values of other callers.
 pub(crate) const LARGEST_LINE_KEYS: usize = 100;
-/// And is at most this long, unless a single key is longer. Servers read `get` and `gets` lines of any length.
+/// The most bytes in one `get` or `gets` line, unless a single key is longer. Servers read such lines of any length.
 pub(crate) const LARGEST_LINE_BYTES: usize = 8 * 1024;
-/// A `gat` or `gats` line, its end not counted, is at most this long: servers up to 1.5 close a connection on which 1,024
-/// bytes have come without a line's end, unless they begin with `get ` or `gets `. A single key always fits.
+/// The most bytes in one `gat` or `gats` line, without its `\r\n`. A single key always fits.
+///
+/// Servers up to 1.5 close a connection after 1,024 bytes without a line end, unless the line begins with `get ` or
+/// `gets `.
 pub(crate) const LARGEST_TOUCH_LINE_BYTES: usize = 990;
 
-/// The largest item any memcached can be told to hold (`-I 1024m`): a longer declared length is not a length.
+/// The largest item size that memcached can be configured for (`-I 1024m`). A longer declared length is malformed.
 pub(crate) const LARGEST_ITEM: usize = 1 << 30;
 
-/// What a caller asks of one server.
+/// A request to one server.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// One or many keys; merged on the wire with whatever other gets are waiting.
+    /// A get of one or many keys. It shares lines on the wire with other gets of the same batch.
     Get {
         keys: Keys,
+        /// Whether the reply carries the CAS unique.
         cas: bool,
-        /// The expiry time each item found is given, if any is.
+        /// The new expiry time of the items found, for `gat` and `gats`.
         touch: Option<u32>,
     },
     Store {
@@ -67,14 +72,14 @@ pub(crate) enum Request {
         key: Key,
         delta: u64,
     },
-    /// Boxed, so that the rarer command does not make every request larger.
+    /// Boxed because meta commands are rare, and would make every request larger.
     Meta(Box<MetaRequest>),
-    /// Many meta gets that go out quietly, misses unanswered, closed by an `mn`.
+    /// Quiet meta gets, which get no reply on a miss, followed by an `mn`.
     MetaRun(Vec<MetaRequest>),
     MetaNoop,
     Version,
-    /// After so many seconds; 0 is at once.
     FlushAll {
+        /// In seconds; 0 flushes at once.
         delay: u32,
     },
     Verbosity {
@@ -85,7 +90,7 @@ pub(crate) enum Request {
     },
 }
 
-/// The keys of a get. One is by far the most common, and costs no allocation.
+/// The keys of a get. A single key is the most common case and needs no allocation.
 #[derive(Debug)]
 pub(crate) enum Keys {
     One(Key),
@@ -107,10 +112,11 @@ pub(crate) enum StoreVerb {
     Set,
     Add,
     Replace,
-    /// The server heeds neither flags nor expiry time of these two: the item keeps its own.
+    /// The server ignores the flags and the expiry time: the item keeps its own.
     Append,
+    /// The server ignores the flags and the expiry time, as for `Append`.
     Prepend,
-    /// Only over this version.
+    /// Stores only if the item has this CAS unique.
     Cas(u64),
 }
 
@@ -120,11 +126,11 @@ pub(crate) enum ArithmeticVerb {
     Decr,
 }
 
-/// About what a command is but for its key and value.
+/// The estimated size of a command without its key and value, in bytes.
 const LINE_WEIGHT: usize = 64;
 
 impl Request {
-    /// Which replies may answer this request.
+    /// Returns which replies may answer this request.
     pub(crate) fn expect(&self) -> Expect {
         match self {
             Self::Get { .. } => Expect::Values,
@@ -146,18 +152,18 @@ impl Request {
         }
     }
 
-    /// The bytes that say where the request belongs: its key, or the first of several. None if it belongs to every node.
+    /// Returns the key that selects the node, the first of several; `None` if the request is for every node.
     ///
-    /// Like [`weight`](Self::weight) split in two, so that the way of a get is inlined.
+    /// Split in two, as [`weight`](Self::weight) is, so that the path of a single get is inlined.
     #[inline]
     pub(crate) fn routed_by(&self) -> Option<&[u8]> {
         match self {
             Self::Get { keys: Keys::One(key), .. } => Some(key.as_bytes()),
-            other => other.any_routed_by(),
+            other => other.any_routing_key(),
         }
     }
 
-    fn any_routed_by(&self) -> Option<&[u8]> {
+    fn any_routing_key(&self) -> Option<&[u8]> {
         match self {
             Self::Get { keys, .. } => keys.as_slice().first().map(Key::as_bytes),
             Self::Store { key, .. } | Self::Delete { key } | Self::Touch { key, .. } | Self::Arithmetic { key, .. } => {
@@ -173,7 +179,9 @@ impl Request {
         }
     }
 
-    /// The oldest server that can answer it, where that must be known before a byte of it is sent.
+    /// Returns the oldest server version that can take this request; `None` if every server can.
+    ///
+    /// The server's version must be known before a request with a minimum is sent.
     #[inline]
     pub(crate) fn needs(&self) -> Option<ServerVersion> {
         match self {
@@ -184,7 +192,7 @@ impl Request {
         }
     }
 
-    /// About how many bytes the request takes in a queue and on the wire.
+    /// Returns about how many bytes the request takes in a queue and on the wire. Never less than on the wire.
     #[inline]
     pub(crate) fn weight(&self) -> usize {
         match self {
@@ -213,22 +221,22 @@ impl Request {
     }
 }
 
-/// How the reply at the head of the stream may look.
+/// Which replies a request may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// Any number of `VALUE` blocks, then `END`.
     Values,
-    /// The `END` of a retrieval all of whose keys are answered.
+    /// The `END` of a retrieval whose last key already has its value.
     End,
     Stored,
-    /// What becomes of a `cas`.
+    /// The replies to a `cas`.
     Swapped,
     Deleted,
     Touched,
     Number,
     /// One meta reply.
     Meta,
-    /// One meta reply, to a command with a data block.
+    /// One meta reply to a command with a data block.
     MetaStored,
     MetaDebug,
     /// Any number of meta replies, then `MN`.
@@ -237,7 +245,7 @@ pub(crate) enum Expect {
     MetaEnd,
     Version,
     Ok,
-    /// As `Ok`, or that the limit on memory cannot be had, for which servers have words of their own.
+    /// `OK`, or a `MEMLIMIT_` line if the server cannot apply the memory limit.
     Memlimit,
 }
 
@@ -246,9 +254,11 @@ impl Expect {
         matches!(self, Self::Meta | Self::MetaStored | Self::MetaDebug | Self::MetaRun | Self::MetaEnd)
     }
 
-    /// Whether a reply other than an error line can answer such a request. One that cannot belongs to another
-    /// request: the stream is out of step.
-    fn admits(self, reply: &Reply) -> bool {
+    /// Returns whether a reply can answer such a request.
+    ///
+    /// A reply that cannot belongs to another request: replies and requests are no longer in step. An error line can
+    /// answer any request.
+    fn accepts(self, reply: &Reply) -> bool {
         match reply {
             Reply::Value(_) => self == Self::Values,
             Reply::End => matches!(self, Self::Values | Self::End),
@@ -275,21 +285,23 @@ impl Expect {
         }
     }
 
-    /// What an error line in answer to such a request leaves of the connection.
+    /// Returns whether the connection can go on after an error line in reply to such a request.
     ///
-    /// A retrieval: servers of the 1.6 series drop replies already stacked for earlier commands, so nothing owed can be
-    /// trusted any more. A data block: unless the server is known to have swallowed it, it may have been run as
-    /// commands. A single line leaves nothing behind.
-    pub(crate) fn survives(self, refusal: &ErrorLine) -> bool {
-        if refusal.is_unauthenticated() {
+    /// - A retrieval: no. Servers of the 1.6 series drop replies that were ready for earlier commands, so no pending
+    ///   reply can be matched any more.
+    /// - A command with a data block: only if the server is known to have read the block. Otherwise it may have run the
+    ///   block as commands.
+    /// - Any other command is a single line: yes.
+    pub(crate) fn survives(self, error_line: &ErrorLine) -> bool {
+        if error_line.is_unauthenticated() {
             return false;
         }
         match self {
             Self::Values | Self::End => false,
-            Self::Stored | Self::Swapped | Self::MetaStored => refusal.swallowed_the_body(),
+            Self::Stored | Self::Swapped | Self::MetaStored => error_line.consumed_data_block(),
             Self::Deleted | Self::Touched | Self::Number | Self::Version | Self::Ok | Self::Memlimit => true,
-            // Checked for by hand on 1.6.18 and later: nothing that was ready before is dropped. Should it be, the
-            // opaque token of the next reply tells.
+            // Tried by hand on 1.6.18 and later: the server drops no replies that were ready before. If one did, the
+            // opaque token of the next reply would not match.
             Self::Meta | Self::MetaDebug | Self::MetaRun | Self::MetaEnd => true,
         }
     }
@@ -302,7 +314,7 @@ pub(crate) enum Reply {
     End,
     Stored,
     NotStored,
-    /// It is there, and not the version that was named.
+    /// The item exists with another CAS unique.
     Exists,
     Deleted,
     Touched,
@@ -314,7 +326,7 @@ pub(crate) enum Reply {
     ErrorLine(ErrorLine),
 }
 
-/// A value as it came; its key has been checked against those asked for.
+/// A value of a retrieval. Its key has been checked against the requested keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Value {
     pub(crate) flags: u32,
@@ -325,13 +337,13 @@ pub(crate) struct Value {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Body {
     Whole(Bytes),
-    /// Longer than the client takes; read past and dropped.
+    /// Longer than the client's limit: the bytes were read and dropped.
     TooLarge {
         len: usize,
     },
 }
 
-/// An error line.
+/// An error line of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ErrorLine(Box<str>);
 
@@ -340,7 +352,7 @@ impl ErrorLine {
         Self(decode::printable(line))
     }
 
-    /// The whole line, such as `SERVER_ERROR out of memory storing object`.
+    /// Returns the whole line, such as `SERVER_ERROR out of memory storing object`.
     pub(crate) fn line(&self) -> &str {
         &self.0
     }
@@ -349,51 +361,57 @@ impl ErrorLine {
         &*self.0 == "SERVER_ERROR object too large for cache"
     }
 
-    /// Whether the server asks for credentials. It takes the data block of any `set` for them, and may find fault with
-    /// those.
+    /// Returns whether the server requires credentials.
+    ///
+    /// Such a server reads the data block of any `set` as credentials, so it may also report those as invalid.
     pub(crate) fn is_unauthenticated(&self) -> bool {
         ["CLIENT_ERROR unauthenticated", "CLIENT_ERROR authentication failure", "CLIENT_ERROR bad authentication token"]
             .iter()
             .any(|line| self.0.starts_with(line))
     }
 
-    /// Whether it is what was sent that the server minds.
+    /// Returns whether it is a `CLIENT_ERROR`.
     pub(crate) fn is_clients_fault(&self) -> bool {
         self.0.starts_with("CLIENT_ERROR")
     }
 
-    fn swallowed_the_body(&self) -> bool {
-        // The last is what servers from 1.6.18 on say to a flag they do not know, which no older one is sent.
-        let swallowed = ["SERVER_ERROR out of memory storing object", "CLIENT_ERROR invalid flag"];
-        self.is_too_large() || swallowed.contains(&&*self.0)
+    /// Returns whether the server has read and dropped the data block of the failed command.
+    fn consumed_data_block(&self) -> bool {
+        // Servers from 1.6.18 on reply `invalid flag` to a flag they do not know. The client sends unknown flags to no
+        // older server.
+        let consumed = ["SERVER_ERROR out of memory storing object", "CLIENT_ERROR invalid flag"];
+        self.is_too_large() || consumed.contains(&&*self.0)
     }
 }
 
-/// Why a server's bytes are not an answer. The connection they came on is lost: where the next reply starts is unknown.
+/// The error for received bytes that are not the reply to the pending request.
 ///
-/// The text shows nothing of what came, for that may be part of a value.
+/// The connection must be closed, because it is unknown where the next reply starts. The messages show no received
+/// bytes, because these may be part of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum ProtocolError {
-    #[error("a reply line is longer than any the protocol has")]
+    #[error("a reply line is longer than any of the protocol")]
     LineTooLong,
-    #[error("a reply line is not one the protocol has")]
+    #[error("a reply line is malformed")]
     Malformed,
-    #[error("a reply to another kind of request than the one it should answer")]
+    #[error("a reply does not fit the pending request")]
     OutOfStep,
-    #[error("a value for a key that was not asked for, or out of order")]
+    #[error("a value has a key that was not requested, or is out of order")]
     WrongKey,
-    #[error("a reply with another opaque token than the one it should answer")]
+    #[error("a reply has the opaque token of another request")]
     WrongOpaque,
-    #[error("a value does not end where its length says")]
+    #[error("a value does not end at its declared length")]
     MissingTerminator,
-    #[error("a reply that nothing was asked for")]
+    #[error("a reply came without a pending request")]
     Unrequested,
-    #[error("an answer without an end")]
+    #[error("the response exceeds the client's limit")]
     Endless,
 }
 
-/// What a server said unasked, as far as it can be shown: only a line that is plainly an error is.
+/// Returns the error line at the front of bytes that came without a pending request.
+///
+/// Anything but a complete error line gives `None`, because it must not be shown.
 pub(crate) fn unrequested_error_line(input: &[u8]) -> Option<String> {
     let end = memchr::memchr(b'\n', input)?;
-    decode::error_line(input[..end].strip_suffix(b"\r")?).map(|refusal| refusal.0.into())
+    decode::error_line(input[..end].strip_suffix(b"\r")?).map(|error_line| error_line.0.into())
 }

@@ -1,22 +1,24 @@
-//! How long an item lives, without memcached's traps.
+//! TTLs (times to live), without the pitfalls of memcached's expiry times.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-/// The longest time memcached reads as "from now"; anything above is a Unix timestamp to it.
+/// The longest expiry time, in seconds, that memcached reads as relative. It reads a larger one as a Unix timestamp.
 pub(crate) const MAX_RELATIVE: u64 = 60 * 60 * 24 * 30;
 
-/// 2038-01-19T03:14:07Z. A server stores a later timestamp and at once treats the item as expired.
+/// 2038-01-19T03:14:07Z. A server treats an item with a later timestamp as expired at once.
 const LAST_TIMESTAMP: u64 = i32::MAX as u64;
 
-/// An item's time to live.
+/// An item's TTL (time to live).
 ///
-/// On the wire memcached's expiry time is a trap: 0 is for ever, more than 30 days is read as a Unix timestamp (so
-/// that "31 days" is a moment in 1970), from 2^31 on items vanish at once, and 2^32 + 5 means 5 seconds. A `Ttl` is a
-/// plain duration: fractions of a second are rounded up, zero is refused, "for ever" is spelled [`Ttl::NEVER`], and more
-/// than 30 days is turned into the timestamp the server needs, by this machine's clock when the command is made.
+/// A `Ttl` is a plain duration. Fractions of a second are rounded up, and zero is an error. An item that does not
+/// expire has [`Ttl::NEVER`]. More than 30 days becomes the timestamp that the server needs, by this machine's clock at
+/// the time the command is made.
+///
+/// memcached's own expiry times have pitfalls: 0 means never, and more than 30 days is read as a Unix timestamp, so "31
+/// days" is in 1970. From 2^31 on, items expire at once, and 2^32 + 5 means 5 seconds.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,13 +33,14 @@ const LAST_TIMESTAMP: u64 = i32::MAX as u64;
 pub struct Ttl(Option<u64>);
 
 impl Ttl {
-    /// The item stays until it is deleted or evicted.
+    /// The item does not expire: it stays until it is deleted or evicted.
     pub const NEVER: Self = Self(None);
 
-    /// A time to live from now, rounded up to whole seconds.
+    /// Makes a TTL from a duration, rounded up to whole seconds.
     ///
     /// # Errors
-    /// [`InvalidTtl`] if it is zero, or if it ends after 2038-01-19T03:14:07Z, the last moment memcached can hold.
+    /// [`InvalidTtl`] if the duration is zero, or if it ends after 2038-01-19T03:14:07Z, the last time memcached can
+    /// store.
     pub fn new(ttl: Duration) -> Result<Self, InvalidTtl> {
         let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
         if seconds == 0 {
@@ -48,13 +51,13 @@ impl Ttl {
         Ok(ttl)
     }
 
-    /// What goes over the wire if the command is made at `now`, which is asked for only where it plays a part.
+    /// Returns the expiry time on the wire for a command made at `now`. Calls `now` only if the result depends on it.
     pub(crate) fn exptime(self, now: impl FnOnce() -> SystemTime) -> Result<u32, InvalidTtl> {
         let Some(seconds) = self.0 else { return Ok(0) };
         if seconds <= MAX_RELATIVE {
             return u32::try_from(seconds).map_err(|_| InvalidTtl::TooFar);
         }
-        // A clock set before 1970 leaves no way to say it.
+        // With a clock before 1970 there is no valid timestamp.
         let now = now().duration_since(UNIX_EPOCH).map_err(|_| InvalidTtl::TooFar)?;
         let timestamp = now.as_secs().saturating_add(seconds);
         if timestamp > LAST_TIMESTAMP {
@@ -72,13 +75,15 @@ impl TryFrom<Duration> for Ttl {
     }
 }
 
-/// What a command takes for a time to live: a [`Ttl`], a [`Duration`], or anything that makes a `Ttl`.
+/// Conversion into a [`Ttl`], for methods that take one: implemented for [`Ttl`] and [`Duration`].
+///
+/// Also implemented for every other type that converts into a `Ttl` by [`TryInto`].
 pub trait IntoTtl {
-    /// The time to live.
+    /// Converts into a TTL.
     ///
     /// # Errors
-    /// [`InvalidTtl`] if it makes none. A command it is given to then fails with
-    /// [`ErrorKind::InvalidTtl`](crate::ErrorKind::InvalidTtl), unsent.
+    /// [`InvalidTtl`] if the value is no valid TTL. The command that got it then fails with
+    /// [`ErrorKind::InvalidTtl`](crate::ErrorKind::InvalidTtl), and nothing is sent.
     fn into_ttl(self) -> Result<Ttl, InvalidTtl>;
 }
 
@@ -92,20 +97,22 @@ where
     }
 }
 
-/// Why a duration is not a time to live.
+/// The error for a duration that is not a valid TTL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidTtl {
-    /// Zero means "for ever" to memcached and "at once" to most people. Say [`Ttl::NEVER`], or delete the item.
-    #[error("a time to live of zero; say Ttl::NEVER for an item that does not expire")]
+    /// The TTL is zero, which memcached reads as "never" and most people as "at once".
+    ///
+    /// Use [`Ttl::NEVER`], or delete the item.
+    #[error("the TTL is zero; use Ttl::NEVER for an item that does not expire")]
     Zero,
-    /// It ends after 2038-01-19T03:14:07Z, beyond which memcached drops items at once.
-    #[error("the time to live ends after 2038-01-19T03:14:07Z, the last moment memcached can hold")]
+    /// The TTL ends after 2038-01-19T03:14:07Z. memcached would drop the item at once.
+    #[error("the TTL ends after 2038-01-19T03:14:07Z, the last time memcached can store")]
     TooFar,
 }
 
 impl From<Infallible> for InvalidTtl {
-    /// For a `Ttl` given where a `Duration` would do.
+    /// Lets [`IntoTtl`] cover `Ttl`, whose conversion into itself cannot fail.
     fn from(never: Infallible) -> Self {
         match never {}
     }
@@ -124,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn fractions_round_up_and_zero_is_refused() {
+    fn fractions_are_rounded_up_and_zero_is_rejected() {
         assert_eq!(exptime(Duration::from_millis(500), 1_000), Ok(1));
         assert_eq!(exptime(Duration::from_nanos(1), 1_000), Ok(1));
         assert_eq!(exptime(Duration::from_millis(1_001), 1_000), Ok(2));
@@ -133,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_thirty_days_is_a_timestamp() {
+    fn more_than_30_days_becomes_a_timestamp() {
         let days = |n: u64| Duration::from_secs(n * 86_400);
         assert_eq!(exptime(days(30), 1_700_000_000), Ok(2_592_000));
         assert_eq!(exptime(days(30) + Duration::from_nanos(1), 1_700_000_000), Ok(1_700_000_000 + 2_592_001));
@@ -141,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_ends_after_2038() {
+    fn a_ttl_that_ends_after_2038_is_rejected() {
         let last = 2_147_483_647;
         let long = Duration::from_secs(2_592_001);
         let ttl = Ttl(Some(2_592_001));

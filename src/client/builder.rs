@@ -1,4 +1,4 @@
-//! Collects a client's options, checks them once, and starts its tasks.
+//! Builds a client: collects and validates its options, and starts its tasks.
 
 use std::fmt;
 use std::pin::Pin;
@@ -30,11 +30,13 @@ use crate::ring::placement::Placement;
 use crate::topology::{PlacementRule, Snapshot, Worker};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-/// Starts discovery by a source whose type is known only here.
+/// Starts discovery with a source, whose type is erased here.
 type Start = Box<dyn FnOnce(DiscoveryOptions) -> (DiscoveryHandle, Task) + Send>;
 
-/// Builds a [`Client`]. A source of nodes must be named (`service`, [`nodes`](Self::nodes) or
-/// [`discovery`](Self::discovery), the last one counts); everything else has a default.
+/// Builds a [`Client`].
+///
+/// A source of nodes is required: `service`, [`nodes`](Self::nodes) or [`discovery`](Self::discovery). If more than one
+/// is set, the last one counts. Everything else has a default.
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct ClientBuilder {
     start: Result<Option<Start>, Error>,
@@ -55,15 +57,18 @@ impl Default for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Finds the nodes by the SRV records of a headless service, and follows them. Takes the service's name, such as
-    /// `memcached.default.svc.cluster.local`, or an [`SrvDiscovery`] with options of its own.
+    /// Discovers the nodes by the SRV records of a headless service, and keeps them up to date.
+    ///
+    /// Takes the service's name, such as `memcached.default.svc.cluster.local`, or an [`SrvDiscovery`] with its own
+    /// options.
     #[cfg(feature = "dns")]
     pub fn service(self, service: impl Into<SrvDiscovery>) -> Self {
         self.discovery(service.into())
     }
 
-    /// Uses a fixed list of nodes: `host`, `host:port`, `[v6]:port`. Host names are looked up at every dial. The order
-    /// makes no difference.
+    /// Uses a fixed list of nodes: `host`, `host:port` or `[v6]:port`. Their order does not matter.
+    ///
+    /// Host names are looked up for every dial.
     pub fn nodes<N: AsRef<str>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
         let parse = |node: &str| match node.parse() {
             Ok(id) => Ok(Endpoint::new(id)),
@@ -78,7 +83,7 @@ impl ClientBuilder {
         }
     }
 
-    /// Uses a source of your own.
+    /// Uses your own implementation of [`Discovery`].
     pub fn discovery(mut self, source: impl Discovery) -> Self {
         self.start = Ok(Some(Box::new(|options| {
             let (handle, task) = start_refresh(Arc::new(source), options);
@@ -87,115 +92,130 @@ impl ClientBuilder {
         self
     }
 
-    /// How the source is asked and its answers are taken: pace, removal grace, start-up.
+    /// Sets how the source is polled and how its results are applied: interval, removal grace, start-up.
     pub fn discovery_options(mut self, options: DiscoveryOptions) -> Self {
         self.discovery = options;
         self
     }
 
-    /// The deadline of each command, over waiting for room in the queue, writing and waiting for the answer; 250 ms
-    /// unless set. A server that owes replies and says nothing for twice as long (at least 1 s) is given up and
-    /// redialled.
+    /// Sets the timeout of each command. The default is 250 ms.
+    ///
+    /// It covers the wait for space in the queue, the write and the wait for the response. If replies are pending and
+    /// the server sends nothing for twice as long (at least 1 s), the connection is closed and redialed.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.settings.request_timeout = timeout.min(LONGEST_WAIT);
         self
     }
 
-    /// What to show a server that asks for a user and a password: one started with an authentication file (`-Y`,
-    /// memcached 1.5.15 or later). Shown on every new connection, alone and before anything else; they cross the network
-    /// as they are, unencrypted.
+    /// Sets the user and password for servers with an authentication file (`-Y`, memcached 1.5.15 or later).
     ///
-    /// The user is not empty and holds no space; neither holds a line break; together they are 1,024 bytes long at most:
-    /// anything else is refused by [`connect`](Self::connect) with [`ErrorKind::Config`]. (Up to 1.6.18 at least, servers
-    /// take no password that is empty or holds a space.)
+    /// They are sent alone on every new connection, before anything else. They are not encrypted.
     ///
-    /// While the server refuses them, commands for it fail at once with [`ErrorKind::Auth`], and it is dialled again
-    /// after the [backoff](Self::redial_backoff), for its file may change. A server that asks for no credentials is not
-    /// disturbed by them, except that it loses an item of the key `memring:auth`.
+    /// The user must not be empty or hold a space, neither may hold a line break, and together they may have at most
+    /// 1,024 bytes. Otherwise [`connect`](Self::connect) fails with [`ErrorKind::Config`]. Up to 1.6.18 at least,
+    /// servers accept no password that is empty or holds a space.
+    ///
+    /// While a server rejects the credentials, commands for it fail at once with [`ErrorKind::Auth`]. The client
+    /// redials it after the [backoff](Self::redial_backoff), because its file may change. On a server that needs no
+    /// credentials they only replace an item with the key `memring:auth`.
     pub fn credentials(mut self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         self.settings.credentials = Some(Credentials::new(user.as_ref(), password.as_ref()));
         self
     }
 
-    /// How long each address of a node is given to accept a connection, and the server to accept the
-    /// [credentials](Self::credentials); 500 ms unless set.
+    /// Sets the timeout for connecting to each address of a node. The default is 500 ms.
+    ///
+    /// The exchange of the [credentials](Self::credentials) has the same timeout.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
     }
 
-    /// How many connections are kept to each node, from 1 to 16; 1 unless set, which is fastest on a short link, for what
-    /// waits together goes out together. More help when values are large or the link is long.
+    /// Sets the number of connections to each node, from 1 to 16. The default is 1.
+    ///
+    /// One connection is fastest on a link with low latency, because requests that wait together are sent together.
+    /// More connections help if values are large or the latency is high.
     pub fn connections_per_node(mut self, connections: usize) -> Self {
         self.settings.connections = connections;
         self
     }
 
-    /// How much may wait at each node before callers wait for room: requests (4,096 unless set; a `get_many` counts once
-    /// for every 100 keys, a `set_many` for every key, and either for 256 at a time at the most) and bytes (8 MiB unless
-    /// set).
+    /// Sets the limits of each node's queue. The defaults are 4,096 requests and 8 MiB.
+    ///
+    /// Callers beyond a limit wait for space. A `get_many` counts as one request for every 100 keys, a `set_many` as
+    /// one for every key, and either as at most 256 at a time.
     pub fn queue_limits(mut self, requests: usize, bytes: usize) -> Self {
         self.settings.queue.calls = requests;
         self.settings.queue.bytes = bytes;
         self
     }
 
-    /// The largest value sent or accepted, in bytes, up to 1 GiB; 1 MiB unless set, as is memcached's (`-I`). A larger
-    /// stored value is not given, but `TooLarge`.
+    /// Sets the largest value to send or accept, in bytes, up to 1 GiB. The default is 1 MiB, as memcached's (`-I`).
+    ///
+    /// Reading a larger stored value fails with [`ErrorKind::TooLarge`].
     pub fn max_value_size(mut self, bytes: usize) -> Self {
         self.settings.max_value = bytes;
         self
     }
 
-    /// Whether a `set` of a value over [`max_value_size`](Self::max_value_size) deletes the old value, as it is gone when
-    /// the server itself refuses a set for its size; not unless set. For caches in which an old value is worse than none.
+    /// Sets whether a `set` over [`max_value_size`](Self::max_value_size) deletes the old value. Off by default.
     ///
-    /// The set, alone or in a `set_many`, sends a `delete` and fails with [`ErrorKind::TooLarge`] all the same; its
-    /// [`delivery`](Error::delivery) is then the delete's: [`Answered`](crate::Delivery::Answered) and without a
-    /// [`source`](std::error::Error::source) if the old value is gone. If the delete failed, its error is the source, and
-    /// the old value may still be there. `add` and `replace` that are refused delete nothing: whether they would have
-    /// stored anything is not known.
+    /// Use it in caches where an old value is worse than none. It makes the client's limit behave as the server's: a
+    /// server that rejects a set for its size deletes the old value.
+    ///
+    /// The set, alone or in a `set_many`, sends a `delete` and still fails with [`ErrorKind::TooLarge`]. The error's
+    /// [`delivery`](Error::delivery) is that of the delete. It is [`Answered`](crate::Delivery::Answered), without a
+    /// [`source`](std::error::Error::source), if the old value is deleted. If the delete failed, its error is the
+    /// source, and the old value may still exist. A rejected `add` or `replace` deletes nothing, because it is unknown
+    /// whether it would have stored anything.
     pub fn delete_when_too_large(mut self, delete: bool) -> Self {
         self.settings.delete_when_too_large = delete;
         self
     }
 
-    /// What becomes of keys over 250 bytes, a namespace's prefix included; they are refused unless set.
+    /// Sets what to do with keys over 250 bytes, a namespace's prefix included. The default is [`LongKeys::Refuse`].
     #[cfg(feature = "long-keys")]
     pub fn long_keys(mut self, long_keys: LongKeys) -> Self {
         self.settings.long_keys = long_keys;
         self
     }
 
-    /// Takes keys of any bytes, up to 186 of them, where they are not the text that keys otherwise must be: they go over the
-    /// wire in base64, by meta commands, which need memcached 1.6.10. Off unless set.
+    /// Allows keys of up to 186 arbitrary bytes. Off by default.
     ///
-    /// For every command with one key, and [`meta_get_many`](Client::meta_get_many); the other batches refuse such keys
-    /// as ever. Keys that are text stay what they are. Placement goes by the bytes, not by their base64.
+    /// Such binary keys go over the wire in base64, in meta commands, which need memcached 1.6.10. Their bytes, not the
+    /// base64, place them on a node. Keys that are valid text are sent as before.
+    ///
+    /// Applies to every command with one key and to [`meta_get_many`](Client::meta_get_many). Other batches reject
+    /// binary keys.
     pub fn binary_keys(mut self, allowed: bool) -> Self {
         self.settings.binary_keys = allowed;
         self
     }
 
-    /// Places keys as another client does, so that applications in other languages find them, or as
-    /// [you say](Placement::custom): see [`Placement`](Placement).
+    /// Sets the placement of keys: as another client places them, or [your own](Placement::custom).
     ///
-    /// What is hashed of a node is its label: its identity's text, `host:port`, unless its
-    /// [`Endpoint`](Endpoint::with_label) has one of its own or [`node_labels`](Self::node_labels) gives one. That must then
-    /// be a `host`, which means port 11211, or a `host:port`, except for a placement of your own: if one is not, or two are
-    /// the same, all nodes go by their identities, and a warning is logged. Where a client's placement depends on the order in which servers are listed, they are taken in natural
-    /// order of their labels (`cache-2` before `cache-10`): list them so there.
+    /// With the same placement, applications in other languages find the same items: see
+    /// [`Placement`](crate::Placement).
+    ///
+    /// A placement hashes each node's label: the label of its [`Endpoint`](Endpoint::with_label), the result of
+    /// [`node_labels`](Self::node_labels), or else its identity, `host:port`. Except for your own placement, a label
+    /// must be a `host`, which means port 11211, or a `host:port`. If one is not, or two are equal, all nodes use their
+    /// identities, and a warning is logged.
+    ///
+    /// Some clients' placements depend on the order of the servers. The nodes are then in natural order of their labels
+    /// (`cache-2` before `cache-10`): list them in this order in the other client.
     #[cfg(feature = "placements")]
     pub fn placement(mut self, placement: Placement) -> Self {
         self.rule.set_placement(placement);
         self
     }
 
-    /// What the ring hashes of each node whose [`Endpoint`] has no [label](Endpoint::with_label) of its own; its
-    /// identity's text, `host:port`, unless set. For applications that know the pods by other names.
+    /// Sets the label to hash of each node whose [`Endpoint`] has no [label](Endpoint::with_label).
     ///
-    /// Asked anew whenever nodes come or go, and not when one merely moves to another address. Two nodes must not have the
-    /// same label, or an empty one: then all go by their identities, and a warning is logged.
+    /// The default is the text of the identity, `host:port`. Use it for applications that know the pods by other names.
+    ///
+    /// The function is called again whenever nodes are added or removed, but not when a node's address changes. Labels
+    /// must be unique and not empty. Otherwise all nodes use their identities, and a warning is logged.
     ///
     /// ```
     /// # use memring::{Client, Endpoint};
@@ -203,13 +223,13 @@ impl ClientBuilder {
     /// let by_pod = |endpoint: &Endpoint| endpoint.id().host().split('.').next().unwrap_or_default().to_owned();
     /// // The pod's name and port.
     /// let by_pod_and_port = move |endpoint: &Endpoint| format!("{}:{}", by_pod(endpoint), endpoint.id().port());
-    /// // The address, if the source of nodes tells one: SRV records may. A pod that comes back elsewhere is then another
-    /// // node, and what was its part of the keys is lost.
+    /// // The address, if discovery provides one, as SRV records may. A pod that restarts with another address is then
+    /// // another node, and its items are lost.
     /// let by_address = |endpoint: &Endpoint| match endpoint.addresses().first() {
     ///     Some(address) => format!("{address}:{}", endpoint.id().port()),
     ///     None => endpoint.id().to_string(),
     /// };
-    /// // Or whatever else applications agree on.
+    /// // Anything else that the applications agree on.
     /// let by_number = |endpoint: &Endpoint| {
     ///     let pod = endpoint.id().host().split('.').next().unwrap_or_default();
     ///     format!("shard-{}", pod.rsplit('-').next().unwrap_or(pod))
@@ -229,30 +249,37 @@ impl ClientBuilder {
         self
     }
 
-    /// The delay before a node that could not be reached is dialled again: `min` (50 ms unless set), doubled each time
-    /// up to `max` (5 s), and shortened at random by up to half. An answer of discovery that lists the node again, or elsewhere, ends it early.
+    /// Sets the backoff between attempts to dial an unreachable node. The defaults are 50 ms and 5 s.
+    ///
+    /// The delay starts at `min`, doubles with each attempt up to `max`, and is shortened by a random jitter of up to
+    /// half. It ends early if discovery lists the node again, or with another address.
     pub fn redial_backoff(mut self, min: Duration, max: Duration) -> Self {
         self.settings.backoff_min = min.min(LONGEST_WAIT);
         self.settings.backoff_max = max.min(LONGEST_WAIT);
         self
     }
 
-    /// Starts discovery, waits for nodes as the [start-up mode](crate::Startup) says, and for at most a second for
-    /// connections to them. A node that cannot be reached is no failure: it is dialled in the background.
+    /// Starts discovery and connects to the nodes.
+    ///
+    /// Waits for nodes as the [start-up mode](crate::Startup) requires, then at most one second for connections. An
+    /// unreachable node is no error: the client dials it in the background.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if an option is out of range, no source was named, the source says that it is configured
-    /// wrongly, or what names or places the nodes ([`node_labels`](Self::node_labels), a placement of your own) panics; [`ErrorKind::NoNodes`] if no nodes were found in time. Discovery's own error is the source of either.
+    /// - [`ErrorKind::Config`] if an option is out of range, there is no source of nodes, the source reports an invalid
+    ///   configuration, or the function of [`node_labels`](Self::node_labels) or your own placement panics.
+    /// - [`ErrorKind::NoNodes`] if no nodes were found in time.
+    ///
+    /// An error of discovery is the source of the error.
     ///
     /// # Cancel safety
-    /// Dropping the future ends whatever it started.
+    /// Dropping the future ends all tasks that it started.
     ///
     /// # Panics
-    /// Outside a tokio runtime with I/O and time enabled.
+    /// Panics outside a tokio runtime with I/O and time enabled.
     pub async fn connect(self) -> Result<Client, Error> {
         let Self { start, discovery, rule, settings } = self;
         validate(&settings, &discovery)?;
-        let start = start?.ok_or_else(|| config("no source of nodes: call service, nodes or discovery"))?;
+        let start = start?.ok_or_else(|| config("no source of nodes is set: call service, nodes or discovery"))?;
         let startup = discovery.startup.clone();
         let (discovery, refresh) = start(discovery);
 
@@ -272,9 +299,9 @@ impl ClientBuilder {
 
         discovery.wait_for_nodes(&startup).await.map_err(no_nodes)?;
         if !discovery.roster.borrow().endpoints.is_empty() {
-            // The worker lives in `tasks`, and ends before they do only if what it was given to call panics.
+            // The worker ends before the other tasks only if a placement or label function panics.
             let known = published.wait_for(|view| view.is_known()).await.map(drop);
-            known.map_err(|_| config("the placement or the labels of the nodes panicked"))?;
+            known.map_err(|_| config("the placement or the node labels panicked"))?;
         }
         let operations = Operations::new(Dispatcher::new(snapshot), ValueLimit::new(&settings));
         let keys = KeySpace::new(
@@ -299,12 +326,12 @@ fn validate(settings: &Settings, discovery: &DiscoveryOptions) -> Result<(), Err
     let rules = [
         (!settings.request_timeout.is_zero(), "the request timeout is zero"),
         (!settings.connect_timeout.is_zero(), "the connect timeout is zero"),
-        (!discovery.lookup_timeout.is_zero(), "the look-up timeout is zero"),
-        ((1..=16).contains(&settings.connections), "connections per node are from 1 to 16"),
-        (settings.queue.calls > 0 && settings.queue.bytes > 0, "the queue has no room"),
-        (settings.max_value <= LARGEST_ITEM, "the largest value is over 1 GiB, more than any memcached takes"),
-        (!settings.backoff_min.is_zero(), "the redial backoff is zero"),
-        (settings.backoff_min <= settings.backoff_max, "the redial backoff's minimum is over its maximum"),
+        (!discovery.lookup_timeout.is_zero(), "the lookup timeout is zero"),
+        ((1..=16).contains(&settings.connections), "the connections per node are not from 1 to 16"),
+        (settings.queue.calls > 0 && settings.queue.bytes > 0, "a queue limit is zero"),
+        (settings.max_value <= LARGEST_ITEM, "the largest value is over 1 GiB, memcached's maximum"),
+        (!settings.backoff_min.is_zero(), "the minimum of the redial backoff is zero"),
+        (settings.backoff_min <= settings.backoff_max, "the minimum of the redial backoff is over its maximum"),
     ];
     if let Some(problem) = settings.credentials.as_ref().and_then(Credentials::problem) {
         return Err(config(problem));
@@ -315,7 +342,7 @@ fn validate(settings: &Settings, discovery: &DiscoveryOptions) -> Result<(), Err
     }
 }
 
-/// Why there is nothing to connect to: a mistake, which trying again will not mend, or nobody there.
+/// Maps an error of discovery: an invalid configuration, which a retry does not fix, or no nodes.
 fn no_nodes(error: DiscoveryError) -> Error {
     let kind = if matches!(error, DiscoveryError::Config(_)) { ErrorKind::Config } else { ErrorKind::NoNodes };
     Error::not_sent(kind).with_source(error)

@@ -1,77 +1,84 @@
-//! Keys longer than memcached takes: their beginning, and a digest of the whole.
+//! Shortens keys that are longer than memcached accepts.
 
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
 use super::{InvalidKey, Key, Repr, check_bytes};
 
-/// What becomes of keys over 250 bytes, a [namespace](crate::Client::namespace)'s prefix included.
+/// What to do with keys over 250 bytes, with the prefix of a [namespace](crate::Client::namespace).
 ///
-/// A shortened key is an ordinary one from there on: it is what goes over the wire and what is placed on a node, while
-/// answers carry the caller's own key. Its beginning is that of the whole key, so that it can be told in a dump; it is
-/// cut by bytes, if need be within a character. Bytes that no key may hold are refused in long keys too. Long and short
-/// keys share one space: a caller's own key that reads like the shortened form of another is that key.
+/// A shortened key is the beginning of the whole key, so that it is recognizable in a dump, and a digest of the whole
+/// key. The key is cut by bytes, possibly within a character. The shortened key goes over the wire and places the item
+/// on a node; results carry the caller's own key. Bytes that are invalid in a key are invalid in a long key too.
 ///
-/// Every client of a cache must be set alike: one that shortens in another way looks elsewhere.
+/// Shortened keys are not kept apart from others: a caller's key that equals the shortened form of a long key names the
+/// same item.
+///
+/// Use the same setting in every client of a cache. Clients that shorten keys differently do not find each other's
+/// items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LongKeys {
-    /// They are refused: [`InvalidKey::TooLong`].
+    /// Rejects long keys with [`InvalidKey::TooLong`].
     #[default]
     Refuse,
-    /// The first 178 bytes, `:sha256:`, and the SHA-256 of the whole in 64 hexadecimal digits: 250 bytes. Two keys that
-    /// come out the same would give one caller the other's value; by SHA-256 nobody can make such keys.
-    Sha256,
-    /// As Dalli for Ruby does: the beginning, `:md5:`, and the MD5 of the whole in 32 hexadecimal digits; 249 bytes
-    /// without a namespace, 250 with one. For caches shared with Dalli only: **whoever can choose keys can choose two
-    /// that come out the same**, and so have one answered with the other's value, for MD5 does not resist that.
+    /// Shortens to the first 178 bytes, `:sha256:`, and the SHA-256 in 64 hexadecimal digits: 250 bytes.
     ///
-    /// Dalli puts a colon after a namespace: its `namespace: "app"` is `namespace("app:")` here. The keys are the same for
-    /// ASCII only: Ruby counts and cuts by characters where this counts bytes, as memcached does.
+    /// If two keys had the same shortened form, one would get the other's value. With SHA-256 it is infeasible to make
+    /// such keys.
+    Sha256,
+    /// Shortens as Dalli for Ruby does: the beginning, `:md5:`, and the MD5 in 32 hexadecimal digits.
+    ///
+    /// The result is 249 bytes long, or 250 with a namespace. Use this only for caches shared with Dalli, because MD5
+    /// does not resist collisions: **an attacker who can choose keys can make two with the same shortened form**, so
+    /// that one gets the other's value.
+    ///
+    /// Dalli puts a colon after a namespace: its `namespace: "app"` is `namespace("app:")` here. The keys agree for
+    /// ASCII only, because Ruby counts and cuts characters, while this crate and memcached count bytes.
     Dalli,
 }
 
 impl LongKeys {
-    /// The key that stands for a key found to be `too_long`. A prefix has been checked.
+    /// Shortens a key that was rejected with `too_long`. The prefix has been validated.
     pub(crate) fn shorten(self, prefix: Option<&[u8]>, key: &[u8], too_long: InvalidKey) -> Result<Key, InvalidKey> {
         match self {
             Self::Refuse => Err(too_long),
             Self::Sha256 => join::<Sha256>(prefix, key, b":sha256:", Key::MAX_LEN),
-            // One less without a namespace: nobody remembers why, and stored keys depend on it.
+            // One byte less without a namespace. The reason is lost, but the keys of stored items depend on it.
             Self::Dalli => join::<Md5>(prefix, key, b":md5:", Key::MAX_LEN - usize::from(prefix.is_none())),
         }
     }
 }
 
-/// The beginning of a key, `mark`, and a digest of the whole: `len` bytes.
-fn join<D: Digest>(prefix: Option<&[u8]>, key: &[u8], mark: &[u8], len: usize) -> Result<Key, InvalidKey> {
+/// Joins the beginning of a key, `separator`, and a digest of the whole key to `len` bytes.
+fn join<D: Digest>(prefix: Option<&[u8]>, key: &[u8], separator: &[u8], len: usize) -> Result<Key, InvalidKey> {
     check_bytes(key)?;
     let prefix = prefix.unwrap_or_default();
     let digest = D::new().chain_update(prefix).chain_update(key).finalize();
-    let beginning = len - mark.len() - 2 * digest.len();
-    let mut short = Vec::with_capacity(len);
-    short.extend(prefix.iter().chain(key).take(beginning));
-    short.extend_from_slice(mark);
+    let beginning = len - separator.len() - 2 * digest.len();
+    let mut shortened = Vec::with_capacity(len);
+    shortened.extend(prefix.iter().chain(key).take(beginning));
+    shortened.extend_from_slice(separator);
     for byte in digest {
-        short.extend([byte >> 4, byte & 0xf].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+        shortened.extend([byte >> 4, byte & 0xf].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
     }
-    Ok(Key(Repr::Heap(short.into_boxed_slice())))
+    Ok(Key(Repr::Heap(shortened.into_boxed_slice())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shorten(how: LongKeys, prefix: Option<&str>, key: &str) -> Result<String, InvalidKey> {
+    fn shorten(long_keys: LongKeys, prefix: Option<&str>, key: &str) -> Result<String, InvalidKey> {
         let len = prefix.map_or(0, str::len) + key.len();
-        let made = how.shorten(prefix.map(str::as_bytes), key.as_bytes(), InvalidKey::TooLong { len })?;
-        assert_eq!(Key::new(&made).unwrap(), made, "a key as any other");
-        Ok(String::from_utf8_lossy(made.as_bytes()).into_owned())
+        let shortened = long_keys.shorten(prefix.map(str::as_bytes), key.as_bytes(), InvalidKey::TooLong { len })?;
+        assert_eq!(Key::new(&shortened).unwrap(), shortened, "a valid key");
+        Ok(String::from_utf8_lossy(shortened.as_bytes()).into_owned())
     }
 
-    /// By Python's hashlib.
+    /// The expected digests are from Python's hashlib.
     #[test]
-    fn as_computed_elsewhere() {
+    fn shortened_keys_match_known_digests() {
         let sha = |prefix, key: &str| shorten(LongKeys::Sha256, prefix, key).unwrap();
         let dalli = |prefix, key: &str| shorten(LongKeys::Dalli, prefix, key).unwrap();
         let k = |count| "k".repeat(count);
@@ -87,7 +94,7 @@ mod tests {
         assert_eq!(sha(Some("ns:"), &x(248)), format!("ns:{}:sha256:{digest}", x(175)));
         let digest = "6bad8a453bebcf244e316be438049f04";
         assert_eq!(dalli(Some("ns:"), &x(248)), format!("ns:{}:md5:{digest}", x(210)));
-        // Where the prefix ends makes no difference to the digest.
+        // The digest does not depend on where the prefix ends.
         assert_eq!(sha(Some("ns:xx"), &x(246)), sha(Some("ns:"), &x(248)));
 
         let (e, digest) = ("é".repeat(130), "0e4534362fc1bd4acf7b4e5c666b331c40885e13d9e4553199ca6664345ef867");
@@ -95,28 +102,28 @@ mod tests {
     }
 
     #[test]
-    fn cuts_within_a_character() {
+    fn a_key_may_be_cut_within_a_character() {
         let odd = format!("k{}", "é".repeat(130));
-        for how in [LongKeys::Sha256, LongKeys::Dalli] {
-            assert!(shorten(how, None, &odd).unwrap().contains("\u{fffd}:"));
+        for long_keys in [LongKeys::Sha256, LongKeys::Dalli] {
+            assert!(shorten(long_keys, None, &odd).unwrap().contains("\u{fffd}:"));
         }
     }
 
     #[test]
-    fn keys_that_differ_at_the_end_stay_different() {
-        for how in [LongKeys::Sha256, LongKeys::Dalli] {
+    fn long_keys_that_differ_only_at_the_end_stay_different() {
+        for long_keys in [LongKeys::Sha256, LongKeys::Dalli] {
             let beginning = "k".repeat(300);
-            let made: std::collections::HashSet<_> =
-                (0..1_000).map(|n| shorten(how, None, &format!("{beginning}{n}")).unwrap()).collect();
-            assert_eq!(made.len(), 1_000);
+            let shortened: std::collections::HashSet<_> =
+                (0..1_000).map(|n| shorten(long_keys, None, &format!("{beginning}{n}")).unwrap()).collect();
+            assert_eq!(shortened.len(), 1_000);
         }
     }
 
     #[test]
-    fn what_no_key_may_hold_no_long_key_may_hold() {
+    fn bytes_invalid_in_a_key_are_invalid_in_a_long_key() {
         let key = format!("{}\r\n", "k".repeat(300));
-        for how in [LongKeys::Sha256, LongKeys::Dalli] {
-            assert_eq!(shorten(how, None, &key), Err(InvalidKey::Byte { value: b'\r', at: 300 }));
+        for long_keys in [LongKeys::Sha256, LongKeys::Dalli] {
+            assert_eq!(shorten(long_keys, None, &key), Err(InvalidKey::Byte { value: b'\r', at: 300 }));
         }
         assert_eq!(shorten(LongKeys::Refuse, None, &"k".repeat(251)), Err(InvalidKey::TooLong { len: 251 }));
     }

@@ -1,4 +1,4 @@
-//! What the meta commands answer.
+//! Responses to the meta commands.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,42 +9,46 @@ use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::Cas;
 use crate::protocol::{Body, MetaCode, MetaReply};
 
-/// What a [`Get`](super::Get) found. A field is `None` unless its option asked for it, and the server knows it.
+/// The item that a [`Get`](super::Get) found.
+///
+/// A field is `None` if its option was not set, or the server does not report it.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Item {
-    /// The value. `None` also if [`unless`](super::Get::unless) named the version that is there. Empty if the item is
-    /// only a lease: see [`won`](Self::won) and [`recaching`](Self::recaching).
+    /// The value. Empty if the item is a lease placeholder: see [`is_lease`](Self::is_lease).
+    ///
+    /// Also `None` if the item has the CAS unique given to [`unless`](super::Get::unless).
     pub value: Option<Bytes>,
-    /// The 32 bits stored beside it.
+    /// The flags stored with the value.
     pub flags: Option<u32>,
-    /// Its version.
+    /// The CAS unique.
     pub cas: Option<Cas>,
-    /// How long it lives yet.
+    /// The TTL left.
     pub ttl_left: Option<TimeLeft>,
-    /// The time since it was last read, before now.
+    /// The time since the last read before this one.
     pub last_access: Option<Duration>,
-    /// Whether it was ever read, before now.
+    /// Whether the item was read before.
     pub hit_before: Option<bool>,
-    /// Its value's length in bytes.
+    /// The value's length in bytes.
     pub size: Option<u64>,
-    /// Its key, as the server has it.
+    /// The key, as the server stores it.
     pub key: Option<Bytes>,
-    /// The token that was sent along.
+    /// The opaque token of the request.
     pub opaque: Option<Bytes>,
-    /// This reader, and no other, is asked to store the item anew (`W`).
+    /// Whether this reader, and no other, is asked to renew the item (`W`).
     pub won: bool,
-    /// The item was marked as stale (`X`).
+    /// Whether the item was marked as stale (`X`).
     pub stale: bool,
-    /// Another reader was already asked to store the item anew (`Z`).
+    /// Whether another reader was already asked to renew the item (`Z`).
     pub recaching: bool,
-    /// Return flags this client has no name for, letter and token.
+    /// Return flags without a field here, each with its token.
     pub other: Vec<Bytes>,
 }
 
 impl Item {
-    /// Whether this is not an item yet but a promise: empty, and someone was asked to fill it. (One who stored an empty
-    /// value and reads it while it is being renewed cannot be told from that.)
+    /// Returns whether this is a lease placeholder: an empty item that a reader was asked to fill.
+    ///
+    /// An item that was stored with an empty value and is being renewed looks the same.
     #[must_use]
     pub fn is_lease(&self) -> bool {
         (self.won || self.recaching) && (self.size == Some(0) || self.value.as_ref().is_some_and(Bytes::is_empty))
@@ -54,7 +58,7 @@ impl Item {
         let value = match reply.code {
             MetaCode::Miss | MetaCode::NotFound => return Ok(None),
             MetaCode::Done | MetaCode::Value => body(reply.value),
-            _ => return Err(unexpected()),
+            _ => return Err(unexpected_reply()),
         };
         Ok(Some(Self {
             value,
@@ -68,14 +72,14 @@ impl Item {
             opaque: reply.opaque,
             won: reply.won,
             stale: reply.stale,
-            recaching: reply.sent,
+            recaching: reply.recaching,
             other: reply.other,
         }))
     }
 }
 
 impl fmt::Debug for Item {
-    /// Prints lengths only: keys and values do not belong in a log.
+    /// Prints lengths only, because keys and values do not belong in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Item")
             .field("value", &self.value.as_ref().map(Bytes::len))
@@ -89,13 +93,13 @@ impl fmt::Debug for Item {
     }
 }
 
-/// How long an item lives yet.
+/// The TTL left of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TimeLeft {
-    /// In whole seconds.
+    /// The item expires after this time, in whole seconds.
     For(Duration),
-    /// Until it is deleted or evicted.
+    /// The item does not expire: it stays until it is deleted or evicted.
     Ever,
 }
 
@@ -105,15 +109,16 @@ impl TimeLeft {
     }
 }
 
-/// What became of a command that changes an item.
+/// The result of a command that changes an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It was applied (`HD`, `VA`).
+    /// The command was applied (`HD`, `VA`).
     Done,
-    /// The mode's condition does not hold: added where something is, replaced or appended to where nothing is (`NS`).
+    /// The mode's condition does not hold: an add found an item, or there is none to replace, append or prepend to
+    /// (`NS`).
     NotStored,
-    /// The item is of another version than the one named (`EX`).
+    /// The item has another CAS unique than the given one (`EX`).
     Exists,
     /// There is no such item (`NF`).
     NotFound,
@@ -130,26 +135,26 @@ impl Outcome {
     }
 }
 
-/// The answer to a [`Set`](super::Set) or a [`Delete`](super::Delete).
+/// The response to a [`Set`](super::Set) or a [`Delete`](super::Delete).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Changed {
-    /// Whether it was applied.
+    /// Whether the command was applied, and if not, why.
     pub outcome: Outcome,
-    /// The item's new version, if asked for.
+    /// The item's new CAS unique, if requested.
     pub cas: Option<Cas>,
-    /// The length of the stored value in bytes, if asked for and the server knows how to say it (1.6.18 does not).
+    /// The length of the stored value in bytes, if requested and the server reports it (1.6.18 does not).
     pub size: Option<u64>,
-    /// The key, as the server has it, if asked for.
+    /// The key as the server stores it, if requested.
     pub key: Option<Bytes>,
-    /// The token that was sent along.
+    /// The opaque token of the request.
     pub opaque: Option<Bytes>,
-    /// Return flags this client has no name for, letter and token.
+    /// Return flags without a field here, each with its token.
     pub other: Vec<Bytes>,
 }
 
 impl Changed {
-    /// Whether it was applied.
+    /// Returns whether the command was applied.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.outcome == Outcome::Done
@@ -159,7 +164,7 @@ impl Changed {
         let outcome = Outcome::of(reply.code);
         Self {
             outcome,
-            // A server says 0 beside a refusal, which is no version.
+            // A server sends a CAS unique of 0 with a failed command, which is not the item's.
             cas: reply.cas.filter(|_| outcome == Outcome::Done).map(Cas),
             size: reply.size,
             key: reply.key,
@@ -175,23 +180,23 @@ impl fmt::Debug for Changed {
     }
 }
 
-/// The answer to an [`Arithmetic`](super::Arithmetic).
+/// The response to an [`Arithmetic`](super::Arithmetic).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Number {
-    /// Whether it was applied.
+    /// Whether the command was applied, and if not, why.
     pub outcome: Outcome,
-    /// The new number; `None` unless it was applied.
+    /// The new number; `None` if the command was not applied.
     pub value: Option<u64>,
-    /// The item's new version, if asked for.
+    /// The item's new CAS unique, if requested.
     pub cas: Option<Cas>,
-    /// How long it lives yet, if asked for.
+    /// The TTL left, if requested.
     pub ttl_left: Option<TimeLeft>,
-    /// The key, as the server has it, if asked for.
+    /// The key as the server stores it, if requested.
     pub key: Option<Bytes>,
-    /// The token that was sent along.
+    /// The opaque token of the request.
     pub opaque: Option<Bytes>,
-    /// Return flags this client has no name for, letter and token.
+    /// Return flags without a field here, each with its token.
     pub other: Vec<Bytes>,
 }
 
@@ -199,9 +204,9 @@ impl Number {
     pub(crate) fn from_reply(reply: MetaReply) -> Result<Self, Error> {
         let value = match body(reply.value) {
             None => None,
-            // Old servers pad a shrunken number to its former length.
+            // Old servers pad a number that got shorter with spaces.
             Some(text) => match std::str::from_utf8(text.trim_ascii_end()).ok().and_then(|text| text.parse().ok()) {
-                None => return Err(unexpected()),
+                None => return Err(unexpected_reply()),
                 number => number,
             },
         };
@@ -226,11 +231,11 @@ impl fmt::Debug for Number {
 fn body(body: Option<Body>) -> Option<Bytes> {
     match body? {
         Body::Whole(value) => Some(value),
-        // The pipeline makes an error of it.
+        // The pipeline has already returned an error for it.
         Body::TooLarge { .. } => None,
     }
 }
 
-fn unexpected() -> Error {
-    Error::new(ErrorKind::Protocol, Delivery::Answered).with_message("an answer of another kind than the command's")
+fn unexpected_reply() -> Error {
+    Error::new(ErrorKind::Protocol, Delivery::Answered).with_message("the reply does not fit the command")
 }

@@ -1,4 +1,4 @@
-//! Whatever the builders are told to do: one command with exactly those flags, or an error.
+//! Fuzz test of the option builders: any calls give one command with exactly those flags, or an error.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,71 +9,73 @@ use proptest::sample::select;
 use super::{Arithmetic, Delete, Get, Mode, Options, Set};
 use crate::item::Cas;
 use crate::key::MetaKey;
-use crate::protocol::fuzz::commands::{key, read_back, value};
 use crate::protocol::fuzz::grammar::Command;
+use crate::protocol::fuzz::requests::{key, read_back, value};
 use crate::protocol::{MetaVerb, Request};
 
-/// What a builder is told to do, for those that can.
+/// A call of a builder's method.
 #[derive(Debug, Clone)]
-enum Told {
-    /// The method for this flag, with a number for those that take one.
+enum OptionCall {
+    /// The method for this flag. Methods without an argument ignore the number.
     Flag(u8, u64),
     Opaque(String),
-    Own(char, String),
+    /// `flag`, with a letter and a token.
+    OtherFlag(char, String),
 }
 
-/// Flags a builder has a method for: without a token, with a number, with a time.
-const OF_GET: (&str, &str, &str) = ("vfctshluk", "REC", "TN");
-const OF_SET: (&str, &str, &str) = ("Icsk", "FMEC", "N");
-const OF_DELETE: (&str, &str, &str) = ("Ixk", "EC", "T");
-const OF_ARITHMETIC: (&str, &str, &str) = ("ctk", "EC", "T");
+/// The flags that a builder has a method for: without a token, with a number, with a TTL.
+type FlagLetters = (&'static str, &'static str, &'static str);
+const GET_FLAGS: FlagLetters = ("vfctshluk", "REC", "TN");
+const SET_FLAGS: FlagLetters = ("Icsk", "FMEC", "N");
+const DELETE_FLAGS: FlagLetters = ("Ixk", "EC", "T");
+const ARITHMETIC_FLAGS: FlagLetters = ("ctk", "EC", "T");
 
-const LONGEST_TTL: u64 = 30 * 86_400;
+const MAX_TTL: u64 = 30 * 86_400;
 
-fn told(of: (&'static str, &'static str, &'static str)) -> impl Strategy<Value = Vec<Told>> {
-    let letters = [of.0, of.1, of.2].concat().into_bytes();
-    let number = prop_oneof![any::<u64>(), 0..=LONGEST_TTL];
+fn option_calls(letters: FlagLetters) -> impl Strategy<Value = Vec<OptionCall>> {
+    let letters = [letters.0, letters.1, letters.2].concat().into_bytes();
+    let number = prop_oneof![any::<u64>(), 0..=MAX_TTL];
     let token = prop_oneof![
         4 => "[!-~]{1,31}",
         1 => "[!-~]{32,70}",
         1 => select(&["", " ", "a b", "a\r\nflush_all", "\u{e9}", "\0"][..]).prop_map(str::to_owned),
     ];
     let letter = prop_oneof![8 => prop::char::ranges(vec!['a'..='z', 'A'..='Z'].into()), 1 => any::<char>()];
-    let one = prop_oneof![
-        6 => (select(letters), number).prop_map(|(letter, number)| Told::Flag(letter, number)),
-        1 => token.clone().prop_map(Told::Opaque),
-        2 => (letter, token).prop_map(|(letter, token)| Told::Own(letter, token)),
+    let call = prop_oneof![
+        6 => (select(letters), number).prop_map(|(letter, number)| OptionCall::Flag(letter, number)),
+        1 => token.clone().prop_map(OptionCall::Opaque),
+        2 => (letter, token).prop_map(|(letter, token)| OptionCall::OtherFlag(letter, token)),
     ];
-    prop::collection::vec(one, 0..20)
+    prop::collection::vec(call, 0..20)
 }
 
-/// The flags that must be on the wire, kept by other means than the builders'.
+/// The flags that must be on the wire, computed independently of the builders.
 #[derive(Debug, Default)]
-struct Meant {
+struct ExpectedFlags {
     flags: BTreeMap<u8, Vec<u8>>,
     opaque: Option<String>,
-    is_mistaken: bool,
+    is_invalid: bool,
 }
 
-impl Meant {
-    fn hears(&mut self, told: &Told, of: (&str, &str, &str)) {
+impl ExpectedFlags {
+    fn apply(&mut self, call: &OptionCall, letters: FlagLetters) {
         let is_token = |text: &str| text.bytes().all(|byte| (b'!'..=b'~').contains(&byte));
-        match told {
-            Told::Flag(letter, number) => {
+        match call {
+            OptionCall::Flag(letter, number) => {
                 let token = match char::from(*letter) {
                     'M' => ["S", "E", "R", "A", "P"][mode_of(*number)].to_owned(),
                     'F' => (number % (1 << 32)).to_string(),
-                    'R' => (*number).min(LONGEST_TTL).to_string(),
-                    letter if of.2.contains(letter) => ttl_of(*number).as_secs().to_string(),
-                    letter if of.1.contains(letter) => number.to_string(),
+                    'R' => (*number).min(MAX_TTL).to_string(),
+                    letter if letters.2.contains(letter) => ttl_of(*number).as_secs().to_string(),
+                    letter if letters.1.contains(letter) => number.to_string(),
                     _ => String::new(),
                 };
                 self.flags.insert(*letter, token.into_bytes());
             }
-            Told::Opaque(token) if is_token(token) && (1..=31).contains(&token.len()) => {
+            OptionCall::Opaque(token) if is_token(token) && (1..=31).contains(&token.len()) => {
                 self.opaque = Some(token.clone())
             }
-            Told::Own(letter, token)
+            OptionCall::OtherFlag(letter, token)
                 if letter.is_ascii_alphabetic()
                     && !"bOq".contains(*letter)
                     && !self.flags.contains_key(&(*letter as u8))
@@ -82,7 +84,7 @@ impl Meant {
             {
                 self.flags.insert(*letter as u8, token.clone().into_bytes());
             }
-            _ => self.is_mistaken = true,
+            _ => self.is_invalid = true,
         }
     }
 }
@@ -91,21 +93,25 @@ fn mode_of(number: u64) -> usize {
     (number % 5) as usize
 }
 
-/// So short that it goes over the wire as it is.
+/// Returns a TTL short enough to be relative on the wire.
 fn ttl_of(number: u64) -> Duration {
-    Duration::from_secs(number % LONGEST_TTL + 1)
+    Duration::from_secs(number % MAX_TTL + 1)
 }
 
-macro_rules! tell {
-    ($options:expr, $told:expr, { $($letter:pat => |$it:ident, $number:ident| $call:expr),* $(,)? }) => {{
+macro_rules! apply_calls {
+    ($options:expr, $calls:expr, { $($letter:pat => |$it:ident, $number:ident| $call:expr),* $(,)? }) => {{
         let mut options = $options;
-        for told in $told {
-            options = match told {
-                Told::Flag(b'k', _) => options.key(),
-                Told::Flag(b'E', number) => options.new_cas(Cas::new(*number)),
-                Told::Opaque(token) => options.opaque(token),
-                Told::Own(letter, token) => options.flag(*letter, token),
-                $(Told::Flag($letter, number) => { let ($it, $number) = (options, *number); let _ = $number; $call })*
+        for call in $calls {
+            options = match call {
+                OptionCall::Flag(b'k', _) => options.key(),
+                OptionCall::Flag(b'E', number) => options.new_cas(Cas::new(*number)),
+                OptionCall::Opaque(token) => options.opaque(token),
+                OptionCall::OtherFlag(letter, token) => options.flag(*letter, token),
+                $(OptionCall::Flag($letter, number) => {
+                    let ($it, $number) = (options, *number);
+                    let _ = $number;
+                    $call
+                })*
                 other => unreachable!("{other:?}"),
             };
         }
@@ -113,8 +119,8 @@ macro_rules! tell {
     }};
 }
 
-fn get(told: &[Told]) -> Options {
-    tell!(Get::new(), told, {
+fn get(calls: &[OptionCall]) -> Options {
+    apply_calls!(Get::new(), calls, {
         b'v' => |it, n| it.value(), b'f' => |it, n| it.flags(), b'c' => |it, n| it.cas(), b't' => |it, n| it.ttl_left(),
         b's' => |it, n| it.size(), b'h' => |it, n| it.hit_before(), b'l' => |it, n| it.last_access(),
         b'u' => |it, n| it.no_bump(), b'T' => |it, n| it.touch(ttl_of(n)), b'N' => |it, n| it.vivify(ttl_of(n)),
@@ -122,24 +128,24 @@ fn get(told: &[Told]) -> Options {
     })
 }
 
-fn set(told: &[Told]) -> Options {
+fn set(calls: &[OptionCall]) -> Options {
     let modes = [Mode::Set, Mode::Add, Mode::Replace, Mode::Append, Mode::Prepend];
-    tell!(Set::new(ttl_of(0)), told, {
+    apply_calls!(Set::new(ttl_of(0)), calls, {
         b'F' => |it, n| it.flags((n % (1 << 32)) as u32), b'M' => |it, n| it.mode(modes[mode_of(n)]),
         b'C' => |it, n| it.compare(Cas::new(n)), b'I' => |it, n| it.invalidate(),
         b'N' => |it, n| it.vivify(ttl_of(n)), b'c' => |it, n| it.return_cas(), b's' => |it, n| it.return_size(),
     })
 }
 
-fn delete(told: &[Told]) -> Options {
-    tell!(Delete::new(), told, {
+fn delete(calls: &[OptionCall]) -> Options {
+    apply_calls!(Delete::new(), calls, {
         b'C' => |it, n| it.compare(Cas::new(n)), b'I' => |it, n| it.mark_stale(), b'T' => |it, n| it.ttl(ttl_of(n)),
         b'x' => |it, n| it.drop_value(),
     })
 }
 
-fn arithmetic(told: &[Told]) -> Options {
-    tell!(Arithmetic::incr(3).create(4, ttl_of(0)), told, {
+fn arithmetic(calls: &[OptionCall]) -> Options {
+    apply_calls!(Arithmetic::incr(3).create(4, ttl_of(0)), calls, {
         b'T' => |it, n| it.touch(ttl_of(n)), b'C' => |it, n| it.compare(Cas::new(n)), b'c' => |it, n| it.return_cas(),
         b't' => |it, n| it.ttl_left(),
     })
@@ -150,24 +156,24 @@ fn meta_key() -> impl Strategy<Value = MetaKey> {
     prop_oneof![key().prop_map(MetaKey::from), binary]
 }
 
-fn checked(verb: MetaVerb, meant: &Meant, options: Options, key: &MetaKey, value: &[u8], serial: u64) {
+fn check(verb: MetaVerb, expected: &ExpectedFlags, options: Options, key: &MetaKey, value: &[u8], serial: u64) {
     let words = if verb == MetaVerb::Set { 3 } else { 2 };
-    // The opaque token; the `b` of a key in base64; the `q` a get may be given; the line's end.
-    let own = 2 + usize::from(key.is_base64()) + usize::from(verb == MetaVerb::Get);
-    let fits = words + meant.flags.len() + own <= 20;
-    let run_of = options.clone();
+    // The opaque token and the line end; the `b` of a base64 key; the `q` that a get may have.
+    let client_words = 2 + usize::from(key.is_base64()) + usize::from(verb == MetaVerb::Get);
+    let fits = words + expected.flags.len() + client_words <= 20;
+    let run_options = options.clone();
     let Ok(request) = options.into_request(verb, key.clone(), value.to_vec().into()) else {
-        assert!(meant.is_mistaken || !fits, "refused: {meant:?}");
+        assert!(expected.is_invalid || !fits, "rejected: {expected:?}");
         return;
     };
-    assert!(!meant.is_mistaken && fits, "not refused: {meant:?}");
-    let opaque = |serial: u64| meant.opaque.clone().unwrap_or_else(|| serial.to_string()).into_bytes();
-    let expected = |serial: u64, quiet: bool| {
-        let mut flags = meant.flags.clone();
+    assert!(!expected.is_invalid && fits, "accepted: {expected:?}");
+    let opaque = |serial: u64| expected.opaque.clone().unwrap_or_else(|| serial.to_string()).into_bytes();
+    let wire_flags = |serial: u64, quiet: bool| {
+        let mut flags = expected.flags.clone();
         flags.insert(b'O', opaque(serial));
         if key.is_base64() {
             flags.insert(b'b', Vec::new());
-            // A server may say such a key as it is, line ends and all: it is not asked to.
+            // A server may return such a key raw, line ends included, so the client does not request it.
             flags.remove(&b'k');
         }
         if quiet {
@@ -178,36 +184,40 @@ fn checked(verb: MetaVerb, meant: &Meant, options: Options, key: &MetaKey, value
     let commands = read_back(&Request::Meta(Box::new(request)), serial);
     let [command] = &commands[..] else { panic!("not one command: {commands:?}") };
     assert_eq!(command.verb(), ["mg", "ms", "md", "ma"][verb as usize]);
-    assert_eq!((command.key(), command.flags()), (key.as_bytes().to_vec(), expected(serial, false)));
+    assert_eq!((command.key(), command.flags()), (key.as_bytes().to_vec(), wire_flags(serial, false)));
     assert_eq!(command.body.as_deref(), (verb == MetaVerb::Set).then_some(value));
     if verb == MetaVerb::Get {
-        let one = || run_of.clone().into_request(verb, key.clone(), Default::default()).unwrap();
-        let commands = read_back(&Request::MetaRun(vec![one(), one()]), serial);
+        let request = || run_options.clone().into_request(verb, key.clone(), Default::default()).unwrap();
+        let commands = read_back(&Request::MetaRun(vec![request(), request()]), serial);
         let [first, second, end] = &commands[..] else { panic!("not a run of two: {commands:?}") };
-        assert_eq!((first.flags(), second.flags()), (expected(serial, true), expected(serial + 1, true)));
+        assert_eq!((first.flags(), second.flags()), (wire_flags(serial, true), wire_flags(serial + 1, true)));
         assert_eq!((first.key(), &end.words[..]), (second.key(), &[b"mn".to_vec()][..]));
     }
 }
 
-fn all(told: &[Told], of: (&str, &str, &str), first: &[(u8, &str)]) -> Meant {
-    let mut meant = Meant::default();
-    meant.flags.extend(first.iter().map(|(letter, token)| (*letter, token.as_bytes().to_vec())));
-    told.iter().for_each(|told| meant.hears(told, of));
-    meant
+fn expected_flags(calls: &[OptionCall], letters: FlagLetters, initial: &[(u8, &str)]) -> ExpectedFlags {
+    let mut expected = ExpectedFlags::default();
+    expected.flags.extend(initial.iter().map(|(letter, token)| (*letter, token.as_bytes().to_vec())));
+    calls.iter().for_each(|call| expected.apply(call, letters));
+    expected
 }
 
 proptest! {
     #[test]
-    fn builders(
-        (getting, setting) in (told(OF_GET), told(OF_SET)),
-        (deleting, counting) in (told(OF_DELETE), told(OF_ARITHMETIC)),
+    fn option_builders(
+        (get_calls, set_calls) in (option_calls(GET_FLAGS), option_calls(SET_FLAGS)),
+        (delete_calls, arithmetic_calls) in (option_calls(DELETE_FLAGS), option_calls(ARITHMETIC_FLAGS)),
         (key, value, serial) in (meta_key(), value(), 0..u64::MAX - 1),
     ) {
-        checked(MetaVerb::Get, &all(&getting, OF_GET, &[]), get(&getting), &key, b"", serial);
-        checked(MetaVerb::Set, &all(&setting, OF_SET, &[(b'T', "1")]), set(&setting), &key, &value, serial);
-        checked(MetaVerb::Delete, &all(&deleting, OF_DELETE, &[]), delete(&deleting), &key, b"", serial);
-        let made = [(b'v', ""), (b'M', "I"), (b'D', "3"), (b'N', "1"), (b'J', "4")];
-        checked(MetaVerb::Arithmetic, &all(&counting, OF_ARITHMETIC, &made), arithmetic(&counting), &key, b"", serial);
+        let expected = expected_flags(&get_calls, GET_FLAGS, &[]);
+        check(MetaVerb::Get, &expected, get(&get_calls), &key, b"", serial);
+        let expected = expected_flags(&set_calls, SET_FLAGS, &[(b'T', "1")]);
+        check(MetaVerb::Set, &expected, set(&set_calls), &key, &value, serial);
+        let expected = expected_flags(&delete_calls, DELETE_FLAGS, &[]);
+        check(MetaVerb::Delete, &expected, delete(&delete_calls), &key, b"", serial);
+        let initial = [(b'v', ""), (b'M', "I"), (b'D', "3"), (b'N', "1"), (b'J', "4")];
+        let expected = expected_flags(&arithmetic_calls, ARITHMETIC_FLAGS, &initial);
+        check(MetaVerb::Arithmetic, &expected, arithmetic(&arithmetic_calls), &key, b"", serial);
         let debug = Options::default().into_request(MetaVerb::Debug, key.clone(), Default::default()).unwrap();
         let commands = read_back(&Request::Meta(Box::new(debug)), serial);
         let [command @ Command { body: None, .. }] = &commands[..] else { panic!("not one command: {commands:?}") };

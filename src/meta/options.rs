@@ -1,4 +1,4 @@
-//! What the meta commands can be asked to do: one method per flag of the protocol.
+//! Options of the meta commands, with one method per flag of the protocol.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,25 +9,25 @@ use crate::error::{Error, ErrorKind};
 use crate::item::{Cas, SetOptions};
 use crate::key::MetaKey;
 use crate::protocol::{MetaFlags, MetaRequest, MetaVerb, ServerVersion, Token};
-use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
+use crate::ttl::{IntoTtl, InvalidTtl, MAX_RELATIVE, Ttl};
 
-/// Servers say 32, and take 31.
-const LONGEST_OPAQUE: usize = 31;
-/// Long enough for any token there is.
-const LONGEST_TOKEN: usize = 64;
-/// As many flags, the client's own with them, as servers up to 1.6.38 at least read in one line. They refuse a longer one
-/// without swallowing its data block, and run that as commands.
-const MOST_FLAGS: usize = 17;
+/// The longest opaque token in bytes. Servers document 32 and accept 31.
+const MAX_OPAQUE_LEN: usize = 31;
+/// The longest token of another flag in bytes. All tokens of the protocol are shorter.
+const MAX_TOKEN_LEN: usize = 64;
+/// The most flags in one command, the client's own included. Servers up to 1.6.38 at least reject a longer line without
+/// reading its data block, and run that block as commands.
+const MAX_FLAGS: usize = 17;
 
-/// What all four have in common. A mistake is kept until the command is given, which it then fails.
+/// The flags of one command, for all option types. Keeps an error until [`into_request`](Self::into_request).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     flags: MetaFlags,
-    /// Times to live, which become numbers when the command is made.
+    /// TTLs by flag. They become expiry times when the command is made.
     ttls: Vec<(u8, Result<Ttl, InvalidTtl>)>,
     opaque: Option<Box<[u8]>>,
     needs: Option<ServerVersion>,
-    mistake: Option<InvalidFlag>,
+    error: Option<InvalidFlag>,
 }
 
 impl Options {
@@ -54,28 +54,28 @@ impl Options {
 
     fn opaque(&mut self, token: &[u8]) {
         match token.len() {
-            1..=LONGEST_OPAQUE if token.iter().all(u8::is_ascii_graphic) => self.opaque = Some(token.into()),
-            _ => self.mistake = Some(InvalidFlag::Token),
+            1..=MAX_OPAQUE_LEN if token.iter().all(u8::is_ascii_graphic) => self.opaque = Some(token.into()),
+            _ => self.error = Some(InvalidFlag::Token),
         }
     }
 
-    /// Where the client needs all tokens for its own.
+    /// Removes the caller's opaque token, for commands that need tokens of the client.
     pub(crate) fn forget_opaque(&mut self) {
         self.opaque = None;
     }
 
     fn other(&mut self, letter: char, token: &str) {
-        let known = u8::try_from(letter).ok().filter(u8::is_ascii_alphabetic);
-        let taken = |letter: &u8| b"bOq".contains(letter) || self.flags.has(*letter) || self.has_ttl(*letter);
-        self.mistake = match known {
+        let flag = u8::try_from(letter).ok().filter(u8::is_ascii_alphabetic);
+        let is_taken = |letter: &u8| b"bOq".contains(letter) || self.flags.has(*letter) || self.has_ttl(*letter);
+        self.error = match flag {
             None => Some(InvalidFlag::Letter),
-            Some(letter) if taken(&letter) => Some(InvalidFlag::Taken),
-            Some(_) if token.len() > LONGEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Some(letter) if is_taken(&letter) => Some(InvalidFlag::Taken),
+            Some(_) if token.len() > MAX_TOKEN_LEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 Some(InvalidFlag::Token)
             }
             Some(letter) => {
                 self.flags.put(letter, Token::Text(token.as_bytes().into()));
-                // Older ones may run a data block as commands when a flag before it is not one they know.
+                // Older servers may run the data block behind an unknown flag as commands.
                 self.needs(ServerVersion::META_ECHO_ON_MISS);
                 return;
             }
@@ -86,20 +86,20 @@ impl Options {
         self.ttls.iter().any(|(known, _)| *known == letter)
     }
 
-    /// The command as it goes over the wire now.
+    /// Makes the command, with expiry times computed by the current time.
     pub(crate) fn into_request(mut self, verb: MetaVerb, key: MetaKey, value: Bytes) -> Result<MetaRequest, Error> {
-        if let Some(mistake) = self.mistake {
-            return Err(Error::not_sent(ErrorKind::InvalidFlag).with_source(mistake));
+        if let Some(error) = self.error {
+            return Err(Error::not_sent(ErrorKind::InvalidFlag).with_source(error));
         }
         for (letter, ttl) in self.ttls {
             self.flags.put(letter, Token::Number(ttl?.exptime(SystemTime::now)?.into()));
         }
-        // An `ms` has its length for another word, every line `O`, and a line of a run `q`.
-        let own = match verb {
+        // An `O`. Also the length of an `ms`, which counts as a word, or the `q` of an `mg` in a run.
+        let client_words = match verb {
             MetaVerb::Get | MetaVerb::Set => 2,
             MetaVerb::Delete | MetaVerb::Arithmetic | MetaVerb::Debug => 1,
         };
-        if self.flags.len() + own + usize::from(key.is_base64()) > MOST_FLAGS {
+        if self.flags.len() + client_words + usize::from(key.is_base64()) > MAX_FLAGS {
             return Err(Error::not_sent(ErrorKind::InvalidFlag).with_source(InvalidFlag::TooMany));
         }
         let needs = self.needs.unwrap_or(ServerVersion::META);
@@ -107,52 +107,50 @@ impl Options {
     }
 }
 
-/// Why a meta flag or token of the caller's own cannot be sent.
+/// The error for an invalid meta flag or token of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidFlag {
-    /// A flag is one ASCII letter.
-    #[error("a flag is one ASCII letter")]
+    /// The flag is not an ASCII letter.
+    #[error("the flag is not an ASCII letter")]
     Letter,
-    /// The client sets this flag itself, or it is set already.
-    #[error("the flag is the client's own, or is set already")]
+    /// The client sets this flag itself, or the flag is already set.
+    #[error("the flag is reserved for the client or already set")]
     Taken,
-    /// A token is visible ASCII without spaces: at most 31 bytes, and not empty, for an opaque token; at most 64 for
-    /// others.
-    #[error("a token is too long, or not visible ASCII without spaces")]
+    /// The token is not visible ASCII without spaces of at most 64 bytes, or 1 to 31 bytes for an opaque token.
+    #[error("the token is empty, too long, or not visible ASCII without spaces")]
     Token,
-    /// More flags than a server reads in one command. The options of this client all fit together; what is too much are
-    /// flags of the caller's own.
-    #[error("more flags than a server reads in one command")]
+    /// There are more flags than a server reads in one command. The options of this crate always fit.
+    #[error("there are more flags than a server reads in one command")]
     TooMany,
 }
 
-/// The methods that every command has.
+/// Implements the methods that all option types share.
 macro_rules! shared_options {
     ($name:ident) => {
         impl $name {
-            /// Has the server send the key back (`k`).
+            /// Requests the key in the reply (`k`).
             pub fn key(mut self) -> Self {
                 self.0.set(b'k');
                 self
             }
 
-            /// Sends a token of the caller's own along, which comes back with the answer (`O`): 1 to 31 bytes of visible
-            /// ASCII. Without one the client sends one of its own, and checks it.
+            /// Sends an opaque token, which the reply returns (`O`): 1 to 31 bytes of visible ASCII. Without one the
+            /// client sends its own token. It checks the token of the reply in both cases.
             pub fn opaque(mut self, token: impl AsRef<[u8]>) -> Self {
                 self.0.opaque(token.as_ref());
                 self
             }
 
-            /// Makes this the item's version, rather than the server's next (`E`). Needs memcached 1.6.27.
+            /// Sets the item's new CAS unique, instead of the server's next one (`E`). Needs memcached 1.6.27.
             pub fn new_cas(mut self, cas: Cas) -> Self {
                 self.0.number(b'E', cas.0);
                 self.0.needs(ServerVersion::META_EXPLICIT_CAS);
                 self
             }
 
-            /// Sends a flag this client has no name for, such as the `P` and `L` that servers ignore and proxies read:
-            /// an ASCII letter, and a token of at most 64 bytes of visible ASCII, or none. Needs memcached 1.6.18.
+            /// Sends a flag that has no method here, such as `P` and `L`, which servers ignore and proxies read. The
+            /// flag is an ASCII letter; its token has at most 64 bytes of visible ASCII. Needs memcached 1.6.18.
             pub fn flag(mut self, letter: char, token: &str) -> Self {
                 self.0.other(letter, token);
                 self
@@ -171,86 +169,86 @@ macro_rules! shared_options {
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Get(Options);
-
 shared_options!(Get);
 
 impl Get {
-    /// Asks for nothing yet but whether the item is there.
+    /// Creates options that request only whether the item exists.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks for the value (`v`).
+    /// Requests the value (`v`).
     pub fn value(mut self) -> Self {
         self.0.set(b'v');
         self
     }
 
-    /// Asks for the 32 bits stored beside the value (`f`).
+    /// Requests the flags (`f`).
     pub fn flags(mut self) -> Self {
         self.0.set(b'f');
         self
     }
 
-    /// Asks for the item's version (`c`).
+    /// Requests the CAS unique (`c`).
     pub fn cas(mut self) -> Self {
         self.0.set(b'c');
         self
     }
 
-    /// Asks how long the item lives yet (`t`).
+    /// Requests the TTL left (`t`).
     pub fn ttl_left(mut self) -> Self {
         self.0.set(b't');
         self
     }
 
-    /// Asks for the value's length (`s`).
+    /// Requests the value's length (`s`).
     pub fn size(mut self) -> Self {
         self.0.set(b's');
         self
     }
 
-    /// Asks whether the item was read before (`h`).
+    /// Requests whether the item was read before (`h`).
     pub fn hit_before(mut self) -> Self {
         self.0.set(b'h');
         self
     }
 
-    /// Asks for the time since the item was last read (`l`).
+    /// Requests the time since the item was last read (`l`).
     pub fn last_access(mut self) -> Self {
         self.0.set(b'l');
         self
     }
 
-    /// Leaves no trace: the item is not moved in the server's order of use, nor counted as read (`u`).
+    /// Leaves the item's LRU position and its read marks unchanged (`u`).
     pub fn no_bump(mut self) -> Self {
         self.0.set(b'u');
         self
     }
 
-    /// Gives the item a new time to live (`T`).
+    /// Sets a new TTL (`T`).
     pub fn touch(mut self, ttl: impl IntoTtl) -> Self {
         self.0.ttl(b'T', ttl.into_ttl());
         self
     }
 
-    /// On a miss, creates an empty item that lives so long, and asks this reader to fill it: see [`Item::won`] (`N`).
-    /// [`Client::fetch`](crate::Client::fetch) does all that follows from it.
+    /// Creates an empty item with this TTL on a miss, and asks this reader to fill it (`N`).
     ///
-    /// [`Item::won`]: super::Item::won
+    /// See [`Item::won`](super::Item::won). [`Client::fetch`](crate::Client::fetch) does this and all that follows from
+    /// it.
     pub fn vivify(mut self, ttl: impl IntoTtl) -> Self {
         self.0.ttl(b'N', ttl.into_ttl());
         self
     }
 
-    /// If the item lives less long than this, asks one reader to store it anew (`R`). At most 30 days, in whole seconds.
+    /// Asks one reader to renew the item if its TTL left is below `time` (`R`).
+    ///
+    /// See [`Item::won`](super::Item::won). `time` is in whole seconds, at most 30 days.
     pub fn recache_within(mut self, time: Duration) -> Self {
-        const LONGEST: u64 = 30 * 24 * 60 * 60;
-        self.0.number(b'R', time.as_secs().min(LONGEST));
+        self.0.number(b'R', time.as_secs().min(MAX_RELATIVE));
         self
     }
 
-    /// Leaves the value out if the item is of this version (`C`). Needs memcached 1.6.40.
+    /// Leaves out the value if the item has this CAS unique (`C`). Needs memcached 1.6.40.
     pub fn unless(mut self, cas: Cas) -> Self {
         self.0.number(b'C', cas.0);
         self.0.needs(ServerVersion::META_CONDITIONAL_GET);
@@ -258,19 +256,19 @@ impl Get {
     }
 }
 
-/// When a [`Set`] stores.
+/// The condition under which a [`Set`] stores, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mode {
-    /// Always.
+    /// Stores always.
     Set,
-    /// If nothing is there.
+    /// Stores only if there is no item.
     Add,
-    /// If something is there.
+    /// Stores only if there is an item.
     Replace,
-    /// Behind the value that is there.
+    /// Appends to the value, if there is an item.
     Append,
-    /// Before the value that is there.
+    /// Prepends to the value, if there is an item.
     Prepend,
 }
 
@@ -278,17 +276,17 @@ pub enum Mode {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Set(Options);
-
 shared_options!(Set);
 
 impl Set {
-    /// Stores an item that lives so long (`T`). There is no default: an item for ever must be asked for.
+    /// Creates options that store an item with this TTL (`T`). An item that does not expire needs [`Ttl::NEVER`].
     pub fn new(ttl: impl IntoTtl) -> Self {
         let mut options = Options::default();
         options.ttl(b'T', ttl.into_ttl());
         Self(options)
     }
 
+    /// Creates options with the TTL and the flags of a classic set.
     pub(crate) fn from_store(store: &SetOptions) -> Self {
         let mut options = Options::default();
         options.ttl(b'T', store.ttl());
@@ -296,13 +294,13 @@ impl Set {
         Self(options)
     }
 
-    /// The 32 bits kept beside the value (`F`); 0 unless set.
+    /// Sets the flags stored with the value (`F`). The default is 0.
     pub fn flags(mut self, flags: u32) -> Self {
         self.0.number(b'F', flags.into());
         self
     }
 
-    /// When to store (`M`); always, unless set.
+    /// Sets the mode (`M`). The default is [`Mode::Set`].
     pub fn mode(mut self, mode: Mode) -> Self {
         self.0.mode(match mode {
             Mode::Set => b"S",
@@ -314,32 +312,32 @@ impl Set {
         self
     }
 
-    /// Stores only if the item is of this version (`C`).
+    /// Stores only if the item has this CAS unique (`C`).
     pub fn compare(mut self, cas: Cas) -> Self {
         self.0.number(b'C', cas.0);
         self
     }
 
-    /// With [`compare`](Self::compare): stores also over a later version, but marks the item as stale (`I`).
+    /// With [`compare`](Self::compare), also stores if the CAS unique is older, and marks the item as stale (`I`).
     pub fn invalidate(mut self) -> Self {
         self.0.set(b'I');
         self
     }
 
-    /// In the modes that append and prepend: creates a missing item, which lives so long (`N`). Needs memcached 1.6.20.
+    /// Creates a missing item with this TTL in the modes `Append` and `Prepend` (`N`). Needs memcached 1.6.20.
     pub fn vivify(mut self, ttl: impl IntoTtl) -> Self {
         self.0.ttl(b'N', ttl.into_ttl());
         self.0.needs(ServerVersion::META_APPEND_VIVIFY);
         self
     }
 
-    /// Asks for the item's new version (`c`).
+    /// Requests the item's new CAS unique (`c`).
     pub fn return_cas(mut self) -> Self {
         self.0.set(b'c');
         self
     }
 
-    /// Asks for the length of the stored value (`s`).
+    /// Requests the length of the stored value (`s`).
     pub fn return_size(mut self) -> Self {
         self.0.set(b's');
         self
@@ -350,34 +348,35 @@ impl Set {
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Delete(Options);
-
 shared_options!(Delete);
 
 impl Delete {
-    /// Deletes the item.
+    /// Creates options that delete the item.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only if the item is of this version (`C`).
+    /// Deletes only if the item has this CAS unique (`C`).
     pub fn compare(mut self, cas: Cas) -> Self {
         self.0.number(b'C', cas.0);
         self
     }
 
-    /// Leaves the item, but marks it as stale, under a new version (`I`): one reader is then asked to store it anew.
+    /// Keeps the item, marks it as stale and gives it a new CAS unique (`I`).
+    ///
+    /// One reader is then asked to renew it: see [`Item::won`](super::Item::won).
     pub fn mark_stale(mut self) -> Self {
         self.0.set(b'I');
         self
     }
 
-    /// With [`mark_stale`](Self::mark_stale): how long the stale item lives (`T`).
+    /// Sets the TTL of the stale item, with [`mark_stale`](Self::mark_stale) (`T`).
     pub fn ttl(mut self, ttl: impl IntoTtl) -> Self {
         self.0.ttl(b'T', ttl.into_ttl());
         self
     }
 
-    /// Takes the value off, flags too, and leaves the item (`x`). Needs memcached 1.6.27.
+    /// Keeps the item, but removes its value and its flags (`x`). Needs memcached 1.6.27.
     pub fn drop_value(mut self) -> Self {
         self.0.set(b'x');
         self.0.needs(ServerVersion::META_EXPLICIT_CAS);
@@ -389,16 +388,15 @@ impl Delete {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Arithmetic(Options);
-
 shared_options!(Arithmetic);
 
 impl Arithmetic {
-    /// Adds, wrapping at 2^64.
+    /// Creates options that add `delta`, wrapping at 2^64.
     pub fn incr(delta: u64) -> Self {
         Self::by(b"I", delta)
     }
 
-    /// Subtracts, stopping at 0.
+    /// Creates options that subtract `delta`, stopping at 0.
     pub fn decr(delta: u64) -> Self {
         Self::by(b"D", delta)
     }
@@ -411,32 +409,32 @@ impl Arithmetic {
         Self(options)
     }
 
-    /// On a miss, creates the number with this value, to which nothing is added then, and this time to live (`N`, `J`).
+    /// Creates a missing number with this value and this TTL (`N`, `J`). The delta is then not applied.
     pub fn create(mut self, initial: u64, ttl: impl IntoTtl) -> Self {
         self.0.ttl(b'N', ttl.into_ttl());
         self.0.number(b'J', initial);
         self
     }
 
-    /// Gives the number a new time to live (`T`).
+    /// Sets a new TTL (`T`).
     pub fn touch(mut self, ttl: impl IntoTtl) -> Self {
         self.0.ttl(b'T', ttl.into_ttl());
         self
     }
 
-    /// Only if the item is of this version (`C`).
+    /// Changes the number only if the item has this CAS unique (`C`).
     pub fn compare(mut self, cas: Cas) -> Self {
         self.0.number(b'C', cas.0);
         self
     }
 
-    /// Asks for the item's new version (`c`).
+    /// Requests the item's new CAS unique (`c`).
     pub fn return_cas(mut self) -> Self {
         self.0.set(b'c');
         self
     }
 
-    /// Asks how long the number lives yet (`t`).
+    /// Requests the TTL left (`t`).
     pub fn ttl_left(mut self) -> Self {
         self.0.set(b't');
         self

@@ -1,4 +1,4 @@
-//! Requests to bytes.
+//! Encodes requests.
 
 use bytes::BytesMut;
 
@@ -7,8 +7,9 @@ use crate::key::Key;
 
 const CRLF: &[u8] = b"\r\n";
 
-/// Appends a request other than a get, which is built up key by key: see [`encode_get_start`]. The meta commands in it
-/// have opaque tokens from `serial` on.
+/// Appends a request to `out`. Its meta commands get the opaque tokens `serial`, `serial + 1`, and so on.
+///
+/// A connection merges gets, so it writes them key by key: see [`encode_get_start`].
 pub(crate) fn encode(request: &Request, serial: u64, out: &mut Output) {
     let text = out.text();
     match request {
@@ -33,7 +34,6 @@ pub(crate) fn encode(request: &Request, serial: u64, out: &mut Output) {
             text.extend_from_slice(key.as_bytes());
             encode_number(*flags, text);
             encode_number(*exptime, text);
-            // `usize` has no width of its own on the wire; every platform's fits.
             encode_number(value.len() as u64, text);
             if let StoreVerb::Cas(unique) = verb {
                 encode_number(*unique, text);
@@ -46,8 +46,8 @@ pub(crate) fn encode(request: &Request, serial: u64, out: &mut Output) {
             text.extend_from_slice(b"delete ");
             text.extend_from_slice(key.as_bytes());
             if key.as_bytes() == b"noreply" {
-                // Where that is the last word, 1.6.45 takes it for more than a key, and does not answer. (The 0 was once
-                // a time, and does nothing.)
+                // 1.6.45 takes `noreply` as the last word for an option, even in the key's place, and sends no reply.
+                // The 0 was once a time; servers ignore it.
                 text.extend_from_slice(b" 0");
             }
             text.extend_from_slice(CRLF);
@@ -76,7 +76,7 @@ pub(crate) fn encode(request: &Request, serial: u64, out: &mut Output) {
         }
         Request::MetaNoop => text.extend_from_slice(b"mn\r\n"),
         Request::Version => text.extend_from_slice(b"version\r\n"),
-        // Without a number where none is needed, as the oldest servers know it.
+        // No number if the delay is 0, because the oldest servers know only this form.
         Request::FlushAll { delay: 0 } => text.extend_from_slice(b"flush_all\r\n"),
         Request::FlushAll { delay } => encode_setting(b"flush_all", *delay, text),
         Request::Verbosity { level } => encode_setting(b"verbosity", *level, text),
@@ -84,7 +84,7 @@ pub(crate) fn encode(request: &Request, serial: u64, out: &mut Output) {
     }
 }
 
-/// Begins a retrieval line. It is ended by [`encode_line_end`] and holds at least one key.
+/// Begins a retrieval line: at least one [`encode_get_key`] and then [`encode_line_end`] must follow.
 pub(crate) fn encode_get_start(cas: bool, touch: Option<u32>, out: &mut BytesMut) {
     match touch {
         None => out.extend_from_slice(if cas { b"gets" } else { b"get" }),
@@ -112,8 +112,10 @@ fn encode_setting(command: &[u8], number: u32, out: &mut BytesMut) {
     out.extend_from_slice(CRLF);
 }
 
-/// Credentials, in the form that is harmless to a server that asks for none: an item of a key nobody else uses, expired
-/// from the start, so that it cannot be read.
+/// Returns the command that presents credentials.
+///
+/// It is harmless on a server that needs none: the server stores it under a reserved key, already expired, so that no
+/// client can read it.
 pub(crate) fn credentials_line(token: &str) -> String {
     format!("set memring:auth 0 -1 {}\r\n{token}\r\n", token.len())
 }
@@ -130,7 +132,7 @@ mod tests {
     use bytes::Bytes;
 
     #[test]
-    fn every_request_as_the_protocol_text_has_it() {
+    fn every_request_matches_the_protocol_text() {
         let key = |text: &str| Key::new(text).unwrap();
         let store = |verb, value: &'static str| Request::Store {
             verb,
@@ -171,7 +173,7 @@ mod tests {
             let mut out = Output::default();
             encode(&request, 7, &mut out);
             assert_eq!(out.to_vec(), wire.as_bytes(), "{request:?}");
-            assert!(request.weight() >= out.len(), "{request:?} is heavier than it says");
+            assert!(request.weight() >= out.len(), "{request:?} is longer than its weight");
         }
     }
 }

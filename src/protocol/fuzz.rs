@@ -1,11 +1,11 @@
-//! Whatever a server says and whatever is asked: by chance, but not at random.
+//! Fuzz tests of the decoders and the encoders.
 //!
-//! What is decoded begins with what real servers said (`tests/data/transcripts.tsv`) and is changed from there; what is
-//! encoded is read again by a parser that was written from the server's grammar and shares nothing with the encoder.
-//! `scripts/fuzz` runs these for longer.
+//! Input to a decoder starts from responses of real servers (`tests/data/transcripts.tsv`), which the tests then
+//! mutate. Output of an encoder is parsed by a second parser, which was written from the server's grammar and shares no
+//! code with the encoder. `scripts/fuzz` runs these tests for longer.
 
-mod answers;
-pub(crate) mod commands;
 mod corpus;
 pub(crate) mod grammar;
 mod lines;
+mod replies;
+pub(crate) mod requests;

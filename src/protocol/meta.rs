@@ -1,15 +1,15 @@
-//! Meta commands: requests to bytes, and reply lines to what they say.
+//! Encodes meta commands and parses their reply lines.
 //!
-//! Every command carries an opaque token, the caller's own or one of the connection's, and the reply must bring it
-//! back: the order of replies is checked, not believed.
+//! Every command but `me` carries an opaque token, the caller's or the connection's, and the reply must carry the same
+//! token. This checks the order of replies.
 
 use bytes::{Bytes, BytesMut};
 
 use super::version::ServerVersion;
-use super::{Output, ProtocolError, scan};
+use super::{Output, ProtocolError, number};
 use crate::key::MetaKey;
 
-/// A meta command, checked and ready to be written.
+/// A meta command, validated and ready to be encoded.
 #[derive(Debug)]
 pub(crate) struct MetaRequest {
     pub(crate) verb: MetaVerb,
@@ -17,9 +17,9 @@ pub(crate) struct MetaRequest {
     pub(crate) flags: MetaFlags,
     /// The data block of an `ms`; empty otherwise.
     pub(crate) value: Bytes,
-    /// The caller's own token; none leaves it to the connection.
+    /// The caller's opaque token. `None` leaves the token to the connection.
     pub(crate) opaque: Option<Box<[u8]>>,
-    /// The oldest server that can do this.
+    /// The oldest server version that knows the command and its flags.
     pub(crate) needs: ServerVersion,
 }
 
@@ -29,14 +29,15 @@ pub(crate) enum MetaVerb {
     Set,
     Delete,
     Arithmetic,
-    /// `me`, which has no flags and a reply of its own kind.
+    /// `me`, which has no flags and its own kind of reply.
     Debug,
 }
 
-/// Flags as they go over the wire, each at most once: a server refuses a command that has one twice.
+/// The flags of a meta command, each at most once, because servers reject a duplicate flag.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MetaFlags(Vec<(u8, Token)>);
 
+/// The token that follows a flag's letter.
 #[derive(Debug, Clone)]
 pub(crate) enum Token {
     None,
@@ -48,7 +49,7 @@ impl MetaFlags {
     /// Sets a flag, replacing one of the same letter.
     pub(crate) fn put(&mut self, letter: u8, token: Token) {
         match self.0.iter_mut().find(|(known, _)| *known == letter) {
-            Some((_, place)) => *place = token,
+            Some((_, known_token)) => *known_token = token,
             None => self.0.push((letter, token)),
         }
     }
@@ -73,20 +74,21 @@ impl MetaFlags {
     }
 
     fn weight(&self) -> usize {
-        let token = |token: &Token| if let Token::Text(text) = token { text.len() } else { 20 };
-        self.0.iter().map(|(_, flag)| 2 + token(flag)).sum()
+        let token_len = |token: &Token| if let Token::Text(text) = token { text.len() } else { 20 };
+        self.0.iter().map(|(_, token)| 2 + token_len(token)).sum()
     }
 }
 
 impl MetaRequest {
-    /// About how many bytes it takes in a queue and on the wire.
+    /// Returns about how many bytes the command takes in a queue and on the wire. Never less than on the wire.
     pub(super) fn weight(&self) -> usize {
         let opaque = self.opaque.as_ref().map_or(0, |opaque| opaque.len());
         64 + self.key.wire_len() + self.flags.weight() + opaque + self.value.len()
     }
 
-    /// Appends the command. `serial` is its opaque token unless it has one of its own; `quiet` leaves out the reply to a
-    /// miss.
+    /// Appends the command to `out`.
+    ///
+    /// `serial` is its opaque token unless the caller gave one. `quiet` makes the server send no reply on a miss.
     pub(crate) fn encode(&self, serial: u64, quiet: bool, out: &mut Output) {
         let text = out.text();
         text.reserve(self.weight() - self.value.len() + Output::copied(&self.value));
@@ -106,12 +108,12 @@ impl MetaRequest {
             text.extend_from_slice(b" b");
         }
         if self.verb != MetaVerb::Debug {
-            // A server forgets that a key was base64 when the item is appended to, and then says it as it is, line ends
-            // and all. Nobody needs to be told a key they know.
+            // After an append, a server forgets that the key was base64, and returns it raw, line ends included. So do
+            // not ask for it: `translate` fills in the key.
             self.flags.encode(self.key.is_base64().then_some(b'k'), text);
             text.extend_from_slice(b" O");
             match &self.opaque {
-                Some(own) => text.extend_from_slice(own),
+                Some(token) => text.extend_from_slice(token),
                 None => text.extend_from_slice(itoa::Buffer::new().format(serial).as_bytes()),
             }
             if quiet {
@@ -125,23 +127,23 @@ impl MetaRequest {
         }
     }
 
-    /// Whether a reply can be the one to this command.
+    /// Returns whether a reply can be the reply to this command, sent with this `serial`.
     pub(crate) fn is_answered_by(&self, reply: &MetaReply, serial: u64) -> bool {
         if self.verb == MetaVerb::Debug {
-            // A miss says nothing to check.
-            return reply.code == MetaCode::Miss || reply.key.as_deref().is_some_and(|key| self.key.is_wire(key));
+            // A miss has nothing to check.
+            return reply.code == MetaCode::Miss || reply.key.as_deref().is_some_and(|key| self.key.matches_wire(key));
         }
         match &reply.opaque {
             Some(token) => match &self.opaque {
-                Some(own) => token == own.as_ref(),
+                Some(sent) => token == sent.as_ref(),
                 None => token == itoa::Buffer::new().format(serial).as_bytes(),
             },
-            // Servers before 1.6.18 do not bring it back unless the item is there.
+            // Servers before 1.6.18 return the token only if the item exists.
             None => !matches!(reply.code, MetaCode::Done | MetaCode::Value),
         }
     }
 
-    /// A reply in the caller's terms: the client's own token is nobody's business, a key is as the caller wrote it.
+    /// Returns the reply with the caller's key and token: a key is not base64, and the client's own token is removed.
     pub(crate) fn translate(&self, mut reply: MetaReply) -> MetaReply {
         if self.opaque.is_none() {
             reply.opaque = None;
@@ -153,54 +155,57 @@ impl MetaRequest {
     }
 }
 
-/// How a meta command went.
+/// The two-letter code of a meta reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MetaCode {
     /// `HD`
     Done,
     /// `VA`, with a data block.
     Value,
-    /// `EN`: nothing there to get.
+    /// `EN`: there is no item to get.
     Miss,
-    /// `NF`: nothing there to change.
+    /// `NF`: there is no item to change.
     NotFound,
     /// `NS`
     NotStored,
-    /// `EX`: another version than the one named.
+    /// `EX`: the item has another CAS unique.
     Exists,
     /// `ME`
     Debug,
-    /// `MN`: all replies before it have come.
+    /// `MN`: the end of a run of quiet commands.
     End,
 }
 
-/// A meta reply line, and the data block that may follow it.
+/// A meta reply: its line, and the data block that may follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MetaReply {
     pub(crate) code: MetaCode,
     pub(crate) value: Option<super::Body>,
     pub(crate) cas: Option<u64>,
     pub(crate) flags: Option<u32>,
-    /// Seconds left to live; negative for ever.
+    /// The TTL left in seconds; negative if the item does not expire.
     pub(crate) ttl: Option<i64>,
     pub(crate) last_access: Option<u64>,
     pub(crate) hit_before: Option<bool>,
     pub(crate) size: Option<u64>,
     pub(crate) key: Option<Bytes>,
     pub(crate) opaque: Option<Bytes>,
+    /// `W`: this reader is asked to renew the item.
     pub(crate) won: bool,
+    /// `X`: the item is stale.
     pub(crate) stale: bool,
-    pub(crate) sent: bool,
-    /// What this version of the client has no name for; of a debug reply, everything.
+    /// `Z`: another reader was already asked to renew the item.
+    pub(crate) recaching: bool,
+    /// Return flags without a field here. For a debug reply, all words after the key.
     pub(crate) other: Vec<Bytes>,
 }
 
-/// Whether a line can be a meta reply: two capitals, then nothing or a space.
+/// Returns whether a line looks like a meta reply: two capital letters, then nothing or a space.
 pub(super) fn is_meta_line(line: &[u8]) -> bool {
     matches!(line, [a, b] | [a, b, b' ', ..] if a.is_ascii_uppercase() && b.is_ascii_uppercase())
 }
 
-/// Reads a meta reply line; for a `VA`, the length of the data block that follows.
+/// Parses a meta reply line. For `VA`, also returns the length of the data block that follows.
 pub(super) fn parse(line: &[u8]) -> Result<(MetaReply, Option<usize>), ProtocolError> {
     parse_line(line).ok_or(ProtocolError::Malformed)
 }
@@ -220,7 +225,7 @@ fn parse_line(line: &[u8]) -> Option<(MetaReply, Option<usize>)> {
     };
     let mut reply = MetaReply::new(code);
     let len = match code {
-        MetaCode::Value => Some(scan::length(words.next()?)?),
+        MetaCode::Value => Some(number::parse_len(words.next()?)?),
         MetaCode::Debug => {
             reply.key = Some(Bytes::copy_from_slice(words.next()?));
             reply.other = words.filter(|word| !word.is_empty()).map(Bytes::copy_from_slice).collect();
@@ -229,22 +234,22 @@ fn parse_line(line: &[u8]) -> Option<(MetaReply, Option<usize>)> {
         _ => None,
     };
     for word in words {
-        // Some servers leave a space at the end of a line.
+        // Some servers end a line with a space.
         let Some((&letter, token)) = word.split_first() else { continue };
         let text = || Some(Bytes::copy_from_slice(token));
         match letter {
-            b'c' => reply.cas = Some(scan::number(token)?),
-            b'f' => reply.flags = Some(u32::try_from(scan::number(token)?).ok()?),
-            b't' => reply.ttl = Some(if token == b"-1" { -1 } else { i64::try_from(scan::number(token)?).ok()? }),
-            b'l' => reply.last_access = Some(scan::number(token)?),
-            b'h' => reply.hit_before = Some(scan::number(token)? != 0),
-            b's' => reply.size = Some(scan::number(token)?),
+            b'c' => reply.cas = Some(number::parse(token)?),
+            b'f' => reply.flags = Some(u32::try_from(number::parse(token)?).ok()?),
+            b't' => reply.ttl = Some(if token == b"-1" { -1 } else { i64::try_from(number::parse(token)?).ok()? }),
+            b'l' => reply.last_access = Some(number::parse(token)?),
+            b'h' => reply.hit_before = Some(number::parse(token)? != 0),
+            b's' => reply.size = Some(number::parse(token)?),
             b'k' => reply.key = text(),
             b'O' => reply.opaque = text(),
             b'W' => reply.won = true,
             b'X' => reply.stale = true,
-            b'Z' => reply.sent = true,
-            // Says of the key, if there is one, what was said when it was sent.
+            b'Z' => reply.recaching = true,
+            // Repeats that the key is base64, which the request knows.
             b'b' => {}
             _ => reply.other.push(Bytes::copy_from_slice(word)),
         }
@@ -267,12 +272,12 @@ impl MetaReply {
             opaque: None,
             won: false,
             stale: false,
-            sent: false,
+            recaching: false,
             other: Vec::new(),
         }
     }
 
-    /// What a quiet get that was passed over means.
+    /// Returns the reply that a quiet get without a reply stands for.
     pub(crate) fn miss() -> Self {
         Self::new(MetaCode::Miss)
     }

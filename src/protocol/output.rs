@@ -1,49 +1,50 @@
-//! What is to be written: text, and large data blocks in their places between it.
+//! Bytes that wait to be written: text, with large data blocks at their places in it.
 //!
-//! A small data block is copied into the text, so that a batch of them is one piece. A large one stays where its caller has
-//! it, and is let go of as soon as its last byte is written.
+//! A small data block is copied into the text, so that a batch of small values is one contiguous slice. A large block
+//! is not copied: the caller's buffer is shared, and released as soon as its last byte is written.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// Data blocks from this size on are not copied.
+/// Data blocks of this size or larger are not copied.
 pub(crate) const LARGE_BLOCK: usize = 4 * 1024;
 
-/// Room for text that grew beyond this for one batch is not kept.
-const TEXT_KEPT: usize = 256 * 1024;
+/// A text buffer that grew beyond this for one batch is freed afterwards.
+const MAX_IDLE_TEXT: usize = 256 * 1024;
 
+/// Encoded requests that wait to be written to a socket.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     text: BytesMut,
-    /// Bytes of text that were written, and are gone.
-    text_gone: u64,
+    /// How many bytes of text have been written and removed.
+    text_written: u64,
     blocks: VecDeque<Block>,
-    /// The bytes of all blocks.
+    /// The bytes left in all blocks.
     blocks_len: usize,
 }
 
 #[derive(Debug)]
 struct Block {
-    /// How much text goes before it, counted as `text_gone` is.
-    after: u64,
-    /// What is left of it.
+    /// The offset in the text at which the block goes, counted from the first byte ever appended.
+    text_offset: u64,
+    /// The bytes not yet written.
     bytes: Bytes,
 }
 
 impl Output {
-    /// How many bytes are to be written.
+    /// Returns how many bytes wait to be written.
     pub(crate) fn len(&self) -> usize {
         self.text.len() + self.blocks_len
     }
 
-    /// Where to append everything but data blocks.
+    /// Returns the buffer for everything but data blocks, to append to.
     pub(crate) fn text(&mut self) -> &mut BytesMut {
         &mut self.text
     }
 
-    /// How much of a data block will be copied into the text.
+    /// Returns how many bytes of a data block [`push_block`](Self::push_block) copies into the text.
     pub(crate) fn copied(block: &Bytes) -> usize {
         if block.len() < LARGE_BLOCK { block.len() } else { 0 }
     }
@@ -54,81 +55,82 @@ impl Output {
             self.text.extend_from_slice(block);
         } else {
             self.blocks_len += block.len();
-            self.blocks.push_back(Block { after: self.text_gone + self.text.len() as u64, bytes: block.clone() });
+            self.blocks
+                .push_back(Block { text_offset: self.text_written + self.text.len() as u64, bytes: block.clone() });
         }
     }
 
-    /// Whether what is left is in one piece.
+    /// Returns whether the bytes left are one contiguous slice.
     pub(crate) fn is_one_piece(&self) -> bool {
         self.blocks.is_empty()
     }
 
-    /// The first piece of what is left; empty if there is nothing left.
+    /// Returns the first contiguous slice; empty if nothing is left.
     pub(crate) fn first_piece(&self) -> &[u8] {
         match self.blocks.front() {
             None => &self.text,
-            Some(block) if block.after == self.text_gone => &block.bytes,
+            Some(block) if block.text_offset == self.text_written => &block.bytes,
             Some(block) => &self.text[..self.text_before(block)],
         }
     }
 
-    /// Puts as many pieces as there is room for into `pieces`, and says how many.
+    /// Fills `pieces` with as many slices as fit, and returns how many.
     pub(crate) fn pieces<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
-        let mut put = |piece: &'a [u8]| {
+        let mut push = |piece: &'a [u8]| {
             if piece.is_empty() {
                 return true;
             }
-            let Some(place) = pieces.get_mut(count) else { return false };
-            *place = IoSlice::new(piece);
+            let Some(slot) = pieces.get_mut(count) else { return false };
+            *slot = IoSlice::new(piece);
             count += 1;
             true
         };
         let mut begin = 0;
         for block in &self.blocks {
             let end = self.text_before(block);
-            if !put(&self.text[begin..end]) || !put(&block.bytes) {
+            if !push(&self.text[begin..end]) || !push(&block.bytes) {
                 return count;
             }
             begin = end;
         }
-        put(&self.text[begin..]);
+        push(&self.text[begin..]);
         count
     }
 
-    /// So many bytes were written.
+    /// Removes `count` bytes, which have been written.
     pub(crate) fn advance(&mut self, mut count: usize) {
         while count > 0 {
             let before = self.blocks.front().map_or(self.text.len(), |block| self.text_before(block));
-            let of_text = before.min(count);
-            self.text.advance(of_text);
-            self.text_gone += of_text as u64;
-            count -= of_text;
+            let text_count = before.min(count);
+            self.text.advance(text_count);
+            self.text_written += text_count as u64;
+            count -= text_count;
             let Some(block) = self.blocks.front_mut().filter(|_| count > 0) else { return };
-            let of_block = block.bytes.len().min(count);
-            block.bytes.advance(of_block);
-            self.blocks_len -= of_block;
-            count -= of_block;
+            let block_count = block.bytes.len().min(count);
+            block.bytes.advance(block_count);
+            self.blocks_len -= block_count;
+            count -= block_count;
             if block.bytes.is_empty() {
                 self.blocks.pop_front();
             }
         }
     }
 
-    /// Lets go of room that one large batch needed. There must be nothing left to write.
+    /// Frees the text buffer if one large batch made it grow. Nothing must be left to write.
     pub(crate) fn shrink(&mut self) {
-        if self.text.capacity() > TEXT_KEPT {
+        if self.text.capacity() > MAX_IDLE_TEXT {
             self.text = BytesMut::new();
         }
     }
 
-    /// How much of the text goes before a block.
+    /// Returns how many bytes of the text left go before a block.
     fn text_before(&self, block: &Block) -> usize {
-        // No more than the length of the text, and so no more than fits.
-        (block.after - self.text_gone) as usize
+        // At most the length of the text, so the cast is lossless.
+        (block.text_offset - self.text_written) as usize
     }
 
-    /// All that is left.
+    /// Returns all bytes left.
     #[cfg(test)]
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut pieces = vec![IoSlice::new(&[]); 2 * self.blocks.len() + 1];
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A block of each size around the limit, between texts, some of them empty.
+    /// Appends a text and a block for each pair of lengths; returns the output and the bytes it must hold.
     fn filled(parts: &[(usize, usize)]) -> (Output, Vec<u8>) {
         let (mut output, mut whole) = (Output::default(), Vec::new());
         let mut bytes = (0u8..251).cycle();
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_let_go_of_as_soon_as_it_is_written() {
+    fn a_block_is_released_with_its_last_byte() {
         let block = Bytes::from(vec![1; LARGE_BLOCK]);
         let mut output = Output::default();
         output.push_block(&block);
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_pieces_than_there_is_room_for() {
+    fn pieces_fills_no_more_than_its_argument() {
         let (output, whole) = filled(&[(3, LARGE_BLOCK); 5]);
         for room in 0..12 {
             let mut pieces = vec![IoSlice::new(&[]); room];
@@ -201,17 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn room_for_one_large_batch_is_not_kept() {
+    fn shrink_frees_the_buffer_of_a_large_batch() {
         let mut output = Output::default();
-        output.text().extend_from_slice(&vec![b'x'; TEXT_KEPT + 1]);
-        output.advance(TEXT_KEPT + 1);
+        output.text().extend_from_slice(&vec![b'x'; MAX_IDLE_TEXT + 1]);
+        output.advance(MAX_IDLE_TEXT + 1);
         output.shrink();
         assert_eq!(output.capacity(), 0);
     }
 
     proptest! {
         #[test]
-        fn whatever_is_written_the_rest_is_left(
+        fn the_unwritten_bytes_are_left_after_any_writes(
             parts in prop::collection::vec((0usize..5, prop_oneof![0usize..5, LARGE_BLOCK - 2..LARGE_BLOCK + 3]), 0..8),
             steps in prop::collection::vec(prop_oneof![1usize..10, 1usize..3 * LARGE_BLOCK], 0..40),
         ) {
@@ -226,7 +228,6 @@ mod tests {
                 output.advance(step);
                 rest = &rest[step..];
             }
-            // What is added goes behind it.
             output.text().extend_from_slice(b"end");
             prop_assert_eq!(output.to_vec(), [rest, b"end"].concat());
         }

@@ -1,4 +1,4 @@
-//! Versions of memcached, as far as commands depend on them.
+//! Server versions, and the ones that commands depend on.
 
 use std::fmt;
 
@@ -7,20 +7,23 @@ use std::fmt;
 pub(crate) struct ServerVersion(u16, u16, u16);
 
 impl ServerVersion {
-    /// The first whose meta commands answer as today's do. (1.5.22 answers `mg` in an older framing, and runs the data
-    /// block of an `ms` as commands.)
+    /// The first version with today's meta commands.
+    ///
+    /// 1.5.22 replies to `mg` in an older form, and runs the data block of an `ms` as commands.
     pub(crate) const META: Self = Self(1, 6, 10);
-    /// Misses echo the opaque token and the key; data blocks are swallowed when a flag is not known.
+    /// Misses carry the opaque token and the key. The data block behind an unknown flag is read and dropped.
     pub(crate) const META_ECHO_ON_MISS: Self = Self(1, 6, 18);
-    /// `ms` in append and prepend mode creates a missing item (`N`).
+    /// `ms` creates a missing item in append and prepend mode (`N`).
     pub(crate) const META_APPEND_VIVIFY: Self = Self(1, 6, 20);
-    /// `E` names the new version; `md` takes a value off its item (`x`).
+    /// `E` sets the new CAS unique; `md` removes the value and keeps the item (`x`).
     pub(crate) const META_EXPLICIT_CAS: Self = Self(1, 6, 27);
-    /// `mg` leaves out a value whose version is known (`C`).
+    /// `mg` leaves out the value if its CAS unique is the given one (`C`).
     pub(crate) const META_CONDITIONAL_GET: Self = Self(1, 6, 40);
 
-    /// Reads what follows `VERSION `. Builds of distributions and clouds add something to the three numbers; a proxy with
-    /// a name of its own is no memcached.
+    /// Parses the text after `VERSION `.
+    ///
+    /// Text after the three numbers is ignored, because distributions and clouds add some. A text that does not begin
+    /// with three numbers, such as a proxy's name, gives `None`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.splitn(3, '.');
         let major = numbers.next()?.parse().ok()?;
@@ -42,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_servers_say_it() {
+    fn version_texts_of_servers_are_parsed() {
         for (text, version) in [
             ("1.6.18", Some(ServerVersion(1, 6, 18))),
             ("1.4.31-beta", Some(ServerVersion(1, 4, 31))),

@@ -1,4 +1,4 @@
-//! How a fetch is to go, what it gives, and how it fails.
+//! Options, results and errors of a fetch.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::item::SetOptions;
 
-/// How [`Client::fetch`](crate::Client::fetch) goes about it.
+/// Options of [`Client::fetch`](crate::Client::fetch).
 ///
-/// Made from what [`set`](crate::Client::set) takes: a [`Duration`], a [`Ttl`](crate::Ttl) or [`SetOptions`] say how the computed
-/// value is stored. Everything else has a default.
+/// Made from the options for storing the computed value: a [`Duration`], a [`Ttl`](crate::Ttl) or [`SetOptions`].
+/// Everything else has a default.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,40 +47,42 @@ impl FetchOptions {
         }
     }
 
-    /// For how long other processes leave the computing to the one that has begun; 30 s unless set, in whole seconds.
-    /// Should that one die, another takes over after this time at the latest, so it should be a little more than the
-    /// computing takes.
+    /// Sets how long a lease lasts, in whole seconds. The default is 30 s.
+    ///
+    /// While a process holds the lease, no other process computes the value. If that process dies, another one takes
+    /// over after this time at the latest. Choose a little more than the computation takes.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// How long the computing may take; 30 s unless set.
+    /// Sets how long the computation may take. The default is 30 s.
     pub fn compute_limit(mut self, limit: Duration) -> Self {
         self.compute_limit = limit;
         self
     }
 
-    /// How long to wait for a value that another process computes; 10 s unless set.
+    /// Sets how long to wait for a value that another process computes. The default is 10 s.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// What to do when that time is over; to compute, unless set.
-    pub fn when_wait_ends(mut self, what: OnWaitTimeout) -> Self {
-        self.when_wait_ends = what;
+    /// Sets what to do after waiting that long. The default is [`OnWaitTimeout::Compute`].
+    pub fn when_wait_ends(mut self, action: OnWaitTimeout) -> Self {
+        self.when_wait_ends = action;
         self
     }
 
-    /// Has one caller compute a new value when the item lives less long than this, while everybody else still gets the
-    /// old one. Not done unless set. At most 30 days. Needs memcached 1.6.10; without effect on an older one.
+    /// Renews an item early: one caller computes a new value if the TTL left is below `time`. Off by default.
+    ///
+    /// All other callers get the old value meanwhile. `time` is at most 30 days. Has no effect before memcached 1.6.10.
     pub fn recache_within(mut self, time: Duration) -> Self {
         self.recache_within = Some(time);
         self
     }
 
-    /// What to make of an item that was [invalidated](crate::Client::invalidate); to serve it, unless set.
+    /// Sets how to use an item that was [invalidated](crate::Client::invalidate). The default is [`Stale::Serve`].
     pub fn stale(mut self, stale: Stale) -> Self {
         self.stale = stale;
         self
@@ -93,40 +95,40 @@ impl<T: Into<SetOptions>> From<T> for FetchOptions {
     }
 }
 
-/// What a caller does who has waited long enough for a value that another process computes.
+/// What to do if another process does not compute the value within [`FetchOptions::wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnWaitTimeout {
-    /// Computes the value for itself, and does not store it.
+    /// Computes the value without storing it.
     Compute,
     /// Fails with [`FetchError::WaitTimeout`].
     Fail,
 }
 
-/// What a caller does with a stale value while another computes the new one, and when its own computing fails.
+/// How to use a stale value while another caller computes a new one, or if the caller's own computation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stale {
-    /// Takes it.
+    /// Returns the stale value (stale-while-revalidate).
     Serve,
-    /// Waits for the new one.
+    /// Waits for the new value.
     Wait,
 }
 
-/// What [`Client::fetch`](crate::Client::fetch) gives.
+/// The result of [`Client::fetch`](crate::Client::fetch).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fetched {
     /// The value.
     pub value: Bytes,
-    /// The 32 bits stored beside it.
+    /// The flags stored with the value.
     pub flags: u32,
-    /// Where it comes from.
+    /// Where the value comes from.
     pub origin: Origin,
 }
 
 impl fmt::Debug for Fetched {
-    /// Prints the value's length only: values do not belong in a log.
+    /// Prints the value's length only, because values do not belong in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fetched")
             .field("value", &format_args!("{} bytes", self.value.len()))
@@ -140,32 +142,35 @@ impl fmt::Debug for Fetched {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
-    /// It was in the cache.
+    /// The value was in the cache.
     Cached,
-    /// It was in the cache, and stale.
+    /// The value was in the cache, and stale.
     Stale,
-    /// It was computed, by this caller or another of this client, and stored.
+    /// The value was computed, by this caller or another one of this client, and stored.
     Computed,
-    /// It was computed and could not be stored: the item has changed since, the node is away, the value is too large,
-    /// or another process is still at it.
+    /// The value was computed and not stored.
+    ///
+    /// The item was changed meanwhile, the node is unavailable, the value is too large, or another process holds the
+    /// lease.
     Unstored,
 }
 
-/// Why a fetch gives no value.
+/// The error of a fetch that returned no value.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError<E> {
-    /// The fetch cannot be made at all: the key, a time to live or an option is invalid, or the client was shut down.
-    /// (A cache that merely fails is no reason: the value is then computed.)
+    /// The fetch is not possible: the key, a TTL or an option is invalid, or the client was shut down.
+    ///
+    /// If only the cache fails, the value is computed instead, without this error.
     #[error("the value cannot be fetched")]
     Cache(#[source] Error),
-    /// The computing failed, with this.
-    #[error("the value could not be computed")]
+    /// The computation failed with this error.
+    #[error("computing the value failed")]
     Compute(#[source] E),
-    /// The computing took longer than [`FetchOptions::compute_limit`].
-    #[error("the value was not computed in time")]
+    /// The computation took longer than [`FetchOptions::compute_limit`].
+    #[error("computing the value took too long")]
     ComputeTimeout,
-    /// Another process is computing the value, and was not done within [`FetchOptions::wait`].
-    #[error("the value was not computed elsewhere in time")]
+    /// Another process did not compute the value within [`FetchOptions::wait`].
+    #[error("another process did not compute the value in time")]
     WaitTimeout,
 }

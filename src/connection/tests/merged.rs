@@ -9,8 +9,8 @@ use super::super::pipeline::Pipeline;
 use super::*;
 use crate::key::Key;
 use crate::protocol::Output;
-use crate::protocol::fuzz::commands::{classic, key};
 use crate::protocol::fuzz::grammar::{Command, read_all};
+use crate::protocol::fuzz::requests::{classic, key};
 
 fn requests() -> impl Strategy<Value = Vec<(Request, Option<Command>)>> {
     let many = (prop::collection::vec(key(), 1..150), any::<bool>(), prop::option::of(0u32..3));

@@ -1,4 +1,4 @@
-//! What real servers said, and what can become of it on the way.
+//! Responses recorded from real servers, and mutations of them.
 
 use std::sync::LazyLock;
 
@@ -7,19 +7,20 @@ use proptest::sample::{Index, select};
 
 use crate::protocol::Expect;
 
+/// One recorded response and what was expected.
 pub(super) struct Transcript {
     pub(super) expect: String,
-    pub(super) answer: Vec<u8>,
+    pub(super) response: Vec<u8>,
 }
 
 pub(super) static TRANSCRIPTS: LazyLock<Vec<Transcript>> = LazyLock::new(|| {
     let lines = include_str!("../../../tests/data/transcripts.tsv").lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| {
-            let [_version, expect, _request, answer] = line.split('\t').collect::<Vec<_>>()[..] else {
+            let [_version, expect, _request, response] = line.split('\t').collect::<Vec<_>>()[..] else {
                 panic!("not a transcript: {line}");
             };
-            Transcript { expect: expect.to_owned(), answer: unescaped(answer) }
+            Transcript { expect: expect.to_owned(), response: unescaped(response) }
         })
         .collect()
 });
@@ -52,23 +53,28 @@ pub(super) const EXPECTS: [Expect; 15] = [
     Expect::Memlimit,
 ];
 
-/// ResponseSlot to what was expected.
-pub(super) fn recorded(wanted: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
-    TRANSCRIPTS.iter().filter(|known| wanted(&known.expect)).map(|known| known.answer.clone()).collect()
+/// Returns the recorded responses of the expected kinds that `is_wanted` selects by name.
+pub(super) fn recorded(is_wanted: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
+    TRANSCRIPTS
+        .iter()
+        .filter(|recorded| is_wanted(&recorded.expect))
+        .map(|recorded| recorded.response.clone())
+        .collect()
 }
 
+/// A mutation of a byte string.
 #[derive(Debug, Clone)]
-enum Change {
+enum Mutation {
     Replace(Index, u8),
     Remove(Index, usize),
     Insert(Index, Vec<u8>),
     Repeat(Index, usize),
-    /// The digits next after a place become others.
+    /// Replaces the next run of digits.
     Number(Index, &'static str),
     Truncate(Index),
 }
 
-/// Pieces of which answers are made.
+/// Pieces of responses.
 const WORDS: [&str; 36] = [
     "\r\n",
     "\r",
@@ -110,56 +116,56 @@ const WORDS: [&str; 36] = [
 const NUMBERS: [&str; 9] =
     ["", "0", "1", "2", "00000000000000000002", "1000", "1073741824", "1073741825", "18446744073709551616"];
 
-fn change() -> impl Strategy<Value = Change> {
+fn mutation() -> impl Strategy<Value = Mutation> {
     let any_bytes = prop::collection::vec(any::<u8>(), 1..8);
     let word = prop_oneof![4 => select(&WORDS[..]).prop_map(|word| word.as_bytes().to_vec()), 1 => any_bytes];
     prop_oneof![
-        2 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Replace(at, byte)),
-        2 => (any::<Index>(), 1usize..6).prop_map(|(at, len)| Change::Remove(at, len)),
-        4 => (any::<Index>(), word).prop_map(|(at, word)| Change::Insert(at, word)),
-        1 => (any::<Index>(), 1usize..60).prop_map(|(at, len)| Change::Repeat(at, len)),
-        3 => (any::<Index>(), select(&NUMBERS[..])).prop_map(|(at, number)| Change::Number(at, number)),
-        1 => any::<Index>().prop_map(Change::Truncate),
+        2 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Mutation::Replace(at, byte)),
+        2 => (any::<Index>(), 1usize..6).prop_map(|(at, len)| Mutation::Remove(at, len)),
+        4 => (any::<Index>(), word).prop_map(|(at, word)| Mutation::Insert(at, word)),
+        1 => (any::<Index>(), 1usize..60).prop_map(|(at, len)| Mutation::Repeat(at, len)),
+        3 => (any::<Index>(), select(&NUMBERS[..])).prop_map(|(at, number)| Mutation::Number(at, number)),
+        1 => any::<Index>().prop_map(Mutation::Truncate),
     ]
 }
 
-fn changed(mut bytes: Vec<u8>, changes: Vec<Change>) -> Vec<u8> {
-    for change in changes {
+fn mutated(mut bytes: Vec<u8>, mutations: Vec<Mutation>) -> Vec<u8> {
+    for mutation in mutations {
         let len = bytes.len();
-        match change {
-            Change::Replace(at, byte) if len > 0 => bytes[at.index(len)] = byte,
-            Change::Remove(at, count) if len > 0 => {
+        match mutation {
+            Mutation::Replace(at, byte) if len > 0 => bytes[at.index(len)] = byte,
+            Mutation::Remove(at, count) if len > 0 => {
                 let at = at.index(len);
                 bytes.drain(at..(at + count).min(len));
             }
-            Change::Insert(at, word) => {
+            Mutation::Insert(at, word) => {
                 let at = at.index(len + 1);
                 bytes.splice(at..at, word);
             }
-            Change::Repeat(at, count) if len > 0 => {
+            Mutation::Repeat(at, count) if len > 0 => {
                 let at = at.index(len);
                 let piece = bytes[at..(at + count).min(len)].to_vec();
                 bytes.splice(at..at, piece);
             }
-            Change::Number(at, number) if len > 0 => {
+            Mutation::Number(at, number) if len > 0 => {
                 let at = at.index(len);
                 let Some(start) = (at..len).find(|&at| bytes[at].is_ascii_digit()) else { continue };
                 let end = (start..len).find(|&at| !bytes[at].is_ascii_digit()).unwrap_or(len);
                 bytes.splice(start..end, number.bytes());
             }
-            Change::Truncate(at) if len > 0 => bytes.truncate(at.index(len)),
+            Mutation::Truncate(at) if len > 0 => bytes.truncate(at.index(len)),
             _ => {}
         }
     }
     bytes
 }
 
-/// Some of these answers one after the other, changed here and there; or any bytes.
-pub(super) fn wire(answers: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    let answers = prop::collection::vec(select(answers), 0..4).prop_map(|answers| answers.concat());
-    let changes = prop_oneof![1 => Just(Vec::new()), 5 => prop::collection::vec(change(), 1..5)];
+/// Generates a few of these responses, mutated and one after the other; or arbitrary bytes.
+pub(super) fn wire(responses: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let responses = prop::collection::vec(select(responses), 0..4).prop_map(|responses| responses.concat());
+    let mutations = prop_oneof![1 => Just(Vec::new()), 5 => prop::collection::vec(mutation(), 1..5)];
     prop_oneof![
-        12 => (answers, changes).prop_map(|(bytes, changes)| changed(bytes, changes)),
+        12 => (responses, mutations).prop_map(|(bytes, mutations)| mutated(bytes, mutations)),
         1 => prop::collection::vec(any::<u8>(), 0..400),
         1 => prop::collection::vec(select(&WORDS[..]), 0..60).prop_map(|words| words.concat().into_bytes()),
     ]

@@ -1,22 +1,22 @@
-//! How memcached reads what it is sent: plainly, strictly, and without a line of the encoder's.
+//! A strict parser of requests, written from the server's grammar and independent of the encoder.
 
 use std::collections::BTreeMap;
 
-/// One command as a server reads it.
+/// A command as a server reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) words: Vec<Vec<u8>>,
     pub(crate) body: Option<Vec<u8>>,
 }
 
-/// Up to so many words, the line's end counted as one, servers of every version read in a meta command.
-const MOST_WORDS: usize = 20;
-/// Servers close a connection on which so much has come without a line's end, unless it begins with `get` or `gets`.
-const LONGEST_LINE: usize = 2048;
-/// Those up to 1.5.
-const LONGEST_CLASSIC_LINE: usize = 1024;
+/// The most words, with the line end counted as one, that servers of every version read in a meta command.
+const MAX_WORDS: usize = 20;
+/// Servers close a connection after this many bytes without a line end, unless the line begins with `get` or `gets`.
+const MAX_LINE: usize = 2048;
+/// The same limit for servers up to 1.5, which know only the classic commands.
+const MAX_CLASSIC_LINE: usize = 1024;
 
-/// Reads all commands there are in `wire`, or panics where a server would read something else than was meant.
+/// Parses all commands in `wire`; panics where a server would read another command than the client meant.
 pub(crate) fn read_all(mut wire: &[u8]) -> Vec<Command> {
     let mut commands = Vec::new();
     while !wire.is_empty() {
@@ -27,34 +27,34 @@ pub(crate) fn read_all(mut wire: &[u8]) -> Vec<Command> {
         if let Some(len) = check_line(&command, line) {
             let (body, rest) = wire.split_at(len);
             command.body = Some(body.to_vec());
-            wire = rest.strip_prefix(b"\r\n").expect("a data block that ends elsewhere");
+            wire = rest.strip_prefix(b"\r\n").expect("a data block that does not end at its length");
         }
         commands.push(command);
     }
     commands
 }
 
-/// The length of the data block that follows, if one does.
+/// Validates a command line; returns the length of its data block, if it has one.
 fn check_line(command: &Command, line: &[u8]) -> Option<usize> {
     let words: Vec<&[u8]> = command.words.iter().map(Vec::as_slice).collect();
-    assert!(words.iter().all(|word| !word.is_empty()), "two spaces, or one at an end: {}", line.escape_ascii());
-    let count = |counts: std::ops::RangeInclusive<usize>| {
-        assert!(counts.contains(&words.len()), "{} words: {}", words.len(), line.escape_ascii());
+    assert!(words.iter().all(|word| !word.is_empty()), "an empty word: {}", line.escape_ascii());
+    let word_count = |allowed: std::ops::RangeInclusive<usize>| {
+        assert!(allowed.contains(&words.len()), "{} words: {}", words.len(), line.escape_ascii());
     };
     let verb = std::str::from_utf8(words[0]).expect("no verb");
     match verb {
         "get" | "gets" => {
-            count(2..=101);
+            word_count(2..=101);
             words[1..].iter().for_each(|key| check_key(key));
             return None;
         }
         "gat" | "gats" => {
-            count(3..=102);
+            word_count(3..=102);
             number(words[1]);
             words[2..].iter().for_each(|key| check_key(key));
         }
         "set" | "add" | "replace" | "append" | "prepend" | "cas" => {
-            count(if verb == "cas" { 6..=6 } else { 5..=5 });
+            word_count(if verb == "cas" { 6..=6 } else { 5..=5 });
             check_key(words[1]);
             assert!(number(words[2]) <= u32::MAX.into());
             for word in &words[3..] {
@@ -62,38 +62,38 @@ fn check_line(command: &Command, line: &[u8]) -> Option<usize> {
             }
         }
         "delete" => {
-            count(2..=3);
+            word_count(2..=3);
             check_key(words[1]);
             assert!(words.len() == 2 || words[2] == b"0");
         }
         "touch" | "incr" | "decr" => {
-            count(3..=3);
+            word_count(3..=3);
             check_key(words[1]);
             number(words[2]);
         }
         "mg" | "md" | "ma" | "ms" => {
-            count(2..=MOST_WORDS - 1);
+            word_count(2..=MAX_WORDS - 1);
             command.flags();
         }
         "me" => {
-            count(2..=3);
+            word_count(2..=3);
             assert!(words.len() == 2 || words[2..] == [&b"b"[..]]);
         }
-        "mn" | "version" => count(1..=1),
-        "flush_all" => count(1..=2),
+        "mn" | "version" => word_count(1..=1),
+        "flush_all" => word_count(1..=2),
         "verbosity" | "cache_memlimit" => {
-            count(2..=2);
+            word_count(2..=2);
             number(words[1]);
         }
-        _ => panic!("no command: {}", line.escape_ascii()),
+        _ => panic!("an unknown command: {}", line.escape_ascii()),
     }
     let is_meta = verb.len() == 2;
-    let longest = if is_meta { LONGEST_LINE } else { LONGEST_CLASSIC_LINE };
-    assert!(line.len() + 2 <= longest, "{} bytes in a line", line.len());
-    // Where it may be said, it is the last word, and the answer never comes. Some servers look for it where it may not
-    // be said too, but not among the keys of a retrieval.
-    let may_be_quiet = !is_meta && words[0].first() != Some(&b'g');
-    assert!(!may_be_quiet || words.last() != Some(&&b"noreply"[..]), "a command without an answer");
+    let max_len = if is_meta { MAX_LINE } else { MAX_CLASSIC_LINE };
+    assert!(line.len() + 2 <= max_len, "{} bytes in a line", line.len());
+    // `noreply` as the last word suppresses the reply. Some servers accept it also for commands that do not have it in
+    // the protocol, but never among the keys of a retrieval.
+    let can_be_noreply = !is_meta && words[0].first() != Some(&b'g');
+    assert!(!can_be_noreply || words.last() != Some(&&b"noreply"[..]), "a command without a reply");
     match verb {
         "set" | "add" | "replace" | "append" | "prepend" | "cas" => Some(number(words[4])),
         "ms" => Some(number(words[2])),
@@ -117,19 +117,19 @@ impl Command {
         std::str::from_utf8(&self.words[0]).unwrap()
     }
 
-    /// The flags of a meta command by their letters, each of which is there once.
+    /// Returns the flags of a meta command by letter; panics if one occurs twice.
     pub(crate) fn flags(&self) -> BTreeMap<u8, Vec<u8>> {
         let mut flags = BTreeMap::new();
         for word in &self.words[if self.verb() == "ms" { 3 } else { 2 }..] {
             assert!(word[0].is_ascii_alphabetic() && word.iter().all(u8::is_ascii_graphic));
-            assert_eq!(flags.insert(word[0], word[1..].to_vec()), None, "twice: {}", char::from(word[0]));
+            assert_eq!(flags.insert(word[0], word[1..].to_vec()), None, "a duplicate flag: {}", char::from(word[0]));
         }
         check_key(&self.words[1]);
         assert!(flags.get(&b'O').is_none_or(|token| (1..=31).contains(&token.len())));
         flags
     }
 
-    /// The item's key, as a server stores it.
+    /// Returns the key as a server stores it.
     pub(crate) fn key(&self) -> Vec<u8> {
         let is_base64 = match self.verb() {
             "me" => self.words.len() == 3,
@@ -142,10 +142,10 @@ impl Command {
 fn from_base64(text: &[u8]) -> Vec<u8> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = Vec::new();
-    for four in text.chunks(4) {
-        assert_eq!(four.len(), 4, "base64 comes in fours");
-        let padding = four.iter().rev().take_while(|&&byte| byte == b'=').count();
-        let bits = four.iter().fold(0, |bits: usize, digit| {
+    for group in text.chunks(4) {
+        assert_eq!(group.len(), 4, "base64 is in groups of four");
+        let padding = group.iter().rev().take_while(|&&byte| byte == b'=').count();
+        let bits = group.iter().fold(0, |bits: usize, digit| {
             bits << 6 | if *digit == b'=' { 0 } else { ALPHABET.iter().position(|known| known == digit).unwrap() }
         });
         bytes.extend_from_slice(&bits.to_be_bytes()[size_of::<usize>() - 3..][..3 - padding]);

@@ -1,20 +1,20 @@
-//! Lines of statistics and of lists of items.
+//! Fuzz test of the parsers for statistics and item lists.
 
 use proptest::prelude::*;
 
 use super::corpus::{recorded, wire};
 use crate::protocol::{DumpLine, ErrorLine, ServerVersion, StatLine, dump_line, stat_line, unrequested_error_line};
 
-fn lines(answers: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let lines = answers.iter().flat_map(|answer| answer.split(|&byte| byte == b'\n'));
+fn lines(responses: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let lines = responses.iter().flat_map(|response| response.split(|&byte| byte == b'\n'));
     lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec()).collect()
 }
 
-fn assert_is_shown_safely(refusal: &ErrorLine) {
-    assert!(refusal.line().len() <= 160 && refusal.line().bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+fn assert_printable(error_line: &ErrorLine) {
+    assert!(error_line.line().len() <= 160 && error_line.line().bytes().all(|byte| (b' '..=b'~').contains(&byte)));
 }
 
-/// What stands between a name and the next space.
+/// Returns the value of the last field with this name.
 fn field<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut fields =
         line.trim_ascii_end().split(|&byte| byte == b' ').filter_map(|word| word.strip_prefix(name.as_bytes()));
@@ -42,7 +42,7 @@ fn check(line: &[u8]) {
         }
         StatLine::End => assert_eq!(line, b"END"),
         StatLine::Reset => assert_eq!(line, b"RESET"),
-        StatLine::ErrorLine(refusal) => assert_is_shown_safely(&refusal),
+        StatLine::ErrorLine(error_line) => assert_printable(&error_line),
         StatLine::Other => {}
     }
     match dump_line(line) {
@@ -56,14 +56,14 @@ fn check(line: &[u8]) {
         }
         Ok(DumpLine::Ok) => assert_eq!(line.trim_ascii_end(), b"OK"),
         Ok(DumpLine::End) => assert_eq!(line.trim_ascii_end(), b"END"),
-        Ok(DumpLine::ErrorLine(refusal)) => assert_is_shown_safely(&refusal),
+        Ok(DumpLine::ErrorLine(error_line)) => assert_printable(&error_line),
         Err(_) => {}
     }
 }
 
 #[test]
-fn every_recorded_line_is_understood() {
-    let (stats, items) = (recorded(|expect| expect == "Stats"), recorded(|expect| expect == "Dump"));
+fn every_recorded_line_is_parsed() {
+    let (stats, items) = (recorded(|kind| kind == "Stats"), recorded(|kind| kind == "Dump"));
     assert!(stats.len() > 20 && items.len() >= 4);
     for line in lines(&stats).iter().filter(|line| !line.is_empty()) {
         assert!(!matches!(stat_line(line), StatLine::Other | StatLine::ErrorLine(_)), "{}", line.escape_ascii());
@@ -77,15 +77,15 @@ fn every_recorded_line_is_understood() {
 
 proptest! {
     #[test]
-    fn statistics_and_items(
+    fn any_line(
         line in prop_oneof![
-            1 => wire(lines(&recorded(|expect| expect == "Stats"))),
-            3 => wire(lines(&recorded(|expect| expect == "Dump"))),
+            1 => wire(lines(&recorded(|kind| kind == "Stats"))),
+            3 => wire(lines(&recorded(|kind| kind == "Dump"))),
         ],
     ) {
         check(&line);
-        if let Some(told) = unrequested_error_line(&line) {
-            prop_assert!(told.contains("ERROR") && !told.contains(['\r', '\n']));
+        if let Some(shown) = unrequested_error_line(&line) {
+            prop_assert!(shown.contains("ERROR") && !shown.contains(['\r', '\n']));
         }
         if let Some(version) = ServerVersion::parse(&String::from_utf8_lossy(&line)) {
             prop_assert!(version.to_string().split('.').count() == 3);

@@ -1,19 +1,24 @@
-//! ResponseSlot of many lines: statistics, and the list of a server's items. They come on connections of their own.
+//! Commands and reply lines for statistics and for the list of a server's items.
+//!
+//! Their responses have many lines, so each is read on its own connection.
 
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use super::decode::error_line;
-use super::{ErrorLine, ProtocolError, scan};
+use super::{ErrorLine, ProtocolError, number};
 use crate::inspect::{MetadumpEntry, StatsKind};
 
-/// Lists every item. (`hash` instead of `all` would miss fewer, but holds items' locks while it waits for whoever reads.)
+/// The command that lists every item.
+///
+/// `hash` instead of `all` would miss fewer items, but holds item locks while it waits for the reader.
 pub(crate) const METADUMP: &str = "lru_crawler metadump all\r\n";
 
+/// The command that resets the statistics.
 pub(crate) const RESET_STATS: &str = "stats reset\r\n";
 
-/// The line that asks for statistics.
+/// Returns the command that asks for statistics.
 pub(crate) fn stats_line(kind: StatsKind) -> &'static str {
     match kind {
         StatsKind::General => "stats\r\n",
@@ -25,7 +30,7 @@ pub(crate) fn stats_line(kind: StatsKind) -> &'static str {
     }
 }
 
-/// One line of statistics, without its end.
+/// A line of a `stats` response, without its `\r\n`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StatLine {
     Stat {
@@ -35,10 +40,11 @@ pub(crate) enum StatLine {
     End,
     Reset,
     ErrorLine(ErrorLine),
-    /// Of no form known here.
+    /// A line of unknown form.
     Other,
 }
 
+/// Parses a line of a `stats` response.
 pub(crate) fn stat_line(line: &[u8]) -> StatLine {
     match line {
         b"END" => StatLine::End,
@@ -49,28 +55,29 @@ pub(crate) fn stat_line(line: &[u8]) -> StatLine {
                 if name.is_empty() {
                     return StatLine::Other;
                 }
-                StatLine::Stat { name: text(name), value: text(value.unwrap_or_default()) }
+                StatLine::Stat { name: lossy(name), value: lossy(value.unwrap_or_default()) }
             }
             None => error_line(line).map_or(StatLine::Other, StatLine::ErrorLine),
         },
     }
 }
 
-/// One line of a list of items, without its end.
+/// A line of a `metadump` response, without its `\r\n`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DumpLine {
     Entry(MetadumpEntry),
-    /// It begins; said by the newest servers only.
+    /// The start of the list. Only the newest servers send it.
     Ok,
     End,
     ErrorLine(ErrorLine),
 }
 
+/// Parses a line of a `metadump` response.
 pub(crate) fn dump_line(line: &[u8]) -> Result<DumpLine, ProtocolError> {
     match line.trim_ascii_end() {
         b"OK" => Ok(DumpLine::Ok),
         b"END" => Ok(DumpLine::End),
-        line if line.starts_with(b"key=") => entry(line).map(DumpLine::Entry).ok_or(ProtocolError::Malformed),
+        line if line.starts_with(b"key=") => parse_entry(line).map(DumpLine::Entry).ok_or(ProtocolError::Malformed),
         line => {
             let busy = line.starts_with(b"BUSY").then(|| ErrorLine::new(line));
             error_line(line).or(busy).map(DumpLine::ErrorLine).ok_or(ProtocolError::Malformed)
@@ -78,20 +85,20 @@ pub(crate) fn dump_line(line: &[u8]) -> Result<DumpLine, ProtocolError> {
     }
 }
 
-fn entry(line: &[u8]) -> Option<MetadumpEntry> {
+fn parse_entry(line: &[u8]) -> Option<MetadumpEntry> {
     let (mut key, mut exp, mut last_access, mut cas, mut fetched) = (None, None, None, None, None);
     let (mut slab_class, mut size, mut flags) = (None, None, None);
     for field in line.split(|&byte| byte == b' ') {
         let (name, Some(value)) = split_at_byte(field, b'=') else { continue };
         match name {
-            b"key" => key = Some(uri_decoded(value)?),
-            b"exp" => exp = Some(if value == b"-1" { None } else { Some(time(value)?) }),
-            b"la" => last_access = Some(time(value)?),
-            b"cas" => cas = Some(scan::number(value)?),
-            b"fetch" => fetched = Some(yes(value)?),
-            b"cls" => slab_class = Some(u32::try_from(scan::number(value)?).ok()?),
-            b"size" => size = Some(scan::number(value)?),
-            b"flags" => flags = Some(u32::try_from(scan::number(value)?).ok()?),
+            b"key" => key = Some(percent_decoded(value)?),
+            b"exp" => exp = Some(if value == b"-1" { None } else { Some(parse_time(value)?) }),
+            b"la" => last_access = Some(parse_time(value)?),
+            b"cas" => cas = Some(number::parse(value)?),
+            b"fetch" => fetched = Some(parse_yes_no(value)?),
+            b"cls" => slab_class = Some(u32::try_from(number::parse(value)?).ok()?),
+            b"size" => size = Some(number::parse(value)?),
+            b"flags" => flags = Some(u32::try_from(number::parse(value)?).ok()?),
             _ => {}
         }
     }
@@ -107,6 +114,7 @@ fn entry(line: &[u8]) -> Option<MetadumpEntry> {
     })
 }
 
+/// Splits at the first `at`, which is in neither part.
 fn split_at_byte(bytes: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
     match memchr::memchr(at, bytes) {
         Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
@@ -114,15 +122,15 @@ fn split_at_byte(bytes: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Seconds since 1970; before that for a server whose clock is wrong.
-fn time(digits: &[u8]) -> Option<SystemTime> {
+/// Parses a Unix time in seconds. Negative times come from servers whose clock is wrong.
+fn parse_time(digits: &[u8]) -> Option<SystemTime> {
     match digits.strip_prefix(b"-") {
-        Some(digits) => SystemTime::UNIX_EPOCH.checked_sub(Duration::from_secs(scan::number(digits)?)),
-        None => SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(scan::number(digits)?)),
+        Some(digits) => SystemTime::UNIX_EPOCH.checked_sub(Duration::from_secs(number::parse(digits)?)),
+        None => SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(number::parse(digits)?)),
     }
 }
 
-fn yes(word: &[u8]) -> Option<bool> {
+fn parse_yes_no(word: &[u8]) -> Option<bool> {
     match word {
         b"yes" => Some(true),
         b"no" => Some(false),
@@ -130,7 +138,7 @@ fn yes(word: &[u8]) -> Option<bool> {
     }
 }
 
-fn uri_decoded(text: &[u8]) -> Option<Bytes> {
+fn percent_decoded(text: &[u8]) -> Option<Bytes> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -147,7 +155,7 @@ fn uri_decoded(text: &[u8]) -> Option<Bytes> {
     (!decoded.is_empty()).then(|| decoded.into())
 }
 
-fn text(bytes: &[u8]) -> Box<str> {
+fn lossy(bytes: &[u8]) -> Box<str> {
     String::from_utf8_lossy(bytes).into()
 }
 
@@ -172,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_keep_their_spaces_and_need_no_value() {
+    fn statistics_keep_spaces_and_may_have_no_value() {
         assert_eq!(stat_line(b"STAT pid 17"), stat("pid", "17"));
         assert_eq!(stat_line(b"STAT libevent 2.1.12 stable  "), stat("libevent", "2.1.12 stable  "));
         assert_eq!(stat_line(b"STAT stat_key_prefix "), stat("stat_key_prefix", ""));
@@ -187,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn items_as_servers_of_every_age_list_them() {
+    fn entries_of_old_and_new_servers_are_parsed() {
         let old = entry_of("key=a exp=-1 la=1795464173 cas=1 fetch=yes");
         assert_eq!((&old.key[..], old.exp, old.last_access), (&b"a"[..], None, at(1_795_464_173)));
         assert_eq!((old.cas, old.fetched), (1, true));
@@ -198,13 +206,13 @@ mod tests {
         assert_eq!(&newest.key[..], b"%20b/\xc3\xa9\x01");
         assert_eq!((newest.exp, newest.cas, newest.fetched), (Some(at(1_795_464_305)), u64::MAX, false));
         assert_eq!((newest.slab_class, newest.size, newest.flags), (Some(1), Some(68), Some(5)));
-        // What is yet to come.
+        // Fields of future servers.
         let unknown = entry_of("key=a ttl=never exp=-1 stale la=1 x= cas=1 fetch=no =");
         assert_eq!(unknown.last_access, at(1));
     }
 
     #[test]
-    fn what_is_no_item_is_malformed() {
+    fn a_line_that_is_no_entry_is_malformed() {
         for line in [
             "",
             "key",
@@ -229,25 +237,25 @@ mod tests {
     }
 
     #[test]
-    fn beginnings_ends_and_refusals() {
+    fn start_end_and_error_lines_are_recognized() {
         assert_eq!(dump_line(b"OK"), Ok(DumpLine::Ok));
         assert_eq!(dump_line(b"END"), Ok(DumpLine::End));
         for line in ["BUSY currently processing crawler request", "ERROR", "CLIENT_ERROR lru crawler disabled"] {
-            let Ok(DumpLine::ErrorLine(refusal)) = dump_line(line.as_bytes()) else { panic!("{line}") };
-            assert_eq!(refusal.line(), line);
+            let Ok(DumpLine::ErrorLine(error_line)) = dump_line(line.as_bytes()) else { panic!("{line}") };
+            assert_eq!(error_line.line(), line);
         }
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(line in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn no_bytes_cause_a_panic(line in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = stat_line(&line);
             let _ = dump_line(&line);
             let _ = dump_line(&[b"key=", &line[..]].concat());
         }
 
         #[test]
-        fn any_key_comes_through(key in prop::collection::vec(any::<u8>(), 1..=250), plain in any::<bool>()) {
+        fn any_key_is_decoded(key in prop::collection::vec(any::<u8>(), 1..=250), plain in any::<bool>()) {
             let encoded: String = key
                 .iter()
                 .map(|byte| match byte {
@@ -260,7 +268,7 @@ mod tests {
         }
 
         #[test]
-        fn any_statistic_comes_through(name in "[!-~]{1,40}", value in "[ -~]{0,80}") {
+        fn any_statistic_is_parsed(name in "[!-~]{1,40}", value in "[ -~]{0,80}") {
             let line = format!("STAT {name} {value}");
             prop_assert_eq!(stat_line(line.as_bytes()), stat(&name, &value));
         }

@@ -1,4 +1,4 @@
-//! The encoder on whatever is asked: each request is the one command it is meant to be.
+//! Fuzz test of the encoder: each request is exactly the one command it stands for.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use super::grammar::{Command, read_all};
 use crate::key::Key;
 use crate::protocol::{ArithmeticVerb, Keys, Output, Request, StoreVerb, encode};
 
-/// Any key there is, words of the protocol among them.
+/// Generates any valid key, protocol words included.
 pub(crate) fn key() -> impl Strategy<Value = Key> {
     let byte = (b'!'..=b'~').chain(0x80..=0xff).collect::<Vec<u8>>();
     let any = prop::collection::vec(select(byte), 1..=250);
@@ -17,7 +17,7 @@ pub(crate) fn key() -> impl Strategy<Value = Key> {
     prop_oneof![2 => any, 1 => word].prop_map(|key| Key::new(key).unwrap())
 }
 
-/// Any value, those that look like commands among them.
+/// Generates any value, some of which look like commands.
 pub(crate) fn value() -> impl Strategy<Value = Bytes> {
     let pieces = ["\r\n", "flush_all\r\n", "set a 0 0 1\r\nx\r\n", "END\r\n", "mn\r\n", "\n", "\r", "x"];
     let text = prop::collection::vec(select(pieces.to_vec()), 0..20).prop_map(|pieces| pieces.concat().into_bytes());
@@ -28,7 +28,7 @@ fn number() -> impl Strategy<Value = u64> {
     prop_oneof![any::<u64>(), select(vec![0, 1, u64::MAX])]
 }
 
-/// A classic request, and the words it must be on the wire.
+/// Generates a classic request and the command a server must read for it.
 pub(crate) fn classic() -> impl Strategy<Value = (Request, Command)> {
     let command = |words: &[&[u8]], body: Option<&Bytes>| Command {
         words: words.iter().map(|word| word.to_vec()).collect(),
@@ -48,12 +48,12 @@ pub(crate) fn classic() -> impl Strategy<Value = (Request, Command)> {
         let numbers = [flags.to_string(), exptime.to_string(), value.len().to_string(), unique.to_string()];
         let mut words = vec![word.as_bytes(), key.as_bytes()];
         words.extend(numbers.iter().take(if word == "cas" { 4 } else { 3 }).map(String::as_bytes));
-        let meant = command(&words, Some(&value));
-        (Request::Store { verb, key, flags, exptime, value }, meant)
+        let expected = command(&words, Some(&value));
+        (Request::Store { verb, key, flags, exptime, value }, expected)
     });
     let keys = prop_oneof![
         key().prop_map(Keys::One),
-        // Of as many as fit in one line.
+        // So few that they fit in one line.
         prop::collection::vec(key(), 1..4).prop_map(Keys::Many)
     ];
     let get = (keys, any::<bool>(), prop::option::of(any::<u32>())).prop_map(move |(keys, cas, touch)| {
@@ -67,13 +67,13 @@ pub(crate) fn classic() -> impl Strategy<Value = (Request, Command)> {
         let mut words = vec![verb.as_bytes()];
         words.extend(touch_word.as_deref().map(str::as_bytes));
         words.extend(keys.as_slice().iter().map(Key::as_bytes));
-        let meant = command(&words, None);
-        (Request::Get { keys, cas, touch }, meant)
+        let expected = command(&words, None);
+        (Request::Get { keys, cas, touch }, expected)
     });
-    let with_key = (0..4usize, key(), any::<u32>(), number()).prop_map(move |(which, key, exptime, delta)| {
+    let with_key = (0..4usize, key(), any::<u32>(), number()).prop_map(move |(command_index, key, exptime, delta)| {
         let (exptime_word, delta_word) = (exptime.to_string(), delta.to_string());
         let key_word = key.as_bytes().to_vec();
-        let (request, words): (_, Vec<&[u8]>) = match which {
+        let (request, words): (_, Vec<&[u8]>) = match command_index {
             0 if key_word == b"noreply" => (Request::Delete { key }, vec![b"delete", &key_word, b"0"]),
             0 => (Request::Delete { key }, vec![b"delete", &key_word]),
             1 => (Request::Touch { key, exptime }, vec![b"touch", &key_word, exptime_word.as_bytes()]),
@@ -88,9 +88,9 @@ pub(crate) fn classic() -> impl Strategy<Value = (Request, Command)> {
         };
         (request, command(&words, None))
     });
-    let without = (0..6usize, any::<u32>()).prop_map(move |(which, number)| {
+    let without_key = (0..6usize, any::<u32>()).prop_map(move |(command_index, number)| {
         let word = number.to_string();
-        let (request, words): (_, Vec<&[u8]>) = match which {
+        let (request, words): (_, Vec<&[u8]>) = match command_index {
             0 => (Request::Version, vec![b"version"]),
             1 => (Request::FlushAll { delay: 0 }, vec![b"flush_all"]),
             2 => (Request::FlushAll { delay: number.max(1) }, vec![b"flush_all", b""]),
@@ -98,32 +98,32 @@ pub(crate) fn classic() -> impl Strategy<Value = (Request, Command)> {
             4 => (Request::CacheMemlimit { megabytes: number }, vec![b"cache_memlimit", word.as_bytes()]),
             _ => (Request::MetaNoop, vec![b"mn"]),
         };
-        let mut meant = command(&words, None);
-        if which == 2 {
-            meant.words[1] = number.max(1).to_string().into_bytes();
+        let mut expected = command(&words, None);
+        if command_index == 2 {
+            expected.words[1] = number.max(1).to_string().into_bytes();
         }
-        (request, meant)
+        (request, expected)
     });
-    prop_oneof![4 => store, 4 => get, 3 => with_key, 1 => without]
+    prop_oneof![4 => store, 4 => get, 3 => with_key, 1 => without_key]
 }
 
-/// As it goes over the wire, read again.
+/// Encodes a request, and parses the bytes as a server does.
 pub(crate) fn read_back(request: &Request, serial: u64) -> Vec<Command> {
     let mut out = Output::default();
     encode(request, serial, &mut out);
-    assert!(request.weight() >= out.len(), "{} bytes are more than a weight of {}", out.len(), request.weight());
+    assert!(request.weight() >= out.len(), "{} bytes for a weight of {}", out.len(), request.weight());
     read_all(&out.to_vec())
 }
 
 #[test]
-#[should_panic(expected = "ends elsewhere")]
-fn a_command_in_a_value_would_be_found() {
+#[should_panic(expected = "does not end at its length")]
+fn the_parser_detects_a_wrong_length() {
     read_all(b"set k 0 0 2\r\nx\r\n\r\nx\r\n");
 }
 
 proptest! {
     #[test]
-    fn each_is_the_one_command_it_is_meant_to_be((request, meant) in classic(), serial in any::<u64>()) {
-        prop_assert_eq!(read_back(&request, serial), [meant]);
+    fn each_request_encodes_to_exactly_one_command((request, expected) in classic(), serial in any::<u64>()) {
+        prop_assert_eq!(read_back(&request, serial), [expected]);
     }
 }
