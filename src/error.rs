@@ -166,6 +166,11 @@ impl Error {
         Self::new(kind, Delivery::NotSent)
     }
 
+    /// Creates an error for a response that does not fit its request.
+    pub(crate) fn unexpected_response() -> Self {
+        Self::new(ErrorKind::Protocol, Delivery::Answered).with_message("the reply does not fit the command")
+    }
+
     pub(crate) fn with_node(self, node: &NodeId) -> Self {
         self.with(|inner| inner.node = Some(node.clone()))
     }

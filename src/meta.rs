@@ -1,22 +1,24 @@
-//! Meta commands: what the classic ones cannot say. For each there is a builder of its options and a typed answer.
+//! The meta commands: their options and typed responses.
 //!
-//! | command | method | options | answer |
+//! Meta commands do what the classic ones cannot: leases, stale items, CAS on deletes, TTLs and access times of items.
+//!
+//! | command | method | options | response |
 //! |---|---|---|---|
 //! | `mg` | [`Client::meta_get`], [`Client::meta_get_many`] | [`Get`] | [`Item`], or `None` for a miss |
 //! | `ms` | [`Client::meta_set`] | [`Set`] | [`Changed`] |
 //! | `md` | [`Client::meta_delete`] | [`Delete`] | [`Changed`] |
 //! | `ma` | [`Client::meta_arithmetic`] | [`Arithmetic`] | [`Number`] |
 //! | `me` | [`Client::meta_debug`] | | names and values |
-//! | `mn` | [`Client::meta_noop`] | | each node's word |
+//! | `mn` | [`Client::meta_noop`] | | one result for each node |
 //!
-//! All need memcached 1.6.10, some options a later one, which their documentation names. What a server is, is asked once
-//! per connection, when a meta command first needs to know; one that is too old, or does not say, is not sent any: the
-//! command fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), and everything classic goes on.
+//! All need memcached 1.6.10. Some options need a later version, which their documentation names. A connection asks the
+//! server for its version when a meta command first needs it. A server that is too old, or does not report a version of
+//! memcached, gets no meta command: the command fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+//! Classic commands go on as before.
 //!
-//! Every flag, what needs which server, and what the replies mean: [the guide](crate::guide#meta-flags).
-//!
-//! Deadlines, cancel safety and errors are those of every command: see [`Client`]. A command the server answers with an
-//! error line fails with [`ErrorKind::Server`](crate::ErrorKind::Server).
+//! Deadlines, cancel safety and errors are those of every command: see [`Client`]. A command that the server answers with
+//! an error line fails with [`ErrorKind::Server`](crate::ErrorKind::Server). [The guide](crate::guide#meta-flags) lists
+//! every flag, the version it needs, and the replies.
 //!
 //! ```no_run
 //! # async fn doc(cache: memring::Client) -> Result<(), memring::Error> {
@@ -30,6 +32,9 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#[cfg(doc)]
+use crate::client::Client;
 
 mod answer;
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod value_limit;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::connection::{NewCall, unexpected_response};
+use crate::connection::NewCall;
 use crate::dispatch::Dispatcher;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, SetOptions};
@@ -171,7 +171,7 @@ impl Operations {
         let request = Request::Meta(Box::new(options.into().into_request(verb, key, value)?));
         match self.dispatcher.send(NewCall::command(request, deadline)).await? {
             Reply::Meta(reply) => Ok(*reply),
-            _ => Err(unexpected_response()),
+            _ => Err(Error::unexpected_response()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What servers tell of themselves and of their items, on connections of their own.
+//! Statistics and item lists of the nodes, each read on a connection of its own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::node::Node;
 use crate::node_id::NodeId;
 
 impl Client {
-    /// Asks every node for statistics; each answers for itself, by the one deadline, which is over dialling too: each is
-    /// asked on a connection of its own. A node that cannot be reached has its error. Empty while no nodes are known, and
-    /// after [`shutdown`](Self::shutdown).
+    /// Reads statistics of every node. Returns a result for each node, none while no nodes are known and after
+    /// [`shutdown`](Self::shutdown).
     ///
-    /// A node's error is [`ErrorKind::Unsupported`] if the server does not have such statistics.
+    /// Each node is asked on a connection of its own. All have one deadline, dialling included. The result of a node is
+    /// [`ErrorKind::Unsupported`] if its server does not have such statistics.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {
@@ -36,31 +36,33 @@ impl Client {
     /// ```
     ///
     /// # Cancel safety
-    /// Dropping the future closes the connections it made.
+    /// Dropping the future closes its connections.
     pub async fn stats(&self, kind: StatsKind) -> Vec<(NodeId, Result<Stats, Error>)> {
         let deadline = self.deadline();
         self.inspect_every_node(|node| async move { node.stats(kind, deadline).await }).await
     }
 
-    /// Asks one node for statistics, as [`stats`](Self::stats) does.
+    /// Reads statistics of one node, as [`stats`](Self::stats) does of all.
     ///
     /// # Errors
-    /// As [`metadump`](Self::metadump); [`ErrorKind::Timeout`] if they are not complete by the deadline.
+    /// As [`metadump`](Self::metadump). [`ErrorKind::Timeout`] if they are not complete by the deadline.
     pub async fn stats_of(&self, node: &NodeId, kind: StatsKind) -> Result<Stats, Error> {
         let deadline = self.deadline();
         self.node(node)?.stats(kind, deadline).await
     }
 
-    /// Sets the counters of every node's [general](StatsKind::General) statistics to zero; each answers for itself, as for
-    /// [`stats`](Self::stats). Whoever else watches these counters sees it.
+    /// Sets the counters of every node's [general](StatsKind::General) statistics to zero. Returns a result for each node.
+    ///
+    /// This affects every program that reads these counters.
     pub async fn reset_stats(&self) -> Vec<(NodeId, Result<(), Error>)> {
         let deadline = self.deadline();
         self.inspect_every_node(|node| async move { node.reset_stats(deadline).await }).await
     }
 
-    /// Lists the items of one node, without their values (`lru_crawler metadump all`, memcached 1.5 or later: some before it
-    /// do not say where the list ends, and so it ends in an error). Items written, moved or evicted meanwhile may be missed,
-    /// or listed twice.
+    /// Lists the items of one node without their values (`lru_crawler metadump all`).
+    ///
+    /// Needs memcached 1.5. The list of some older servers has no end mark, and therefore ends in an error. Items that
+    /// are written, moved or evicted meanwhile may be missing or listed twice.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client, node: memring::NodeId) -> Result<(), memring::Error> {
@@ -72,18 +74,18 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// Resolves when a connection has been made for it and the command was sent; a refusal is the first entry. There is no
-    /// deadline: a long list takes its time.
+    /// Returns when the command was sent on a new connection. If the server refuses the command, the first entry is the
+    /// error. There is no deadline, because a long list takes long.
     ///
     /// # Errors
-    /// [`ErrorKind::NoNodes`] if the client has no such node, and [`ErrorKind::Closed`] after
-    /// [`shutdown`](Self::shutdown); what [dialling](ErrorKind::Unavailable) can end in, [`ErrorKind::Auth`] among it.
+    /// [`ErrorKind::NoNodes`] if the client has no such node, [`ErrorKind::Closed`] after [`shutdown`](Self::shutdown),
+    /// and the errors of a failed dial: [`ErrorKind::Unavailable`] and [`ErrorKind::Auth`].
     ///
     /// # Cancel safety
-    /// Dropping the future closes the connection it made.
+    /// Dropping the future closes its connection.
     pub async fn metadump(&self, node: &NodeId) -> Result<Metadump, Error> {
-        let stream = self.node(node)?.metadump().await?;
-        Ok(Metadump { node: node.clone(), stream: Some(stream), begun: false })
+        let reader = self.node(node)?.metadump().await?;
+        Ok(Metadump { node: node.clone(), reader: Some(reader), has_entries: false })
     }
 
     async fn inspect_every_node<T, F>(&self, inspect: impl Fn(Arc<Node>) -> F) -> Vec<(NodeId, Result<T, Error>)>
@@ -105,42 +107,44 @@ impl Client {
 
 /// The items of one node, one after the other. Made by [`Client::metadump`].
 ///
-/// The server sends no faster than entries are taken, and lists for one client at a time: others are told `BUSY`, this
-/// program included. Take all entries without a pause and work on them afterwards: while a list is stuck because nobody
-/// takes it, servers up to 1.6.45 at least let whoever else asks for one wait, and with them everybody served by the same
-/// of the server's threads.
+/// The server sends no faster than entries are taken, and lists for one client at a time: all others get `BUSY`. So take all
+/// entries without a pause and process them afterwards. While a list is stuck because its entries are not taken, servers
+/// up to 1.6.45 at least let the next client that asks for a list wait, together with all clients of the same server
+/// thread.
 ///
-/// Dropping it closes its connection; it lives on when the client is shut down or dropped.
+/// Dropping it closes its connection. Shutting down or dropping the client does not.
 #[must_use = "nothing is read unless `next` is called"]
 pub struct Metadump {
     node: NodeId,
-    /// Until the end.
-    stream: Option<LineReader<TcpStream>>,
-    begun: bool,
+    /// `None` after the last item and after an error.
+    reader: Option<LineReader<TcpStream>>,
+    has_entries: bool,
 }
 
 impl Metadump {
-    /// The next item; `None` when the server has said that there are no more, and after an error.
+    /// Returns the next item, or `None` after the last item and after an error.
     ///
     /// # Errors
-    /// The last thing there is. [`ErrorKind::Server`] if the server refuses, for it lists for somebody else already
-    /// (`BUSY`) or has been told never to; [`ErrorKind::Unsupported`] if it is too old; [`ErrorKind::Auth`];
-    /// [`ErrorKind::Connection`] if it hangs up before the end; [`ErrorKind::Timeout`] if it says nothing for ten seconds,
-    /// or what it takes to be [given up](crate::ClientBuilder::request_timeout) if that is longer;
-    /// [`ErrorKind::Protocol`] if a line is no item.
+    /// - [`ErrorKind::Server`]: the server refuses, because it lists for another client (`BUSY`) or lists are disabled.
+    /// - [`ErrorKind::Unsupported`]: the server is too old.
+    /// - [`ErrorKind::Auth`]: the server asks for credentials.
+    /// - [`ErrorKind::Connection`]: the server closed the connection before the end of the list.
+    /// - [`ErrorKind::Timeout`]: the server sent nothing for ten seconds, or for the
+    ///   [silence timeout](crate::ClientBuilder::request_timeout) if that is longer.
+    /// - [`ErrorKind::Protocol`]: a line is not an item.
     ///
     /// # Cancel safety
     /// Dropping the future loses no item.
     pub async fn next(&mut self) -> Option<Result<MetadumpEntry, Error>> {
-        let outcome = self.stream.as_mut()?.entry(self.begun).await;
+        let outcome = self.reader.as_mut()?.entry(self.has_entries).await;
         if !matches!(outcome, Ok(Some(_))) {
-            self.stream = None;
+            self.reader = None;
         }
-        self.begun = true;
+        self.has_entries = true;
         outcome.transpose()
     }
 
-    /// The node whose items they are.
+    /// Returns the node that has the items.
     #[must_use]
     pub fn node(&self) -> &NodeId {
         &self.node

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::Client;
-use crate::connection::unexpected_response;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::MetaKey;
@@ -119,7 +118,9 @@ impl Client {
                 steps.decline_renewal(found.won, found.cas).await;
                 return Ok(None);
             }
-            let (Some(cas), Some(item)) = (found.cas, found.into_item(true)) else { return Err(unexpected_response()) };
+            let (Some(cas), Some(item)) = (found.cas, found.into_item(true)) else {
+                return Err(Error::unexpected_response());
+            };
             match steps.delete_version(cas).await? {
                 Outcome::Done => return Ok(Some(item)),
                 Outcome::NotFound => return Ok(None),
@@ -254,7 +255,7 @@ impl Steps<'_> {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 self.count_by_classic(verb, delta, counter.initial, ttl).await
             }
-            reply => meta::Number::from_reply(reply?)?.value.ok_or_else(unexpected_response),
+            reply => meta::Number::from_reply(reply?)?.value.ok_or_else(Error::unexpected_response),
         }
     }
 

@@ -18,7 +18,7 @@ use super::pipeline::Pipeline;
 use super::response_future::poll_call;
 use super::{
     DeadlineSweeper, Driver, GetForm, GetResult, NewCall, ProbeHistory, PushError, Queue, Response, ResponseFuture,
-    WakeList, unexpected_response,
+    WakeList,
 };
 use crate::config::Settings;
 use crate::error::Error;
@@ -190,7 +190,7 @@ impl Connection {
         let request = Command::set(key, value)?.0;
         match self.send(NewCall::command(request, Instant::now() + DEADLINE)).await? {
             Reply::Stored => Ok(()),
-            _ => Err(unexpected_response()),
+            _ => Err(Error::unexpected_response()),
         }
     }
 

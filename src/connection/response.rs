@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use crate::error::{Delivery, Error, ErrorKind};
+use crate::error::Error;
 use crate::item::Item;
 use crate::protocol::{Keys, MetaReply, Reply, Request};
 
@@ -126,7 +126,7 @@ impl Slot {
     /// Takes the response out of a complete slot. Parts that come later find the slot complete.
     #[inline]
     pub(super) fn take<R: Response>(&mut self) -> Result<R, Error> {
-        R::take(&mut self.response).unwrap_or_else(|| Err(unexpected_response()))
+        R::take(&mut self.response).unwrap_or_else(|| Err(Error::unexpected_response()))
     }
 
     /// Discards the response: its caller is not there any more.
@@ -197,9 +197,4 @@ impl Slot {
         self.missing -= parts;
         if self.missing == 0 && parts > 0 { self.waker.take() } else { None }
     }
-}
-
-/// The error for a response that does not have the shape of its request.
-pub(crate) fn unexpected_response() -> Error {
-    Error::new(ErrorKind::Protocol, Delivery::Answered).with_message("a response that does not fit its request")
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{Delivery, Error, ErrorKind};
+use crate::error::Error;
 use crate::item::Cas;
 use crate::protocol::{Body, MetaCode, MetaReply};
 
@@ -58,7 +58,7 @@ impl Item {
         let value = match reply.code {
             MetaCode::Miss | MetaCode::NotFound => return Ok(None),
             MetaCode::Done | MetaCode::Value => body(reply.value),
-            _ => return Err(unexpected_reply()),
+            _ => return Err(Error::unexpected_response()),
         };
         Ok(Some(Self {
             value,
@@ -206,7 +206,7 @@ impl Number {
             None => None,
             // Old servers pad a number that got shorter with spaces.
             Some(text) => match std::str::from_utf8(text.trim_ascii_end()).ok().and_then(|text| text.parse().ok()) {
-                None => return Err(unexpected_reply()),
+                None => return Err(Error::unexpected_response()),
                 number => number,
             },
         };
@@ -234,8 +234,4 @@ fn body(body: Option<Body>) -> Option<Bytes> {
         // The pipeline has already returned an error for it.
         Body::TooLarge { .. } => None,
     }
-}
-
-fn unexpected_reply() -> Error {
-    Error::new(ErrorKind::Protocol, Delivery::Answered).with_message("the reply does not fit the command")
 }

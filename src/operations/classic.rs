@@ -5,7 +5,7 @@ use futures_util::future::Either;
 use tokio::time::Instant;
 
 use super::Operations;
-use crate::connection::{NewCall, unexpected_response};
+use crate::connection::NewCall;
 use crate::error::Error;
 use crate::item::Cas;
 use crate::key::{Key, MetaKey};
@@ -81,7 +81,7 @@ fn classic_reply(reply: &MetaReply, done: Reply) -> Result<Reply, Error> {
         MetaCode::NotFound | MetaCode::Miss => Ok(Reply::NotFound),
         MetaCode::NotStored => Ok(Reply::NotStored),
         MetaCode::Exists => Ok(Reply::Exists),
-        MetaCode::Debug | MetaCode::End => Err(unexpected_response()),
+        MetaCode::Debug | MetaCode::End => Err(Error::unexpected_response()),
     }
 }
 

@@ -13,13 +13,13 @@ use crate::protocol::{LARGEST_LINE_KEYS, MetaRequest, MetaVerb};
 const WINDOW: usize = 32;
 
 impl Client {
-    /// `mg` for many keys: every key in the caller's order, with an outcome of its own, which is what
-    /// [`meta_get`](Self::meta_get) would say.
+    /// Sends `mg` for many keys. Returns every key in the caller's order with the result that
+    /// [`meta_get`](Self::meta_get) would return.
     ///
-    /// Each node gets its keys in runs, all nodes at the same time; the replies to misses are left out on the wire, and
-    /// an `mn` closes each run. An invalid key fails alone. An error line fails what is not yet answered of its run. An
-    /// [`opaque`](Get::opaque) token is not sent: the client needs it for its own. Any number of keys may be asked for,
-    /// and the one deadline is for all of them.
+    /// Each node gets its keys in runs of quiet gets, all nodes at the same time: a miss has no reply, and an `mn` ends
+    /// each run. An invalid key fails alone. An error line fails the keys of its run that have no reply yet. An
+    /// [`opaque`](Get::opaque) token is not sent, because the client needs tokens of its own. There is no limit on the
+    /// number of keys, and all have one deadline.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {

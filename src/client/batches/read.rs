@@ -25,27 +25,24 @@ const WINDOW: usize = 32;
 /// The most empty values of one batch that are read again at a time.
 const SECOND_LOOKS: usize = 256;
 
-/// What was found of many keys, and what could not be said.
-///
-/// Keys that are neither among the hits nor the errors are not in the cache.
+/// The results of reading many keys. A key that is neither among the hits nor the errors is a miss.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GetMany<K> {
-    /// The items found, each with the key as the caller gave it, in the caller's order. A key given twice is answered
-    /// twice.
+    /// The items found, with the keys as the caller gave them, in the caller's order. A key given twice has two hits.
     pub hits: Vec<(K, Item)>,
-    /// The keys of which nothing can be said, by their common cause.
+    /// The keys that failed, grouped by error.
     pub errors: Vec<KeysFailed<K>>,
 }
 
 impl<K> GetMany<K> {
-    /// Whether every key was answered, found or not.
+    /// Returns whether every key is a hit or a miss.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.errors.is_empty()
     }
 
-    /// The items found, by key; leaves the errors behind.
+    /// Returns the items found by key, without the errors.
     #[must_use]
     pub fn into_map(self) -> HashMap<K, Item>
     where
@@ -56,11 +53,11 @@ impl<K> GetMany<K> {
 }
 
 impl Client {
-    /// Reads many items: one round trip to each node concerned, all at the same time.
+    /// Reads many items: one round trip to each node that owns any of them, all nodes at the same time.
     ///
-    /// Never fails as a whole: what some nodes cannot say is in [`GetMany::errors`], and an invalid key fails alone. Any
-    /// number of keys may be asked for; some thousands at a time go to each node, so that other callers get their turn, and
-    /// the one deadline is for all of them.
+    /// Never fails as a whole: keys that fail are in [`GetMany::errors`]. An invalid key fails alone. There is no limit on the
+    /// number of keys. Each node gets some thousands of them at a time, so that other callers get their turn. All keys
+    /// have one deadline.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {
@@ -77,13 +74,13 @@ impl Client {
         self.read_many(keys.into_iter().collect(), GetForm::default()).await.gather()
     }
 
-    /// As [`get_many`](Self::get_many), with each item's version ([`Item::cas`]).
+    /// Reads as [`get_many`](Self::get_many), with each item's CAS unique ([`Item::cas`]).
     pub async fn gets_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> GetMany<K> {
         self.read_many(keys.into_iter().collect(), GetForm::with_cas(true)).await.gather()
     }
 
-    /// As [`get_many`](Self::get_many), and gives each item found a new time to live. Needs memcached 1.5.3, as
-    /// [`get_and_touch`](Self::get_and_touch) does. With a time to live that is none, all keys fail for it, unsent.
+    /// Reads as [`get_many`](Self::get_many), and sets a new TTL of each item found. Needs memcached 1.5.3, as
+    /// [`get_and_touch`](Self::get_and_touch). If the TTL is invalid, all keys fail and nothing is sent.
     pub async fn get_and_touch_many<K: AsRef<[u8]>>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -92,7 +89,7 @@ impl Client {
         self.get_and_touch_all(keys.into_iter().collect(), false, exptime(ttl)).await
     }
 
-    /// As [`get_and_touch_many`](Self::get_and_touch_many), with each item's version ([`Item::cas`]).
+    /// Reads as [`get_and_touch_many`](Self::get_and_touch_many), with each item's CAS unique ([`Item::cas`]).
     pub async fn gets_and_touch_many<K: AsRef<[u8]>>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -112,15 +109,15 @@ impl Client {
         }
     }
 
-    /// As [`get_many`](Self::get_many), with every key in the caller's order and an outcome of its own: what
-    /// [`get`](Self::get) would say to it.
+    /// Reads as [`get_many`](Self::get_many), and returns every key in the caller's order with the result that
+    /// [`get`](Self::get) would return.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {
     /// for (key, outcome) in cache.get_each(["a", "b", "c"]).await {
     ///     match outcome {
     ///         Ok(Some(item)) => println!("{key}: {} bytes", item.value.len()),
-    ///         Ok(None) => println!("{key}: not there"),
+    ///         Ok(None) => println!("{key}: a miss"),
     ///         Err(error) => println!("{key}: {error}"),
     ///     }
     /// }
@@ -231,10 +228,10 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    /// It does not happen; if it did, it would be no miss.
+    /// This does not happen. If it did, the key must not be a miss.
     #[tokio::test]
     async fn a_key_without_an_owner_is_an_error() {
-        // Nobody listens there, nor has to.
+        // No server listens there, and none has to.
         let cache = Client::builder().nodes(["127.0.0.1:1"]).connect().await.unwrap();
         cache.operations().dispatcher().remove_owners();
         let found = cache.get_many(["a", "b"]).await;

@@ -18,21 +18,20 @@ use crate::ttl::IntoTtl;
 /// The most writes of one batch at a node: a small part of the queue, and measured to be as fast as all at once.
 const WINDOW: usize = 256;
 
-/// What came of writing many keys. Each list is in the caller's order; a key given twice is told of twice.
+/// The results of writing many keys. Each list is in the caller's order. A key given twice has two results.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WriteMany<K> {
     /// Stored, deleted or touched.
     pub done: Vec<K>,
-    /// Not there, and so neither deleted nor touched; always empty after `set_many`.
+    /// Not there, and therefore neither deleted nor touched. Always empty after `set_many`.
     pub not_found: Vec<K>,
-    /// The keys that failed, by their common cause. [`Error::delivery`] says whether they may have been written all the
-    /// same.
+    /// The keys that failed, grouped by error. [`Error::delivery`] tells whether they may have been written.
     pub errors: Vec<KeysFailed<K>>,
 }
 
 impl<K> WriteMany<K> {
-    /// Whether every key was answered: none failed.
+    /// Returns whether no key failed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.errors.is_empty()
@@ -40,13 +39,14 @@ impl<K> WriteMany<K> {
 }
 
 impl Client {
-    /// Stores many items: each node gets its own, all nodes at the same time.
+    /// Stores many items, on all nodes at the same time.
     ///
-    /// Never fails as a whole: an invalid key, or a value over the limit, fails alone and unsent, and what a node
-    /// refuses or cannot answer is in [`WriteMany::errors`]. Any number of items may be given; some hundreds at a
-    /// time go to each node, so that other callers get their turn, and the one deadline is for all of them. Of a key
-    /// given twice, both are sent, the second after the first was answered: the last wins, unless the first failed with
-    /// [`Delivery::Unknown`](crate::Delivery::Unknown) and the server comes to it late.
+    /// Never fails as a whole: keys that fail are in [`WriteMany::errors`]. An invalid key, or a value over the limit, fails
+    /// alone and is not sent. There is no limit on the number of items. Each node gets some hundreds of them at a time,
+    /// so that other callers get their turn. All items have one deadline.
+    ///
+    /// If a key is given twice, both values are sent, the second one after the first is acknowledged. The last one wins,
+    /// unless the first fails with [`Delivery::Unknown`](crate::Delivery::Unknown) and the server applies it late.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {
@@ -60,7 +60,7 @@ impl Client {
     /// ```
     ///
     /// # Cancel safety
-    /// Dropped, it leaves some items stored and others not.
+    /// If the future is dropped, some items may be stored and others not.
     pub async fn set_many<K: AsRef<[u8]>, V: Into<Bytes>>(
         &self,
         entries: impl IntoIterator<Item = (K, V)>,
@@ -91,7 +91,8 @@ impl Client {
         gather(keys, results)
     }
 
-    /// Deletes many items, as [`set_many`](Self::set_many) stores them. Those that were not there are told apart.
+    /// Deletes many items. Works as [`set_many`](Self::set_many). Keys that were not there are in
+    /// [`WriteMany::not_found`].
     pub async fn delete_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> WriteMany<K> {
         let keys: Vec<K> = keys.into_iter().collect();
         let requests = keys.iter().map(|key| Ok(Request::Delete { key: self.keys.key(key.as_ref())? }));
@@ -99,8 +100,8 @@ impl Client {
         gather(keys, self.send_writes(writes).await)
     }
 
-    /// Gives many items a new time to live, as [`set_many`](Self::set_many) stores them. Those that were not there are
-    /// told apart. Needs memcached 1.4.8.
+    /// Sets a new TTL of many items. Works as [`set_many`](Self::set_many). Keys that were not there are in
+    /// [`WriteMany::not_found`]. Needs memcached 1.4.8.
     pub async fn touch_many<K: AsRef<[u8]>>(
         &self,
         keys: impl IntoIterator<Item = K>,
