@@ -35,8 +35,8 @@ use crate::topology::{Topology, TopologyView, TopologyWatch};
 
 /// A memcached client for all nodes of a service.
 ///
-/// Made by [`Client::builder`]. Cheap to clone: all clones share the same few connections. When the last clone is dropped,
-/// every task ends and every connection closes.
+/// Made by [`Client::builder`]. Cheap to clone: all clones share the same few connections. When the last clone is
+/// dropped, every task ends and every connection closes.
 ///
 /// # Cancel safety
 /// Nothing is sent until a method's future is first polled. Dropping a future is always safe for the client, its
@@ -44,12 +44,13 @@ use crate::topology::{Topology, TopologyView, TopologyWatch};
 /// connection has taken may or may not be applied, and its reply is read and dropped.
 ///
 /// # Errors
-/// [`ErrorKind`](crate::ErrorKind) lists what can go wrong. Invalid keys and TTLs, and values over the limit, are refused
-/// before anything is sent.
+/// [`ErrorKind`](crate::ErrorKind) lists what can go wrong. Invalid keys and TTLs, and values over the limit, are
+/// refused before anything is sent.
 ///
-/// A method has one deadline, the [request timeout](ClientBuilder::request_timeout), for waiting for space in the queue,
-/// writing, and waiting for the reply. Three differ: [`metadump`](Self::metadump) has no deadline, methods made of several
-/// commands, such as [`update`](Self::update), have one for each command, and [`fetch`](Self::fetch) has limits of its own.
+/// A method has one deadline, the [request timeout](ClientBuilder::request_timeout), for waiting for space in the
+/// queue, writing, and waiting for the reply. Three differ: [`metadump`](Self::metadump) has no deadline, methods made
+/// of several commands, such as [`update`](Self::update), have one for each command, and [`fetch`](Self::fetch) has
+/// limits of its own.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -98,12 +99,13 @@ impl Client {
         Self { timeout: timeout.min(LONGEST_WAIT), ..self.clone() }
     }
 
-    /// Returns the same client with a prefix in front of every key, for applications, tenants or formats that share nodes.
+    /// Returns the same client with a prefix in front of every key, for applications, tenants or formats that share
+    /// nodes.
     ///
     /// The result is a view, as cheap as a clone. A key is the prefix followed by the caller's bytes, with nothing in
     /// between: use `"orders:"` for a separator. The whole key is limited to 250 bytes and decides which node owns it.
-    /// Results carry the caller's own keys. A namespace of a namespace appends its prefix. Commands on whole nodes, such as
-    /// [`flush_all`](Self::flush_all), ignore namespaces and act on all items.
+    /// Results carry the caller's own keys. A namespace of a namespace appends its prefix. Commands on whole nodes,
+    /// such as [`flush_all`](Self::flush_all), ignore namespaces and act on all items.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -120,8 +122,8 @@ impl Client {
     /// before every get, at twice its cost, or cache for a while, in which they would return deleted items.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if the prefix is empty, has a byte that no key may have, or
-    /// is longer than 200 bytes together with the prefixes it is nested in.
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) if the prefix is empty, has a byte that no key may have,
+    /// or is longer than 200 bytes together with the prefixes it is nested in.
     pub fn namespace(&self, prefix: impl AsRef<[u8]>) -> Result<Self, Error> {
         let keys = self.keys.nested(prefix.as_ref());
         let keys = keys.map_err(|reason| Error::from(reason).with_message("the prefix of a namespace"))?;
@@ -159,8 +161,8 @@ impl Client {
 
     /// Ends discovery, waits for the responses to pending commands, and closes every connection.
     ///
-    /// It waits for at most a second or twice the request timeout, whichever is longer. Later commands of any clone fail
-    /// with [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    /// It waits for at most a second or twice the request timeout, whichever is longer. Later commands of any clone
+    /// fail with [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     ///
     /// # Cancel safety
     /// May be dropped, and called again to finish what it started.

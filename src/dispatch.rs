@@ -1,9 +1,9 @@
 //! The way from a command to the node that owns its key, and the only one.
 //!
-//! A command makes a [`NewCall`] and hands it to [`Dispatcher::send`]. The dispatcher asks the topology snapshot for the
-//! owner, pushes the call to the owner's queue and waits for the response. If the queue is full, it waits for space
-//! until the call's deadline. If the owner left the topology meanwhile, it routes the call again: nothing of it was sent.
-//! Which node gets a call, and what happens when a node does not take it, is decided here and nowhere else.
+//! A command makes a [`NewCall`] and hands it to [`Dispatcher::send`]. The dispatcher asks the topology snapshot for
+//! the owner, pushes the call to the owner's queue and waits for the response. If the queue is full, it waits for space
+//! until the call's deadline. If the owner left the topology meanwhile, it routes the call again: nothing of it was
+//! sent. Which node gets a call, and what happens when a node does not take it, is decided here and nowhere else.
 
 mod fan_out;
 

@@ -24,8 +24,8 @@ impl Client {
             .collect()
     }
 
-    /// Deletes all items of every node, in all [namespaces](Client::namespace). Returns a result for each node, all by one
-    /// deadline.
+    /// Deletes all items of every node, in all [namespaces](Client::namespace). Returns a result for each node, all by
+    /// one deadline.
     ///
     /// Deletes nothing, and returns no results, while no nodes are known and after [`shutdown`](Self::shutdown).
     pub async fn flush_all(&self) -> Vec<(NodeId, Result<(), Error>)> {
@@ -34,12 +34,12 @@ impl Client {
 
     /// Deletes all items of every node after `delay`, rounded up to whole seconds. Returns a result for each node.
     ///
-    /// Items written after that time stay. A server keeps only the last such command. It counts whole seconds of its own
-    /// clock and may be one second early. A delay of zero deletes at once.
+    /// Items written after that time stay. A server keeps only the last such command. It counts whole seconds of its
+    /// own clock and may be one second early. A delay of zero deletes at once.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidTtl`] if the delay is over 30 days, which memcached would take for a time in 1970. Nothing was
-    /// sent.
+    /// [`ErrorKind::InvalidTtl`] if the delay is over 30 days, which memcached would take for a time in 1970. Nothing
+    /// was sent.
     pub async fn flush_all_after(&self, delay: Duration) -> Result<Vec<(NodeId, Result<(), Error>)>, Error> {
         let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
         let delay = u32::try_from(seconds)
@@ -49,14 +49,14 @@ impl Client {
         Ok(self.broadcast(|| Request::FlushAll { delay }).await)
     }
 
-    /// Sets the log level of every node: 0 for nothing, 1 for errors, 2 and more for every command. Returns a result for
-    /// each node, none while no nodes are known.
+    /// Sets the log level of every node: 0 for nothing, 1 for errors, 2 and more for every command. Returns a result
+    /// for each node, none while no nodes are known.
     pub async fn set_verbosity(&self, level: u32) -> Vec<(NodeId, Result<(), Error>)> {
         self.broadcast(|| Request::Verbosity { level }).await
     }
 
-    /// Sets how much memory every node may use for items, in MiB, until it restarts. Returns a result for each node, none
-    /// while no nodes are known.
+    /// Sets how much memory every node may use for items, in MiB, until it restarts. Returns a result for each node,
+    /// none while no nodes are known.
     ///
     /// A limit below the memory in use evicts items as space is needed. The result is [`ErrorKind::Server`] from a node
     /// that preallocates its memory, for a limit below memcached's smallest (8 MiB), and from a node too old for the

@@ -46,10 +46,10 @@ impl Client {
     /// Stores an item, and replaces one that is there.
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] if the value is over a limit. With [`Delivery::NotSent`] it is the
-    /// [client's limit](crate::ClientBuilder::max_value_size), and the old value stays, unless the client is set to
-    /// [delete it](crate::ClientBuilder::delete_when_too_large). With [`Delivery::Answered`] it is the server's limit, and
-    /// the server has deleted the old value.
+    /// [`ErrorKind::TooLarge`] if the value is over a limit. With [`Delivery::NotSent`] it is the [client's
+    /// limit](crate::ClientBuilder::max_value_size), and the old value stays, unless the client is set to [delete
+    /// it](crate::ClientBuilder::delete_when_too_large). With [`Delivery::Answered`] it is the server's limit, and the
+    /// server has deleted the old value.
     pub async fn set(
         &self,
         key: impl AsRef<[u8]>,
@@ -79,8 +79,8 @@ impl Client {
         self.operations().replace(self.any_key(key)?, value.into(), options.into(), self.deadline()).await
     }
 
-    /// Stores an item if it has not changed since it was read by [`gets`](Self::gets). The new item has the flags and TTL
-    /// given here.
+    /// Stores an item if it has not changed since it was read by [`gets`](Self::gets). The new item has the flags and
+    /// TTL given here.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) -> Result<(), memring::Error> {
@@ -99,9 +99,9 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] if the value is over the client's limit or the server's. The old value stays in both cases.
-    /// After an error with [`Delivery::Unknown`] the value may have been stored. A second try with the same CAS unique then
-    /// returns [`Changed`](CasOutcome::Changed).
+    /// [`ErrorKind::TooLarge`] if the value is over the client's limit or the server's. The old value stays in both
+    /// cases. After an error with [`Delivery::Unknown`] the value may have been stored. A second try with the same CAS
+    /// unique then returns [`Changed`](CasOutcome::Changed).
     pub async fn cas(
         &self,
         key: impl AsRef<[u8]>,
@@ -116,12 +116,12 @@ impl Client {
 
     /// Appends to an item's value. Returns whether it did. The item keeps its flags and TTL.
     ///
-    /// Returns `false` if the item is not there. memcached replies the same if the joined value, with key and header, would
-    /// be over its limit (1 MiB by default). The value does not change then.
+    /// Returns `false` if the item is not there. memcached replies the same if the joined value, with key and header,
+    /// would be over its limit (1 MiB by default). The value does not change then.
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] if the appended part alone is over the client's limit or the server's. The value does not
-    /// change in either case.
+    /// [`ErrorKind::TooLarge`] if the appended part alone is over the client's limit or the server's. The value does
+    /// not change in either case.
     pub async fn append(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<bool, Error> {
         self.operations().extend(StoreVerb::Append, self.any_key(key)?, value.into(), self.deadline()).await
     }
@@ -152,8 +152,8 @@ impl Client {
         self.operations().arithmetic(ArithmeticVerb::Incr, self.any_key(key)?, delta, self.deadline()).await
     }
 
-    /// Subtracts from a number stored as decimal text, stopping at 0. Returns the new number, or `None` if the item is not
-    /// there.
+    /// Subtracts from a number stored as decimal text, stopping at 0. Returns the new number, or `None` if the item is
+    /// not there.
     ///
     /// The server may keep the length of the value and pad a shorter number with spaces, which a later
     /// [`get`](Self::get) returns.

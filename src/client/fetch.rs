@@ -48,8 +48,8 @@ impl Client {
     /// process. If computing fails and there is an old value that may be served, that is returned.
     ///
     /// Below memcached 1.6.10 there are no leases: a key of its own (`memring:lock:…`) keeps other processes from
-    /// computing. That is weaker: a value is stored even if the item was deleted meanwhile, nothing is renewed early, and
-    /// nothing is ever stale. [The guide](crate::guide#leases-stale-items-early-renewal) shows both on the wire.
+    /// computing. That is weaker: a value is stored even if the item was deleted meanwhile, nothing is renewed early,
+    /// and nothing is ever stale. [The guide](crate::guide#leases-stale-items-early-renewal) shows both on the wire.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -67,9 +67,9 @@ impl Client {
     /// [`FetchError`]: the error of `compute`, or that it took too long, or that another process took too long. Errors of
     /// the cache are returned only if the fetch cannot be made at all.
     ///
-    /// A fetch takes at most twice the sum of [wait](FetchOptions::wait) and
-    /// [limit on computing](FetchOptions::compute_limit): once as a follower, then as the one that computes. (A `compute`
-    /// that fetches its own key waits for itself until that limit.)
+    /// A fetch takes at most twice the sum of [wait](FetchOptions::wait) and [limit on
+    /// computing](FetchOptions::compute_limit): once as a follower, then as the one that computes. (A `compute` that
+    /// fetches its own key waits for itself until that limit.)
     ///
     /// # Cancel safety
     /// May be dropped at any time: another caller that waits takes over, and a lease is given back.
@@ -128,7 +128,7 @@ enum LeaderError<E> {
 }
 
 /// Waits for the result of a flight: until the limit as a follower, without a limit once this caller leads.
-async fn follow<T>(limit: Instant, leads: &AtomicBool, result: impl Future<Output = T>) -> Option<T> {
+async fn wait_for_flight<T>(limit: Instant, leads: &AtomicBool, result: impl Future<Output = T>) -> Option<T> {
     let (mut result, mut limit) = (pin!(result), pin!(sleep_until(limit)));
     poll_fn(|cx| match result.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
@@ -187,7 +187,7 @@ impl<'a> Task<'a> {
                 leads.store(true, Ordering::Relaxed);
                 self.lead(flight, cache_fails, &mut computation)
             });
-            let failed = match follow(limit, &leads, result).await {
+            let failed = match wait_for_flight(limit, &leads, result).await {
                 Some(Ok(FlightResult::Value(fetched))) => return Ok(fetched.clone()),
                 Some(Ok(FlightResult::LookAgain)) if Instant::now() < limit => continue,
                 Some(Err(LeaderError::Private(fetched))) => return Ok(fetched),

@@ -51,7 +51,8 @@ impl Client {
         self.node(node)?.stats(kind, deadline).await
     }
 
-    /// Sets the counters of every node's [general](StatsKind::General) statistics to zero. Returns a result for each node.
+    /// Sets the counters of every node's [general](StatsKind::General) statistics to zero. Returns a result for each
+    /// node.
     ///
     /// This affects every program that reads these counters.
     pub async fn reset_stats(&self) -> Vec<(NodeId, Result<(), Error>)> {
@@ -107,10 +108,10 @@ impl Client {
 
 /// The items of one node, one after the other. Made by [`Client::metadump`].
 ///
-/// The server sends no faster than entries are taken, and lists for one client at a time: all others get `BUSY`. So take all
-/// entries without a pause and process them afterwards. While a list is stuck because its entries are not taken, servers
-/// up to 1.6.45 at least let the next client that asks for a list wait, together with all clients of the same server
-/// thread.
+/// The server sends no faster than entries are taken, and lists for one client at a time: all others get `BUSY`. So
+/// take all entries without a pause and process them afterwards. While a list is stuck because its entries are not
+/// taken, servers up to 1.6.45 at least let the next client that asks for a list wait, together with all clients of the
+/// same server thread.
 ///
 /// Dropping it closes its connection. Shutting down or dropping the client does not.
 #[must_use = "nothing is read unless `next` is called"]

@@ -58,11 +58,11 @@ impl Client {
         Number::from_reply(self.operations().meta(MetaVerb::Arithmetic, key, options, Bytes::new(), deadline).await?)
     }
 
-    /// Sends `me`: reads the metadata of an item, as names and values for people to read. Returns `None` if the item is not
-    /// there.
+    /// Sends `me`: reads the metadata of an item, as names and values for people to read. Returns `None` if the item is
+    /// not there.
     ///
-    /// Names are `exp`, `la` (seconds since it was last read), `cas`, `fetch`, `cls` and `size`. The server's version decides
-    /// which of them there are.
+    /// Names are `exp`, `la` (seconds since it was last read), `cas`, `fetch`, `cls` and `size`. The server's version
+    /// decides which of them there are.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) for a key that is not text, even if

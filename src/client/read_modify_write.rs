@@ -35,9 +35,9 @@ impl Counter {
 impl Client {
     /// Marks an item as stale, and keeps it for `grace`. Returns whether there was an item.
     ///
-    /// [`fetch`](Self::fetch) then has one caller compute a new value. The other callers get the old value meanwhile, or
-    /// wait, as [`FetchOptions::stale`](crate::FetchOptions::stale) says. A value that any process is computing when this
-    /// is called is not stored.
+    /// [`fetch`](Self::fetch) then has one caller compute a new value. The other callers get the old value meanwhile,
+    /// or wait, as [`FetchOptions::stale`](crate::FetchOptions::stale) says. A value that any process is computing when
+    /// this is called is not stored.
     ///
     /// A plain [`get`](Self::get) returns the old value until it is renewed or the grace is over, because the classic
     /// protocol cannot mark a reply as stale. Below memcached 1.6.10 the item is deleted.
@@ -55,8 +55,8 @@ impl Client {
     /// has changed the item in between. In that case it starts again. Returns the value stored, or `None` if `change`
     /// returned `None`.
     ///
-    /// `change` may be called several times. Its argument is `None` if there is no item, or only a stale one or a lease.
-    /// The value it returns is then stored as a new item. The TTL and flags are those of the options each time.
+    /// `change` may be called several times. Its argument is `None` if there is no item, or only a stale one or a
+    /// lease. The value it returns is then stored as a new item. The TTL and flags are those of the options each time.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) -> Result<(), memring::Error> {
@@ -75,8 +75,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Contended`] if other clients changed the item 16 times in between. Any other failure ends the update.
-    /// After one with [`Delivery::Unknown`] the value may have been stored.
+    /// [`ErrorKind::Contended`] if other clients changed the item 16 times in between. Any other failure ends the
+    /// update. After one with [`Delivery::Unknown`] the value may have been stored.
     pub async fn update<V: Into<Bytes>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -105,8 +105,9 @@ impl Client {
     /// Stale items are taken. A lease is not an item and stays.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] below memcached 1.6.10, which cannot delete by version. [`ErrorKind::Contended`] if other
-    /// clients changed the item 16 times in between. After an error with [`Delivery::Unknown`] the item may be deleted.
+    /// [`ErrorKind::Unsupported`] below memcached 1.6.10, which cannot delete by version. [`ErrorKind::Contended`] if
+    /// other clients changed the item 16 times in between. After an error with [`Delivery::Unknown`] the item may be
+    /// deleted.
     pub async fn take(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
         let steps = self.steps(key)?;
         for attempt in 0..ATTEMPTS {
@@ -130,8 +131,8 @@ impl Client {
         Err(contended())
     }
 
-    /// Adds to a counter, wrapping at 2^64, or creates it. Returns its number: the initial one if it was created, because
-    /// nothing is added then.
+    /// Adds to a counter, wrapping at 2^64, or creates it. Returns its number: the initial one if it was created,
+    /// because nothing is added then.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) -> Result<(), memring::Error> {
@@ -145,7 +146,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Server`] if the item is not a number. After an error with [`Delivery::Unknown`] it may have been counted.
+    /// [`ErrorKind::Server`] if the item is not a number. After an error with [`Delivery::Unknown`] it may have been
+    /// counted.
     pub async fn count_up(&self, key: impl AsRef<[u8]>, delta: u64, counter: Counter) -> Result<u64, Error> {
         self.steps(key)?.count(ArithmeticVerb::Incr, delta, counter).await
     }

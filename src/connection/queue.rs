@@ -1,8 +1,8 @@
 //! Where calls wait for a connection: one bounded queue per node, drained by the node's connections.
 //!
 //! Nothing of a call in a queue has been sent. It stays there when a connection is lost, until another connection takes
-//! it, its deadline passes, or its caller drops the future. One short mutex guards the queue. It is never held across an
-//! await, a system call or a wake-up.
+//! it, its deadline passes, or its caller drops the future. One short mutex guards the queue. It is never held across
+//! an await, a system call or a wake-up.
 
 mod call_list;
 
@@ -273,8 +273,8 @@ impl State {
         matches!(self.availability, Availability::Closed)
     }
 
-    /// Returns whom to wake for a call that was just queued: a connection that is idle, or else the first task, if it
-    /// would sweep too late for the call's deadline.
+    /// Returns the waker for a call that was just queued: that of a connection that is idle, or else the first task, if
+    /// it would sweep too late for the call's deadline.
     #[inline]
     fn waker_for(&mut self, deadline: Instant) -> Option<Waker> {
         if let Some(task) = self.tasks.iter_mut().find(|task| task.is_idle) {
@@ -288,7 +288,7 @@ impl State {
         None
     }
 
-    /// Returns whom to wake for the calls left after a connection took a batch or ended. No sweep may be planned for
+    /// Returns the waker for the calls left after a connection took a batch or ended. No sweep may be planned for
     /// them yet, and the earliest deadline may be anywhere among them.
     fn waker_for_remaining(&mut self) -> Option<Waker> {
         let deadline = self.calls.earliest_deadline()?;
@@ -318,7 +318,7 @@ impl State {
     }
 }
 
-/// Counts a caller among those that wait for space, while it lives.
+/// Counts a caller that waits for space, while it lives.
 struct WaiterGuard<'a>(&'a Queue);
 
 impl<'a> WaiterGuard<'a> {

@@ -1,7 +1,7 @@
 //! Reading one item: by a classic get wherever that can tell what is there.
 //!
-//! A lease, taken by [`Client::fetch`](crate::Client::fetch) or another client, is stored as an empty item with flags 0.
-//! A classic get cannot tell it from an empty value. So such an item is read once more, by a meta get, before it is
+//! A lease, taken by [`Client::fetch`](crate::Client::fetch) or another client, is stored as an empty item with flags
+//! 0. A classic get cannot tell it from an empty value. So such an item is read once more, by a meta get, before it is
 //! returned.
 
 use bytes::Bytes;

@@ -39,8 +39,8 @@ impl ValueLimit {
 }
 
 impl TooLarge {
-    /// Returns the error of a set that deleted the old value instead. It has the delivery of the delete, so that it says
-    /// the same of the old value as the server's own refusal would.
+    /// Returns the error of a set that deleted the old value instead. It has the delivery of the delete, so that it
+    /// says the same of the old value as the server's own refusal would.
     pub(crate) fn after_delete<T>(self, deleted: Result<T, Error>) -> Error {
         let Err(failed) = deleted else {
             return Error::new(ErrorKind::TooLarge, Delivery::Answered).with_message(self.to_string());

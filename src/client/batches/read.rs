@@ -18,8 +18,8 @@ use crate::operations::may_be_lease;
 use crate::protocol::LARGEST_LINE_KEYS;
 use crate::ttl::{IntoTtl, InvalidTtl};
 
-/// The most lines of one batch at a node: some thousand keys, which it answers in some milliseconds. A small part of the
-/// queue, and measured to be as fast as all lines at once.
+/// The most lines of one batch at a node: some thousand keys, which it answers in some milliseconds. A small part of
+/// the queue, and measured to be as fast as all lines at once.
 const WINDOW: usize = 32;
 
 /// The most empty values of one batch that are read again at a time.
@@ -55,9 +55,9 @@ impl<K> GetMany<K> {
 impl Client {
     /// Reads many items: one round trip to each node that owns any of them, all nodes at the same time.
     ///
-    /// Never fails as a whole: keys that fail are in [`GetMany::errors`]. An invalid key fails alone. There is no limit on the
-    /// number of keys. Each node gets some thousands of them at a time, so that other callers get their turn. All keys
-    /// have one deadline.
+    /// Never fails as a whole: keys that fail are in [`GetMany::errors`]. An invalid key fails alone. There is no limit
+    /// on the number of keys. Each node gets some thousands of them at a time, so that other callers get their turn.
+    /// All keys have one deadline.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {
@@ -170,7 +170,7 @@ impl Client {
         lines
     }
 
-    /// Reads the items that may be leases again, each key once, and makes misses of those that are.
+    /// Reads the items that may be leases again, each key once, and makes misses of the leases among them.
     async fn drop_leases<K: AsRef<[u8]>>(&self, read: &mut KeyResults<K>, cas: bool, deadline: Instant) {
         let KeyResults { keys, results } = read;
         let mut doubtful: HashMap<Key, (Item, Vec<usize>)> = HashMap::new();

@@ -41,12 +41,13 @@ impl<K> WriteMany<K> {
 impl Client {
     /// Stores many items, on all nodes at the same time.
     ///
-    /// Never fails as a whole: keys that fail are in [`WriteMany::errors`]. An invalid key, or a value over the limit, fails
-    /// alone and is not sent. There is no limit on the number of items. Each node gets some hundreds of them at a time,
-    /// so that other callers get their turn. All items have one deadline.
+    /// Never fails as a whole: keys that fail are in [`WriteMany::errors`]. An invalid key, or a value over the limit,
+    /// fails alone and is not sent. There is no limit on the number of items. Each node gets some hundreds of them at a
+    /// time, so that other callers get their turn. All items have one deadline.
     ///
-    /// If a key is given twice, both values are sent, the second one after the first is acknowledged. The last one wins,
-    /// unless the first fails with [`Delivery::Unknown`](crate::Delivery::Unknown) and the server applies it late.
+    /// If a key is given twice, both values are sent, the second one after the first is acknowledged. The last one
+    /// wins, unless the first fails with [`Delivery::Unknown`](crate::Delivery::Unknown) and the server applies it
+    /// late.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {
@@ -128,7 +129,7 @@ impl Client {
                 let parts = fan_out.parts_for(request.routed_by().unwrap_or_default())?;
                 part_indexes[index] = parts.len();
                 let after = earlier[index].map(|earlier| part_indexes[earlier]);
-                parts.push(Write { index, request, after });
+                parts.push(WriteRequest { index, request, after });
                 // Until the response comes.
                 Ok(false)
             }));
@@ -139,8 +140,11 @@ impl Client {
     /// Sends the writes. Returns for each whether it was done, or its key was not there.
     async fn send_writes(&self, writes: Writes) -> Vec<Result<bool, Error>> {
         let (Writes { fan_out, mut results }, deadline) = (writes, self.deadline());
-        let make_part =
-            |Write { index, request, after }| Part { tag: index, call: NewCall::command(request, deadline), after };
+        let make_part = |WriteRequest { index, request, after }| Part {
+            tag: index,
+            call: NewCall::command(request, deadline),
+            after,
+        };
         for (index, reply) in fan_out.send(self.operations().dispatcher(), WINDOW, deadline, make_part).await {
             results[index] = match reply {
                 Ok(Reply::NotFound) => Ok(false),
@@ -154,12 +158,12 @@ impl Client {
 
 /// Requests grouped by node, and a result for each key: an error, or `false` until the response comes.
 struct Writes {
-    fan_out: FanOut<Write>,
+    fan_out: FanOut<WriteRequest>,
     results: Vec<Result<bool, Error>>,
 }
 
 /// One write of a batch.
-struct Write {
+struct WriteRequest {
     index: usize,
     request: Request,
     after: Option<usize>,

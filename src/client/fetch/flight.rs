@@ -1,4 +1,5 @@
-//! Single-flight: one computation per key in this process. The first caller leads, the others follow and get its result.
+//! Single-flight: one computation per key in this process. The first caller leads, the others follow and get its
+//! result.
 //!
 //! If a leader fails or is dropped, one of its followers leads.
 
