@@ -91,11 +91,6 @@ pub enum ErrorKind {
     /// Nothing was sent, except for statistics and item lists, which a server without them answers with an error line.
     /// Use another operation, or upgrade the server.
     Unsupported,
-    /// Discovery of the pods failed.
-    ///
-    /// Not used so far: [`connect`](crate::ClientBuilder::connect) fails with [`NoNodes`](Self::NoNodes) instead, with
-    /// the error of discovery as the source.
-    Discovery,
     /// The client's configuration is invalid.
     ///
     /// Fix the option that the text or the source names, and connect again.
@@ -147,7 +142,6 @@ impl Error {
                 | ErrorKind::Unavailable
                 | ErrorKind::NoNodes
                 | ErrorKind::Connection
-                | ErrorKind::Discovery
                 | ErrorKind::Contended
         )
     }
@@ -213,7 +207,6 @@ impl fmt::Display for Error {
             (ErrorKind::Contended, _) => "item changed by other clients in every attempt",
             (ErrorKind::Auth, _) => "authentication required or failed",
             (ErrorKind::Unsupported, _) => "not supported by the server",
-            (ErrorKind::Discovery, _) => "discovery failed",
             (ErrorKind::Config, _) => "invalid configuration",
             (ErrorKind::Closed, _) => "client shut down",
         };

@@ -1,10 +1,11 @@
 //! An async memcached client for services on Kubernetes and OpenShift.
 //!
-//! Memcached runs there as a StatefulSet behind a headless service: pods with stable names and changing addresses, and
-//! nothing in between to spread keys over them. Give memring the service's name, and it does: it follows the service's
-//! SRV records, places keys on a consistent-hash ring whose members are pod *names*, and sends commands over a few
-//! pipelined connections to each pod, while pods restart elsewhere, come, go, stop answering, and DNS blinks. An
-//! application sees a value, a miss, or a typed error within its deadline: never another key's value, and never a hang.
+//! Memcached runs there as a StatefulSet behind a headless service: pods with stable names and changing addresses,
+//! without a proxy that shards keys over them. memring takes the service's name and does the rest. It follows the pods
+//! by the service's SRV records, places keys on a consistent-hash ring of pod *names*, and sends commands over
+//! pipelined connections to each pod. It keeps working while pods restart elsewhere, come, go or hang, and while DNS
+//! fails. An application sees a value, a miss, or a typed error within its deadline: never another key's value, and
+//! never a hang.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -25,45 +26,44 @@
 //! # }
 //! ```
 //!
-//! # A tour
-//! - [`Client`] has the commands; [`ClientBuilder`] its options. Clone the client freely: clones share everything.
-//! - What a cache is there for: [`Client::fetch`] gives a value or computes it, by one caller at a time, however many ask;
-//!   [`Client::invalidate`] has it computed anew. [`Client::update`] and [`Client::take`] change and take an item that others
-//!   change too, [`Client::count_up`] and [`Client::count_down`] count.
-//! - Many keys at once: [`Client::get_many`], [`Client::set_many`] and their like. A part that fails is told apart.
-//! - What classic commands cannot say: the [meta commands](meta), with their versions, leases and times left.
-//! - Keys: 1 to 250 bytes of text ([`Key`]). [`Client::namespace`] puts a prefix in front of all of them;
-//!   [`ClientBuilder::binary_keys`] takes any bytes; the feature `long-keys` takes longer ones.
-//! - What servers tell of themselves: [`Client::stats`], [`Client::metadump`].
-//! - What goes over the wire, each reply and what it becomes: the [guide].
-//! - Where the nodes come from: a service's name (feature `dns`), a [fixed list](ClientBuilder::nodes), or a
-//!   [`Discovery`] of your own. [`DiscoveryOptions`] says how answers are taken: how often, what a vanished pod is given
-//!   before its keys move, what an empty answer means.
-//! - What the client knows: [`Client::topology`], [`Client::watch_topology`], [`Client::discovery_status`].
-//! - Which node owns a key: [`Client::node_for`], or the [`Ring`] alone. The placement is a contract: the same names give
-//!   the same owners in every version of this crate.
-//! - What can go wrong: [`ErrorKind`], and [`Delivery`] for whether the server may have acted on it. A miss is no error.
+//! # Where to find what
+//! - Commands: [`Client`]. Its options: [`ClientBuilder`]. Clones of a client share everything.
+//! - Get or compute, by one caller at a time: [`Client::fetch`], and [`Client::invalidate`] to have a value renewed.
+//! - Changes that are safe against other clients: [`Client::update`], [`Client::take`], [`Client::count_up`],
+//!   [`Client::count_down`].
+//! - Many keys at once: [`Client::get_many`], [`Client::set_many`] and others. Keys that fail are reported one by one.
+//! - Leases, CAS uniques, TTLs and access times of items: the [meta commands](meta).
+//! - Keys: 1 to 250 bytes of text ([`Key`]). [`Client::namespace`] puts a prefix in front of every key.
+//!   [`ClientBuilder::binary_keys`] allows any bytes. The feature `long-keys` allows longer keys.
+//! - Statistics and item lists: [`Client::stats`], [`Client::metadump`].
+//! - Every command and reply on the wire: the [guide].
+//! - Sources of nodes: a service's name (feature `dns`), a [fixed list](ClientBuilder::nodes), or your own
+//!   [`Discovery`]. [`DiscoveryOptions`] has the timers, and the rules for pods that vanish and for empty answers.
+//! - The state of the client: [`Client::topology`], [`Client::watch_topology`], [`Client::discovery_status`].
+//! - The owner of a key: [`Client::node_for`], or the [`Ring`] alone. The placement is a contract: the same names have
+//!   the same keys in every version of this crate.
+//! - Errors: [`ErrorKind`], and [`Delivery`], which tells whether the server may have applied the command.
 //!
 //! # What happens when things fail
 //! | event | what the application sees |
 //! |---|---|
-//! | a pod restarts, at whatever address | errors for its keys while it is away ([`Unavailable`](ErrorKind::Unavailable) at once after a failed dial), then misses, for the cache is empty; no key moves |
-//! | a pod is added | its share of the keys moves to it, and misses until filled; it is connected before it is asked |
-//! | a pod is removed | as a restart, until the removal grace is over (120 s unless set); then its share moves to the others |
-//! | a pod stops answering | [`Timeout`](ErrorKind::Timeout) for its keys at each deadline; the connection is given up and redialled |
-//! | DNS fails, lies empty, or is gone | nothing: the last good set of nodes stays, connections too |
-//! | most pods vanish from DNS at once | nothing for at least 30 s, then as removals |
-//! | more requests than a node takes | callers wait for room until their deadline, then [`Overloaded`](ErrorKind::Overloaded) |
-//! | a server is too old for a meta command | [`Unsupported`](ErrorKind::Unsupported), unsent; [`fetch`](Client::fetch) and its like [do without](guide#by-server-version), but for [`take`](Client::take) |
-//! | others change the same item all the time | [`update`](Client::update) begins again, 16 times at most, then [`Contended`](ErrorKind::Contended) |
-//! | who computes a value fails, or dies | the next who waits computes: at once in the same process, in another one when the lease was given back or is over |
-//! | the cache fails under a [`fetch`](Client::fetch) | the value is computed, once in each process, and given though it cannot be stored |
-//! | a server refuses the credentials, or asks for some | [`Auth`](ErrorKind::Auth) at once; it is dialled again after the backoff |
-//! | a server sends what the protocol does not allow | [`Protocol`](ErrorKind::Protocol) for what was under way on that connection, and a new connection |
+//! | a pod restarts, at any address | [`Unavailable`](ErrorKind::Unavailable) for its keys while it is away, then misses, because the cache is empty; no key moves |
+//! | a pod is added | its share of the keys moves to it, after it is connected, and misses until it is filled |
+//! | a pod is removed | as for a restart until the removal grace ends (default 120 s); then its share moves to the other pods |
+//! | a pod hangs | [`Timeout`](ErrorKind::Timeout) for its keys at each deadline; the connection is given up and dialed again |
+//! | DNS fails, returns no records, or is unreachable | nothing: the last good set of nodes stays, and so do the connections |
+//! | most pods vanish from DNS at once | nothing for at least 30 s, then as for removals |
+//! | a node gets more requests than it can take | callers wait for space until their deadline, then [`Overloaded`](ErrorKind::Overloaded) |
+//! | a server is too old for a meta command | [`Unsupported`](ErrorKind::Unsupported), not sent; [`fetch`](Client::fetch) and others use [another way](guide#by-server-version), except [`take`](Client::take) |
+//! | other clients change the same item all the time | [`update`](Client::update) starts again, at most 16 times, then [`Contended`](ErrorKind::Contended) |
+//! | the caller that computes a value fails or dies | the next caller computes: at once in the same process, in another process when the lease is given back or ends |
+//! | the cache fails during a [`fetch`](Client::fetch) | the value is computed, once in each process, and returned although it cannot be stored |
+//! | a server refuses or requires credentials | [`Auth`](ErrorKind::Auth) at once; the client dials again after the backoff |
+//! | a server sends an invalid reply | [`Protocol`](ErrorKind::Protocol) for all requests in flight on that connection, and a new connection |
 //!
 //! # Cancel safety
-//! Every future of this crate may be dropped at any time. A command that was not yet written is then never sent; one that
-//! was may or may not have been applied. Nobody else's command is disturbed.
+//! Every future of this crate may be dropped at any time. A command that was not written yet is then never sent. One
+//! that was written may or may not be applied. Other callers are not affected.
 //!
 //! # Runtime
 //! Any tokio runtime with I/O and time enabled. A client belongs to the runtime it was connected on, and ends with it.
@@ -71,17 +71,17 @@
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `dns` | yes | `SrvDiscovery` and `ClientBuilder::service`, on hickory-resolver |
-//! | `placements` | no | `Placement`, `Ring::with_placement` and `ClientBuilder::placement`: keys where clients of other languages look for them |
+//! | `dns` | yes | `SrvDiscovery` and `ClientBuilder::service`, with hickory-resolver |
+//! | `placements` | no | `Placement`, `Ring::with_placement` and `ClientBuilder::placement`: keys placed as clients of other languages place them |
 //! | `long-keys` | no | `LongKeys` and `ClientBuilder::long_keys`: keys over 250 bytes, shortened by a digest |
-//! | `testing` | no | the `testing` module: in-process pods and DNS to test an application against |
+//! | `testing` | no | the module `testing`: in-process pods and DNS to test an application with |
 //!
 //! # Logging
-//! `tracing` events with the target `memring`: connections made, lost and given up, nodes that cannot be reached, changes
-//! of the topology and of discovery's state. Never one per request, and never a key or a value.
+//! `tracing` events with the target `memring`: connections made, lost and given up, nodes that cannot be reached,
+//! changes of the topology and of discovery's state. There is no event per request, and no event has a key or a value.
 //!
 //! # Stability
-//! Before 1.0 minor versions may break the interface; the placement of keys on the native ring never changes.
+//! Before 1.0, minor versions may break the API. The placement of keys on the native ring never changes.
 
 mod client;
 mod config;
@@ -101,7 +101,7 @@ mod ring;
 mod topology;
 mod ttl;
 
-// The public interface is:
+// The public API:
 pub use crate::client::{
     Client, ClientBuilder, Counter, FetchError, FetchOptions, Fetched, GetMany, KeysFailed, Metadump, OnWaitTimeout,
     Origin, Stale, WriteMany,
@@ -135,17 +135,17 @@ pub mod meta;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-/// Keeps the README's example compiling.
+/// Compiles the examples of the README.
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Keeps what docs/rings.md shows compiling.
+/// Compiles the examples of docs/rings.md.
 #[cfg(all(doctest, feature = "placements"))]
 #[doc = include_str!("../docs/rings.md")]
 struct Rings;
 
-/// Keeps the names and constructors of docs/sharing.md true.
+/// Compiles the examples of docs/sharing.md.
 #[cfg(all(doctest, feature = "placements"))]
 #[doc = include_str!("../docs/sharing.md")]
 struct Sharing;
