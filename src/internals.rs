@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::Settings;
 use crate::connection::{
-    Answer, Call, DeadlineSweeper, Driver, ProbeHistory, Queue, ResponseFuture, unexpected_response,
+    Answer, Call, DeadlineSweeper, Driver, DriverConfig, ProbeHistory, Queue, ResponseFuture, unexpected_response,
 };
 use crate::error::Error;
 use crate::item::Item;
@@ -132,16 +132,9 @@ impl Connection {
     pub fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, node: NodeId) -> Self {
         let settings = Settings { request_timeout: DEADLINE, ..Settings::default() };
         let queue = Arc::new(Queue::new(node.clone(), settings.queue, 1));
-        let (max_value, silence_timeout) = (settings.max_value, settings.silence_timeout());
-        let mut driver = Driver::new(
-            stream,
-            Arc::clone(&queue),
-            node,
-            0,
-            max_value,
-            silence_timeout,
-            ProbeHistory::default().into(),
-        );
+        let config =
+            DriverConfig { node, task: 0, max_value: settings.max_value, silence_timeout: settings.silence_timeout() };
+        let mut driver = Driver::new(stream, Arc::clone(&queue), ProbeHistory::default().into(), config);
         let mut sweeper = DeadlineSweeper::new(Arc::clone(&queue));
         let serving = Arc::clone(&queue);
         let task = tokio::spawn(async move {

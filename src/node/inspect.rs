@@ -13,12 +13,12 @@ use crate::protocol::{METADUMP, RESET_STATS, stats_line};
 impl Node {
     pub(crate) async fn stats(&self, kind: StatsKind, deadline: Instant) -> Result<Stats, Error> {
         let stream = self.ask(stats_line(kind), deadline).await?;
-        self.answered(stream.stats(), deadline).await
+        self.answered(stream.read_stats(), deadline).await
     }
 
     pub(crate) async fn reset_stats(&self, deadline: Instant) -> Result<(), Error> {
         let stream = self.ask(RESET_STATS, deadline).await?;
-        self.answered(stream.reset(), deadline).await
+        self.answered(stream.read_reset(), deadline).await
     }
 
     /// Asks for the list of items. Bounded by the limits on dialling and on the server's silence.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::{Orders, Shared};
-use crate::connection::{DeadlineSweeper, Driver, End};
+use crate::connection::{DeadlineSweeper, Driver, DriverConfig, End};
 use crate::error::{Error, ErrorKind};
 
 pub(super) struct Reconnector {
@@ -188,11 +188,13 @@ struct Serving {
 impl Serving {
     fn new(shared: &Shared, index: usize, socket: TcpStream, peer: SocketAddr) -> Self {
         info!(target: "memring", node = %shared.id, %peer, "connected");
-        let settings = &shared.settings;
-        let (queue, id) = (Arc::clone(&shared.queue), shared.id.clone());
-        let probe_history = Arc::clone(&shared.probe_history);
-        let driver =
-            Driver::new(socket, queue, id, index, settings.max_value, settings.silence_timeout(), probe_history);
+        let config = DriverConfig {
+            node: shared.id.clone(),
+            task: index,
+            max_value: shared.settings.max_value,
+            silence_timeout: shared.settings.silence_timeout(),
+        };
+        let driver = Driver::new(socket, Arc::clone(&shared.queue), Arc::clone(&shared.probe_history), config);
         shared.connected(index, peer);
         Self { driver, peer, since: Instant::now() }
     }
