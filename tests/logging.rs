@@ -84,7 +84,7 @@ async fn events_are_told_once_and_without_keys() {
         let _ = cache.get(&secret).await;
     }
     assert_eq!(log.lines_with("node cannot be reached"), 1, "{}", log.text());
-    assert_eq!(log.lines_with("connection closed") + log.lines_with("connection given up"), 1, "{}", log.text());
+    assert_eq!(log.lines_with("connection closed") + log.lines_with("connection lost"), 1, "{}", log.text());
 
     service.scale(3).await.unwrap();
     eventually("it is followed", async || cache.topology().nodes.len() == 3).await;

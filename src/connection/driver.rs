@@ -180,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         self.poll_queue(cx, wakes);
         if self.has_drained() {
-            return Poll::Ready(Ok(End::Drained));
+            return Poll::Ready(Ok(self.drained()));
         }
         self.poll_write(cx)?;
         self.poll_deadlines(cx, wakes)?;
@@ -310,15 +310,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.timer_due = Some(self.timer_due.map_or(due, |earlier| earlier.min(due)));
     }
 
-    /// Whether the connection is to end, and nothing is in flight. If the node has left, this closes its queue.
-    fn has_drained(&mut self) -> bool {
-        if self.phase == Phase::Serving || !self.pipeline.is_empty() {
-            return false;
-        }
+    /// Whether the connection is to end, and nothing is in flight.
+    fn has_drained(&self) -> bool {
+        self.phase != Phase::Serving && self.pipeline.is_empty()
+    }
+
+    /// Closes the queue if the node has left, because it is empty now.
+    fn drained(&self) -> End {
         if self.phase == Phase::Retiring {
             self.queue.close();
         }
-        true
+        End::Drained
     }
 
     /// Writes until the output is empty or the socket accepts no more.

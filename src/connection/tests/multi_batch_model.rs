@@ -139,12 +139,7 @@ impl History {
 
 type Items = Arc<Mutex<HashMap<String, Vec<u8>>>>;
 
-async fn execute(
-    read: impl AsyncRead + Unpin,
-    items: Items,
-    life: Life,
-    out: mpsc::Sender<(Instant, Vec<u8>)>,
-) {
+async fn execute(read: impl AsyncRead + Unpin, items: Items, life: Life, out: mpsc::Sender<(Instant, Vec<u8>)>) {
     let mut read = BufReader::new(read);
     let (mut count, mut replies) = (0, 0);
     loop {
