@@ -1,7 +1,7 @@
 //! Authenticates a new connection: sends the credentials alone, and waits for the reply.
 //!
-//! A server with an authentication file (`-Y`) takes the data block of the first `set` as a user and a password. A server
-//! without one stores it as an item, which is sent expired, so that no client can read it.
+//! A server with an authentication file (`-Y`) takes the data block of the first `set` as a user and a password. A
+//! server without one stores it as an item, which is sent expired, so that no client can read it.
 
 use std::io;
 
@@ -13,8 +13,8 @@ use crate::credentials::Credentials;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::protocol::{Decoder, Expect, Reply, credentials_line};
 
-/// Sends the credentials and waits until the server accepts them. Every error is `NotSent`, because no request of a caller
-/// is in flight yet. The caller sets the time limit.
+/// Sends the credentials and waits until the server accepts them. Every error is `NotSent`, because no request of a
+/// caller is in flight yet. The caller sets the time limit.
 pub(crate) async fn authenticate<S>(socket: &mut S, credentials: &Credentials) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,

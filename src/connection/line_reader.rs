@@ -81,8 +81,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LineReader<S> {
         }
     }
 
-    /// Reads the next item of a list; `None` at its end. `has_begun` is whether an item was read before. Must not be called
-    /// after the end or an error. Cancel safe.
+    /// Reads the next item of a list; `None` at its end. `has_begun` is whether an item was read before. Must not be
+    /// called after the end or an error. Cancel safe.
     pub(crate) async fn entry(&mut self, has_begun: bool) -> Result<Option<MetadumpEntry>, Error> {
         let mut has_begun = has_begun;
         loop {

@@ -98,8 +98,8 @@ impl Pipeline {
         self.decoder.room_in_large_value()
     }
 
-    /// Fails the calls whose deadline has passed, and returns the next deadline. Their replies are still pending, and are
-    /// dropped when they arrive.
+    /// Fails the calls whose deadline has passed, and returns the next deadline. Their replies are still pending, and
+    /// are dropped when they arrive.
     pub(super) fn fail_expired(&self, now: Instant, wakes: &mut WakeList) -> Option<Instant> {
         let mut error = None;
         let mut next = None::<Instant>;

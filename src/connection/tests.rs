@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::peer::Peer;
@@ -159,5 +159,11 @@ async fn beside_sweeper(queue: &Arc<Queue>, task: usize, future: impl Future<Out
         biased;
         () = future => {}
         () = sweeper.run() => {}
+    }
+}
+
+async fn join_all(mut tasks: JoinSet<()>) {
+    while let Some(outcome) = tasks.join_next().await {
+        outcome.unwrap();
     }
 }

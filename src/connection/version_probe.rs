@@ -1,8 +1,8 @@
 //! Finds out the server's version, when the first meta command needs it.
 //!
-//! Each connection probes for itself, because a pod may come back with another version. The probe is sent alone: proxies
-//! close a connection on `version`, or never reply, and no other call may suffer for it. After two failed probes of a
-//! node that has never stated its version, the node's connections send no probe for a while.
+//! Each connection probes for itself, because a pod may come back with another version. The probe is sent alone:
+//! proxies close a connection on `version`, or never reply, and no other call may suffer for it. After two failed
+//! probes of a node that has never stated its version, the node's connections send no probe for a while.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,8 +36,8 @@ struct Outcomes {
 }
 
 impl ProbeHistory {
-    /// Counts a failed probe. Connections that had sent a probe before another one failed were lost to the same cause, and
-    /// all of them count as one failure.
+    /// Counts a failed probe. Connections that had sent a probe before another one failed were lost to the same cause,
+    /// and all of them count as one failure.
     fn record_failure(&self, sent: Instant) {
         let mut outcomes = lock(&self.0);
         if outcomes.last_failure.is_none_or(|last| last <= sent) {

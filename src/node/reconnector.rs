@@ -134,8 +134,8 @@ impl Reconnector {
         self.pause(delay).await;
     }
 
-    /// Waits this long before the next dial, or until discovery shows that the node may be back. New orders end the wait
-    /// too, and start the backoff over, because they may name a new address.
+    /// Waits this long before the next dial, or until discovery shows that the node may be back. New orders end the
+    /// wait too, and start the backoff over, because they may name a new address.
     async fn pause(&mut self, delay: Duration) {
         let shared = Arc::clone(&self.shared);
         let over = async {

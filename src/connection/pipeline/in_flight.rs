@@ -79,8 +79,8 @@ impl InFlight {
         self.pending.is_empty() && !self.expects_end
     }
 
-    /// Whether another batch may follow: only values and the outcomes of stores are pending. An error line in their place
-    /// is known to be out of place.
+    /// Whether another batch may follow: only values and the outcomes of stores are pending. An error line in their
+    /// place is known to be out of place.
     ///
     /// Other replies come last in a batch, so the newest pending one decides. (While only an `END` is pending, no batch
     /// is in flight that the window could count.)
@@ -202,8 +202,8 @@ impl InFlight {
         }
     }
 
-    /// Makes this key the oldest, if the oldest line holds it among its incomplete keys. Values arrive in the order of the
-    /// keys, so the keys before it are misses. Otherwise changes nothing and returns `false`.
+    /// Makes this key the oldest, if the oldest line holds it among its incomplete keys. Values arrive in the order of
+    /// the keys, so the keys before it are misses. Otherwise changes nothing and returns `false`.
     pub(super) fn advance_to(&mut self, key: &[u8], wakes: &mut WakeList) -> bool {
         let Some((at, index)) = self.find_in_oldest_line(key) else { return false };
         let mut misses = 0;

@@ -10,8 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 /// The most slots. Bounds the memory, at 48 KB a connection. Some keys of a larger batch may be encoded twice.
 const MOST_SLOTS: usize = 2048;
 
-/// How many slots are searched for a key. A caller that chooses keys whose hashes collide has some of them encoded twice,
-/// and gains nothing.
+/// How many slots are searched for a key. A caller that chooses keys whose hashes collide has some of them encoded
+/// twice, and gains nothing.
 const PROBES: usize = 8;
 
 #[derive(Debug, Default)]

@@ -59,8 +59,8 @@ impl Pipeline {
         }
     }
 
-    /// Receives nearly all replies with the least work: values in the order requested, ends of retrievals, and `STORED`.
-    /// Stops at the first reply that is another, or not whole.
+    /// Receives nearly all replies with the least work: values in the order requested, ends of retrievals, and
+    /// `STORED`. Stops at the first reply that is another, or not whole.
     fn receive_fast_path(&mut self, input: &mut BytesMut, written: u64, wakes: &mut WakeList) {
         let mut taken = 0;
         while let Some(len) = self.receive_one_fast(&input[taken..], written, wakes) {
@@ -121,7 +121,8 @@ impl Pipeline {
         }
     }
 
-    /// Receives a meta reply, which must carry the opaque token of the oldest command, or of a command in the oldest run.
+    /// Receives a meta reply, which must carry the opaque token of the oldest command, or of a command in the oldest
+    /// run.
     fn receive_meta(&mut self, reply: MetaReply, wakes: &mut WakeList) -> Result<(), ProtocolError> {
         let Some(Pending { call, expected, .. }) = self.in_flight.oldest_mut() else { return Ok(()) };
         match (expected, call.request()) {

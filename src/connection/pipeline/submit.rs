@@ -53,7 +53,8 @@ impl Pipeline {
     /// reaches a get, so earlier replies travel with the values, while replies to later requests would travel, and wake
     /// this task, on their own. And a server that answers a retrieval with an error may drop the replies it had ready;
     /// the error then stands in their place. In the place of a store's reply it ends the connection
-    /// ([`Expect::survives`](crate::protocol::Expect::survives)); in the place of any other it would pass for the reply.
+    /// ([`Expect::survives`](crate::protocol::Expect::survives)); in the place of any other it would pass for the
+    /// reply.
     pub(in crate::connection) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut Output) {
         let contents = BatchContents::of(batch);
         if contents.has_store {

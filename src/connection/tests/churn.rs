@@ -87,11 +87,11 @@ async fn reconnect(queue: Arc<Queue>, task: usize, lives: Vec<Life>) {
 
 async fn run(steps: Vec<Step>, connections: Vec<Vec<Life>>, limits: QueueLimits) {
     let queue = Arc::new(Queue::new(node(), limits, connections.len()));
-    let mut reconnectors = tokio::task::JoinSet::new();
+    let mut reconnectors = JoinSet::new();
     for (task, lives) in connections.into_iter().enumerate() {
         reconnectors.spawn(reconnect(Arc::clone(&queue), task, lives));
     }
-    let mut callers = tokio::task::JoinSet::new();
+    let mut callers = JoinSet::new();
     for (index, step) in steps.into_iter().enumerate() {
         sleep(Duration::from_millis(step.pause)).await;
         let queue = Arc::clone(&queue);
@@ -112,9 +112,7 @@ async fn run(steps: Vec<Step>, connections: Vec<Vec<Life>>, limits: QueueLimits)
             timeout(limit + Duration::from_millis(50), response).await.expect("a deadline was not kept");
         });
     }
-    while let Some(outcome) = callers.join_next().await {
-        outcome.unwrap();
-    }
+    join_all(callers).await;
     queue.assert_empty();
 }
 

@@ -140,11 +140,15 @@ async fn values_arrive_unchanged_however_little_a_pipe_holds() {
     set_and_get(&[5000; 50], 1 << 20, true).await;
 }
 
+fn size() -> impl Strategy<Value = usize> {
+    prop_oneof![0usize..100, 4000usize..4200, 8100usize..8300, 0usize..80_000]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn values_of_any_size_arrive_unchanged(
-        sizes in prop::collection::vec(prop_oneof![0usize..100, 4000usize..4200, 8100usize..8300, 0usize..80_000], 1..12),
+        sizes in prop::collection::vec(size(), 1..12),
         pipe_bytes in prop_oneof![20usize..200, 200usize..100_000],
         is_vectored in any::<bool>(),
     ) {

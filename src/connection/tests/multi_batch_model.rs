@@ -26,7 +26,7 @@ struct Life {
     no_lag_every: usize,
     /// The connection ends after this many bytes of replies.
     bytes: usize,
-    /// How long the server first hangs then, in milliseconds.
+    /// How long the server then neither reads nor writes before it ends, in milliseconds.
     hangs: u64,
     /// The size of the pieces in which replies are written.
     piece: usize,
@@ -69,11 +69,12 @@ fn lives() -> impl Strategy<Value = Vec<Life>> {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let size = prop_oneof![3 => 0usize..40, 1 => 200usize..1500];
     let command = prop_oneof![
         6 => (0..KEYS).prop_map(Command::Get),
         1 => (0..KEYS).prop_map(Command::Gets),
         3 => prop::collection::vec(0..KEYS, 1..12).prop_map(Command::GetMany),
-        3 => (0..KEYS, prop_oneof![3 => 0usize..40, 1 => 200usize..1500]).prop_map(|(key, size)| Command::Set(key, size)),
+        3 => (0..KEYS, size).prop_map(|(key, size)| Command::Set(key, size)),
         1 => (0..KEYS).prop_map(Command::MetaGet),
         1 => Just(Command::Incr),
     ];
@@ -293,7 +294,7 @@ async fn run(steps: Vec<Step>, connections: Vec<Vec<Life>>) {
     let limits = QueueLimits { calls: 4096, bytes: 1 << 20 };
     let queue = Arc::new(Queue::new(node(), limits, connections.len()));
     let (history, items) = (Arc::new(History::default()), Items::default());
-    let mut reconnectors = tokio::task::JoinSet::new();
+    let mut reconnectors = JoinSet::new();
     for (task, lives) in connections.into_iter().enumerate() {
         reconnectors.spawn(reconnect(Arc::clone(&queue), task, lives, Arc::clone(&items)));
         if task == 0 {
@@ -303,7 +304,7 @@ async fn run(steps: Vec<Step>, connections: Vec<Vec<Life>>) {
             }
         }
     }
-    let mut callers = tokio::task::JoinSet::new();
+    let mut callers = JoinSet::new();
     for step in steps {
         sleep(Duration::from_millis(step.pause)).await;
         let (queue, history) = (Arc::clone(&queue), Arc::clone(&history));
@@ -316,9 +317,7 @@ async fn run(steps: Vec<Step>, connections: Vec<Vec<Life>>) {
             }
         });
     }
-    while let Some(outcome) = callers.join_next().await {
-        outcome.unwrap();
-    }
+    join_all(callers).await;
     queue.assert_empty();
 }
 
