@@ -74,8 +74,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How long a server may owe replies and send none, before the connection is closed: longer than any request waits,
-    /// and at least 1 s, so that a short pause of the server's process is tolerated.
+    /// How long a server may send no reply while replies are pending, before the connection is closed: longer than any
+    /// request waits, and at least 1 s, so that a short pause of the server's process is tolerated.
     pub(crate) fn silence_timeout(&self) -> Duration {
         (self.request_timeout * 2).max(Duration::from_secs(1))
     }

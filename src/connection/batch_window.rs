@@ -19,8 +19,8 @@ const MOST_BATCHES: u32 = 16;
 /// of this machine.
 const SAMPLES: u32 = 16;
 
-/// With several batches in flight, a round trip cannot be told from the wait for earlier batches. So after this many
-/// batches without a sample, all batches are waited for once.
+/// With several batches in flight, a round trip cannot be distinguished from the wait for earlier batches. So after
+/// this many batches without a sample, all batches are waited for once.
 const BATCHES_BETWEEN_SAMPLES: u32 = 64;
 
 #[derive(Debug, Default)]

@@ -73,10 +73,10 @@ impl LazyTimer {
     }
 }
 
-/// Detects a server that owes replies and sends none.
+/// Detects a server that sends no reply while replies are pending.
 #[derive(Debug)]
 pub(super) struct SilenceDetector {
-    /// The last sign of life, or when the server began to owe replies.
+    /// The last sign of life, or when the first pending request was encoded.
     since: Instant,
     timeout: Duration,
 }

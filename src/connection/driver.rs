@@ -59,7 +59,7 @@ pub(crate) struct Driver<S> {
     output: Output,
 }
 
-/// What a connection needs to know of its node.
+/// The settings of a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct DriverConfig {
     pub(crate) node: NodeId,
@@ -67,7 +67,7 @@ pub(crate) struct DriverConfig {
     pub(crate) task: usize,
     /// The largest value accepted, in bytes.
     pub(crate) max_value: usize,
-    /// How long the server may owe replies and send none.
+    /// How long the server may send no reply while replies are pending.
     pub(crate) silence_timeout: Duration,
 }
 
@@ -221,8 +221,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         End::Drained
     }
 
-    /// Fails the calls past their deadline. Returns an error if the server owes replies and has been silent for too
-    /// long.
+    /// Fails the calls past their deadline. Returns an error if replies are pending and the server has been
+    /// silent for too long.
     fn poll_deadlines(&mut self, cx: &mut Context<'_>, wakes: &mut WakeList) -> Result<(), Error> {
         while let Some(due) = self.timer_due {
             if self.timer.poll(due, cx).is_pending() {

@@ -60,7 +60,7 @@ impl ProbeHistory {
     }
 }
 
-/// What one connection knows of its server's version.
+/// The state of one connection's probe.
 #[derive(Debug)]
 pub(super) struct VersionProbe {
     history: Arc<ProbeHistory>,

@@ -1,4 +1,4 @@
-//! Which replies the server owes, oldest first.
+//! The replies that are pending, oldest first, and the calls they complete.
 //!
 //! # Keys of retrieval lines
 //! Each key encoded in a retrieval line has a *number*, counted since the connection began. Values and ends of lines

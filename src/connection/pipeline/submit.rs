@@ -51,7 +51,7 @@ impl Pipeline {
     /// Stores go first, then gets, then all other requests. No caller can notice, because no call of the batch was
     /// complete when the last was queued. The order has two reasons. A server writes the replies it has ready when it
     /// reaches a get, so earlier replies travel with the values, while replies to later requests would travel, and wake
-    /// this task, on their own. And a server that answers a retrieval with an error may drop the replies it had ready;
+    /// this task, separately. And a server that answers a retrieval with an error may drop the replies it had ready;
     /// the error then stands in their place. In the place of a store's reply it ends the connection
     /// ([`Expect::survives`](crate::protocol::Expect::survives)); in the place of any other it would pass for the
     /// reply.

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_owes_replies_and_sends_none_is_disconnected() {
+async fn a_server_that_sends_no_reply_while_one_is_pending_is_disconnected() {
     let rig = Rig::new();
     let (driver, mut peer) = rig.connect();
     let start = Instant::now();
