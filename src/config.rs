@@ -1,4 +1,5 @@
-//! The defaults of nodes and their connections, each with its reason. (Those of discovery are in its own options.)
+//! The settings of nodes and their connections, with the reason for each default. (Those of discovery are in
+//! [`DiscoveryOptions`](crate::DiscoveryOptions).)
 
 use std::time::Duration;
 
@@ -6,46 +7,46 @@ use crate::credentials::Credentials;
 #[cfg(feature = "long-keys")]
 use crate::key::LongKeys;
 
-/// Longer waits are cut to this, so that no sum of times overflows: "for ever" is a fair thing to ask for.
+/// The longest wait. Longer ones, such as [`Duration::MAX`] for "no limit", are cut to it, so that no sum of times
+/// overflows.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What the builder collects for nodes and their connections.
+/// The settings of nodes and their connections, as the builder collects them.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// A command's deadline, over queueing, writing and waiting. Ten times what a cache on the same network needs when
-    /// something is wrong with it, and little enough to fall back to the source of truth.
+    /// The deadline of a command, over queueing, writing and waiting for the reply. Ten times what a cache on the same
+    /// network needs when something is wrong with it, and short enough to fall back to the source of truth.
     pub(crate) request_timeout: Duration,
-    /// How long one address is given to accept, and the server to answer the credentials. A SYN that is lost is repeated after a second: by then another address,
-    /// or another dial, has had its chance.
+    /// How long one address may take to accept, and the server to reply to the credentials. A lost SYN is sent again
+    /// after a second; by then another address, or another dial, has had its chance.
     pub(crate) connect_timeout: Duration,
-    /// Connections to each node. With one batch under way per connection a second one only splits the batches:
-    /// measured by `cargo bench --bench connections`.
+    /// How many connections each node has. With one batch in flight per connection, a second connection only splits the
+    /// batches: measured by `cargo bench --bench connections`.
     pub(crate) connections: usize,
-    /// Room for a burst, and a bound on what a slow node can hold of this process's memory. Whoever comes on top waits at
-    /// the door.
+    /// Space for a burst, and a bound on the memory that a slow node can take. Callers beyond the limit wait for space.
     pub(crate) queue: QueueLimits,
-    /// The largest value sent or accepted. memcached's own default (`-I 1m`).
+    /// The largest value sent or accepted, in bytes: the default of memcached (`-I 1m`).
     pub(crate) max_value: usize,
-    /// Whether a set that is refused for its size deletes the old value. Off by default: a refused command that writes is
-    /// a surprise.
+    /// Whether a set that the server rejects for its size deletes the old value. Off by default, because a rejected
+    /// command that writes is a surprise.
     pub(crate) delete_when_too_large: bool,
-    /// Keys that are no text go as base64, by meta commands.
+    /// Whether keys that are not plain text are sent as base64, in meta commands.
     pub(crate) binary_keys: bool,
-    /// What a key over 250 bytes becomes. Refused by default: a digest costs time, and it is better to hear of a key that is
-    /// too long by mistake.
+    /// What becomes of a key over 250 bytes. Rejected by default: a digest costs time, and a key that is too long by
+    /// mistake should be noticed.
     #[cfg(feature = "long-keys")]
     pub(crate) long_keys: LongKeys,
-    /// The delay before a second dial; doubled each time, with jitter.
+    /// The delay before the second dial; doubled for each further one, with jitter.
     pub(crate) backoff_min: Duration,
-    /// And its limit: a pod that is back is noticed within this.
+    /// The longest delay between dials: a pod that is back is noticed within it.
     pub(crate) backoff_max: Duration,
-    /// Shown on every new connection, before anything else is sent.
+    /// Sent on every new connection before anything else.
     pub(crate) credentials: Option<Credentials>,
-    /// Idle connections are probed this often, so that a machine that vanished is noticed before a request is lost.
+    /// How often an idle connection is probed, so that a vanished machine is noticed before a request is lost.
     pub(crate) keepalive: Duration,
 }
 
-/// How much may wait at one node.
+/// How much may be queued at one node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
     pub(crate) calls: usize,
@@ -73,13 +74,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How long a server may owe replies and say nothing before it is taken for gone: longer than any request waits,
-    /// and never so short that a pause of the process looks like death.
+    /// How long a server may send no reply while replies are pending, before the connection is closed: longer than any
+    /// request waits, and at least 1 s, so that a short pause of the server's process is tolerated.
     pub(crate) fn silence_timeout(&self) -> Duration {
         (self.request_timeout * 2).max(Duration::from_secs(1))
     }
 
-    /// How long it may take for the next line of a long answer: it may have much to look through that it need not list.
+    /// How long a server may take to send the next line of a long response. It may have many items to scan that it does
+    /// not list.
     pub(crate) fn line_timeout(&self) -> Duration {
         self.silence_timeout().max(Duration::from_secs(10))
     }

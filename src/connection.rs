@@ -11,6 +11,7 @@ mod call_pool;
 mod connect;
 mod deadlines;
 mod driver;
+mod error_line;
 mod handshake;
 #[cfg(memring_internals)]
 pub mod internals;
@@ -27,7 +28,7 @@ mod version_probe;
 pub(crate) use self::call::GetForm;
 pub(crate) use self::connect::dial;
 pub(crate) use self::deadlines::DeadlineSweeper;
-pub(crate) use self::driver::{Driver, End};
+pub(crate) use self::driver::{Driver, DriverConfig, End};
 pub(crate) use self::handshake::authenticate;
 pub(crate) use self::line_reader::LineReader;
 pub(crate) use self::new_call::NewCall;

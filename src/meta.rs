@@ -4,19 +4,19 @@
 //!
 //! | command | method | options | response |
 //! |---|---|---|---|
-//! | `mg` | [`Client::meta_get`], [`Client::meta_get_many`] | [`Get`] | [`Item`], or `None` for a miss |
-//! | `ms` | [`Client::meta_set`] | [`Set`] | [`Changed`] |
-//! | `md` | [`Client::meta_delete`] | [`Delete`] | [`Changed`] |
-//! | `ma` | [`Client::meta_arithmetic`] | [`Arithmetic`] | [`Number`] |
-//! | `me` | [`Client::meta_debug`] | | names and values |
-//! | `mn` | [`Client::meta_noop`] | | one result for each node |
+//! | `mg` | [`Client::meta_get`](crate::Client::meta_get), [`Client::meta_get_many`](crate::Client::meta_get_many) | [`Get`] | [`Item`], or `None` for a miss |
+//! | `ms` | [`Client::meta_set`](crate::Client::meta_set) | [`Set`] | [`Changed`] |
+//! | `md` | [`Client::meta_delete`](crate::Client::meta_delete) | [`Delete`] | [`Changed`] |
+//! | `ma` | [`Client::meta_arithmetic`](crate::Client::meta_arithmetic) | [`Arithmetic`] | [`Number`] |
+//! | `me` | [`Client::meta_debug`](crate::Client::meta_debug) | | names and values |
+//! | `mn` | [`Client::meta_noop`](crate::Client::meta_noop) | | one result for each node |
 //!
 //! All need memcached 1.6.10. Some options need a later version, which their documentation names. A connection asks the
 //! server for its version when a meta command first needs it. A server that is too old, or does not report a version of
 //! memcached, gets no meta command: the command fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 //! Classic commands go on as before.
 //!
-//! Deadlines, cancel safety and errors are those of every command: see [`Client`]. A command that the server answers
+//! Deadlines, cancel safety and errors are those of every command: see [`Client`](crate::Client). A command that the server answers
 //! with an error line fails with [`ErrorKind::Server`](crate::ErrorKind::Server). [The guide](crate::guide#meta-flags)
 //! lists every flag, the version it needs, and the replies.
 //!
@@ -32,9 +32,6 @@
 //! # Ok(())
 //! # }
 //! ```
-
-#[cfg(doc)]
-use crate::client::Client;
 
 mod answer;
 #[cfg(test)]

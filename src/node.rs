@@ -1,8 +1,10 @@
-//! One server: its queue, the few connections that drain it, and what is known of their health.
+//! One server: its queue, the connections that drain it, and whether they are up.
 
+mod backoff;
 mod dial;
 mod inspect;
 mod reconnector;
+mod serving;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::backoff::Backoff;
 use self::reconnector::Reconnector;
 use crate::config::Settings;
 use crate::connection::{Availability, NewCall, ProbeHistory, Queue, Rejected, Response, ResponseFuture};
@@ -24,11 +27,11 @@ use crate::node_id::NodeId;
 pub(crate) struct Node {
     shared: Arc<Shared>,
     orders: watch::Sender<Orders>,
-    /// Aborted when dropped, and with them everything they own.
+    /// Aborted when dropped, which closes their connections.
     _reconnectors: JoinSet<()>,
 }
 
-/// What a node and its connections' tasks share.
+/// What a node and its reconnectors share.
 #[derive(Debug)]
 struct Shared {
     id: NodeId,
@@ -39,7 +42,7 @@ struct Shared {
     health: watch::Sender<Health>,
 }
 
-/// What the connections are told from above.
+/// What the reconnectors are to do.
 #[derive(Debug, Clone, Default)]
 struct Orders {
     /// Where discovery lists the node.
@@ -47,17 +50,21 @@ struct Orders {
     retired: bool,
 }
 
+/// What the reconnectors report.
+///
+/// Whether calls are accepted is the queue's [`Availability`]. It changes only while this is locked, so that two
+/// reconnectors never disagree about it.
 #[derive(Debug, Clone)]
 struct Health {
     /// The peer of each connection that is up.
     connected: Vec<Option<SocketAddr>>,
-    /// The first dial has ended, one way or the other.
+    /// The first dial has succeeded or failed.
     first_dial_done: bool,
-    /// Connection tasks that have not ended.
+    /// How many reconnectors have not ended.
     running: usize,
 }
 
-/// Whether a node can be talked to right now.
+/// Whether a node can be reached right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NodeState {
@@ -65,7 +72,7 @@ pub enum NodeState {
     Connecting,
     /// At least one connection is up.
     Connected,
-    /// The last dial failed; requests fail at once while dialling goes on in the background.
+    /// The last dial failed; requests fail at once while the client dials again in the background.
     Unreachable,
 }
 
@@ -124,14 +131,14 @@ impl Node {
         });
     }
 
-    /// Waits until the first dial has ended, one way or the other.
+    /// Waits until the first dial has succeeded or failed.
     pub(crate) async fn first_dial_done(&self) {
         let mut health = self.shared.health.subscribe();
-        // The sender lives in `self`.
+        // Never fails, because `self` holds the sender.
         let _ = health.wait_for(|health| health.first_dial_done).await;
     }
 
-    /// Lets what is queued and under way be answered, for at most `limit`, then closes.
+    /// Completes the calls that are queued or in flight, for at most `limit`, then closes the queue.
     pub(crate) async fn retire(&self, limit: Duration) {
         self.orders.send_modify(|orders| orders.retired = true);
         let mut health = self.shared.health.subscribe();
@@ -141,7 +148,7 @@ impl Node {
 
     pub(crate) fn state(&self) -> NodeState {
         let health = self.shared.health.borrow();
-        if health.connected.iter().any(Option::is_some) {
+        if health.is_connected() {
             NodeState::Connected
         } else if let Availability::Unavailable(_) = self.shared.queue.availability() {
             NodeState::Unreachable
@@ -150,52 +157,77 @@ impl Node {
         }
     }
 
-    /// The address of the connection in use, if one is up.
+    /// The peer of a connection that is up.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         self.shared.health.borrow().connected.iter().copied().flatten().next()
     }
 }
 
+impl Health {
+    fn is_connected(&self) -> bool {
+        self.connected.iter().any(Option::is_some)
+    }
+
+    fn set_peer(&mut self, index: usize, peer: Option<SocketAddr>) {
+        if let Some(slot) = self.connected.get_mut(index) {
+            *slot = peer;
+        }
+    }
+}
+
 impl Shared {
-    /// A connection is up: requests are admitted.
+    /// A connection is up: calls are accepted.
     fn connected(&self, index: usize, peer: SocketAddr) {
         self.health.send_modify(|health| {
-            health.connected[index] = Some(peer);
+            health.set_peer(index, Some(peer));
             health.first_dial_done = true;
-            // Within the closure, so that no two connections can disagree about what holds.
             self.queue.mark_available();
         });
     }
 
-    /// A connection is gone. Requests wait: the next dial comes at once.
+    /// A connection has ended. Calls wait, because the next dial comes at once.
     fn disconnected(&self, index: usize) {
-        self.health.send_modify(|health| health.connected[index] = None);
+        self.health.send_modify(|health| health.set_peer(index, None));
     }
 
-    /// A dial failed: requests fail at once, unless another connection serves them.
-    fn unreachable(&self, error: &Error) {
+    /// A dial failed: calls fail at once, unless another connection is up.
+    fn dial_failed(&self, error: &Error) {
         self.health.send_modify(|health| {
             health.first_dial_done = true;
-            if health.connected.iter().all(Option::is_none) {
+            if !health.is_connected() {
                 self.queue.mark_unavailable(error);
             }
         });
     }
 
-    /// The node is to be found elsewhere: requests wait for the dial that is about to be made.
-    fn moved(&self) {
+    /// Another dial comes at once, perhaps to a new address: calls wait for it.
+    fn redialing(&self) {
         self.health.send_modify(|_| self.queue.mark_available());
     }
 
-    /// A connection's task has ended. Without any, nobody would ever answer.
-    fn ended(&self, index: usize) {
+    /// A reconnector has ended. After the last, no call would ever complete, so the queue is closed.
+    fn task_ended(&self, index: usize) {
         self.health.send_modify(|health| {
-            health.connected[index] = None;
+            health.set_peer(index, None);
             health.first_dial_done = true;
             health.running -= 1;
             if health.running == 0 {
                 self.queue.close();
             }
         });
+    }
+}
+
+impl Settings {
+    fn backoff(&self) -> Backoff {
+        Backoff::new(self.backoff_min, self.backoff_max)
+    }
+}
+
+/// The text of an error and of its cause, for logs.
+fn with_cause(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }

@@ -85,7 +85,7 @@ async fn each_event_is_logged_once_without_keys_values_or_credentials() {
         let _ = cache.get(&secret).await;
     }
     assert_eq!(log.lines_with("node cannot be reached"), 1, "{}", log.text());
-    assert_eq!(log.lines_with("connection closed") + log.lines_with("connection given up"), 1, "{}", log.text());
+    assert_eq!(log.lines_with("connection closed") + log.lines_with("connection lost"), 1, "{}", log.text());
 
     service.scale(3).await.unwrap();
     eventually("the topology has three nodes", async || cache.topology().nodes.len() == 3).await;

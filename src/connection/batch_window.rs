@@ -1,72 +1,76 @@
-//! How far away a server is, and so how many batches may be under way to it.
+//! How many batches may be in flight on a connection, given its round-trip time.
 //!
-//! Close by, one: the next leaves when the last is answered, and is as large as what came meanwhile. Over a longer link that
-//! would leave the link idle for most of a round trip, and let a request wait for one that is not its own. So there may be
-//! one batch for so many microseconds of the round trip: batches stay large, and no request waits for long.
+//! On a short link, one: the next batch leaves when the last is answered, and holds all that arrived meanwhile. On a
+//! longer link that would leave the link idle for most of a round trip, and let a request wait for a batch that is not
+//! its own. So one batch may be in flight for every 100 us of the round trip: batches stay large, and no request waits
+//! for long.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A batch costs some 10 us at either end, so this keeps what is spent on batches in bounds.
+/// The part of a round trip that allows one batch. A batch costs some 10 us at either end, so this bounds the share of
+/// time spent on batches.
 const ROUND_TRIP_PER_BATCH: Duration = Duration::from_micros(100);
 const MOST_BATCHES: u32 = 16;
 
-/// The shortest of so many round trips is what the link takes: the others were the server's, or this machine's.
-const WINDOW: u32 = 16;
+/// How many samples are measured; the shortest is the round trip of the link. The others include time of the server, or
+/// of this machine.
+const SAMPLES: u32 = 16;
 
-/// With several batches under way no round trip can be told from waiting, so all are waited for now and then.
+/// With several batches in flight, a round trip cannot be distinguished from the wait for earlier batches. So after
+/// this many batches without a sample, all batches are waited for once.
 const BATCHES_BETWEEN_SAMPLES: u32 = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct BatchWindow {
-    /// Where each batch under way ends, in all that was ever encoded.
-    under_way: VecDeque<u64>,
-    /// A batch was sent with nothing else under way, and nothing has come since.
+    /// Where each batch in flight ends, in all bytes ever encoded.
+    in_flight: VecDeque<u64>,
+    /// When a batch was sent with no other in flight, until the first reply arrives.
     sent_alone: Option<Instant>,
     round_trip: Option<Duration>,
-    shortest: Option<Duration>,
+    shortest_sample: Option<Duration>,
     samples: u32,
-    since_sample: u32,
+    batches_since_sample: u32,
 }
 
 impl BatchWindow {
-    /// How many batches may be under way.
-    fn batches(&self) -> u32 {
+    /// How many batches may be in flight.
+    fn limit(&self) -> u32 {
         let Some(round_trip) = self.round_trip else { return 1 };
-        if self.since_sample >= BATCHES_BETWEEN_SAMPLES {
+        if self.batches_since_sample >= BATCHES_BETWEEN_SAMPLES {
             return 1;
         }
         let batches = round_trip.as_micros() / ROUND_TRIP_PER_BATCH.as_micros();
         u32::try_from(batches).unwrap_or(MOST_BATCHES).clamp(1, MOST_BATCHES)
     }
 
-    /// Whether one more batch may be sent, if everything before `answered` is.
+    /// Whether one more batch may be sent, now that the first `answered` of all encoded bytes are answered.
     pub(super) fn has_room(&mut self, answered: u64) -> bool {
-        while self.under_way.front().is_some_and(|&end| end <= answered) {
-            self.under_way.pop_front();
+        while self.in_flight.front().is_some_and(|&end| end <= answered) {
+            self.in_flight.pop_front();
         }
-        self.under_way.len() < self.batches() as usize
+        self.in_flight.len() < self.limit() as usize
     }
 
-    /// A batch that ends there is being sent.
+    /// Records that a batch is sent, which ends at `end` of all encoded bytes.
     pub(super) fn sent(&mut self, end: u64, now: Instant) {
-        self.sent_alone = self.under_way.is_empty().then_some(now);
-        self.since_sample += 1;
-        self.under_way.push_back(end);
+        self.sent_alone = self.in_flight.is_empty().then_some(now);
+        self.batches_since_sample += 1;
+        self.in_flight.push_back(end);
     }
 
-    /// Something has come.
+    /// Records that a reply arrived.
     pub(super) fn received(&mut self, now: Instant) {
         let Some(sent) = self.sent_alone.take() else { return };
         let sample = now - sent;
-        self.since_sample = 0;
+        self.batches_since_sample = 0;
         self.samples += 1;
-        let shortest = self.shortest.map_or(sample, |shortest| shortest.min(sample));
-        self.shortest = Some(shortest);
-        if self.samples == WINDOW {
-            (self.round_trip, self.shortest, self.samples) = (Some(shortest), None, 0);
+        let shortest = self.shortest_sample.map_or(sample, |shortest| shortest.min(sample));
+        self.shortest_sample = Some(shortest);
+        if self.samples == SAMPLES {
+            (self.round_trip, self.shortest_sample, self.samples) = (Some(shortest), None, 0);
         } else if self.round_trip.is_some_and(|known| sample < known) {
             self.round_trip = Some(sample);
         }
@@ -77,76 +81,76 @@ impl BatchWindow {
 mod tests {
     use super::*;
 
-    /// Sends and answers batches one by one.
-    fn exchange(link: &mut BatchWindow, round_trips: impl IntoIterator<Item = u64>) {
+    /// Sends batches one by one, each answered after this many microseconds.
+    fn exchange(window: &mut BatchWindow, round_trips: impl IntoIterator<Item = u64>) {
         let mut now = Instant::now();
         for micros in round_trips {
-            assert!(link.has_room(u64::MAX));
-            link.sent(1, now);
+            assert!(window.has_room(u64::MAX));
+            window.sent(1, now);
             now += Duration::from_micros(micros);
-            link.received(now);
-            // What else comes of the same batch says nothing.
-            link.received(now + Duration::from_secs(1));
+            window.received(now);
+            // Later replies to the same batch are no samples.
+            window.received(now + Duration::from_secs(1));
         }
     }
 
-    /// How many batches it takes at once.
-    fn room(link: &mut BatchWindow) -> u32 {
-        assert!(link.has_room(u64::MAX));
+    /// How many batches may be in flight.
+    fn measured_limit(window: &mut BatchWindow) -> u32 {
+        assert!(window.has_room(u64::MAX));
         let mut sent = 0;
-        while link.has_room(0) {
+        while window.has_room(0) {
             sent += 1;
-            link.sent(u64::from(sent), Instant::now());
+            window.sent(u64::from(sent), Instant::now());
         }
         sent
     }
 
     #[test]
-    fn one_batch_until_the_link_is_known_and_then_what_it_bears() {
-        for (round_trip, batches) in [(10, 1), (199, 1), (200, 2), (1_000, 10), (1_000_000, 16)] {
-            let mut link = BatchWindow::default();
-            exchange(&mut link, [round_trip; WINDOW as usize - 1]);
-            assert_eq!(room(&mut link), 1);
-            let mut link = BatchWindow::default();
-            exchange(&mut link, [round_trip; WINDOW as usize]);
-            assert_eq!(room(&mut link), batches, "{round_trip} us");
+    fn one_batch_until_the_round_trip_is_known_and_then_one_per_100_us() {
+        for (round_trip, limit) in [(10, 1), (199, 1), (200, 2), (1_000, 10), (1_000_000, 16)] {
+            let mut window = BatchWindow::default();
+            exchange(&mut window, [round_trip; SAMPLES as usize - 1]);
+            assert_eq!(measured_limit(&mut window), 1);
+            let mut window = BatchWindow::default();
+            exchange(&mut window, [round_trip; SAMPLES as usize]);
+            assert_eq!(measured_limit(&mut window), limit, "{round_trip} us");
         }
     }
 
     #[test]
-    fn a_slow_answer_is_no_long_link() {
-        let mut link = BatchWindow::default();
-        exchange(&mut link, (0..3 * u64::from(WINDOW)).map(|n| if n % 8 == 3 { 40 } else { 5_000 }));
-        assert_eq!(room(&mut link), 1);
+    fn a_slow_server_is_not_taken_for_a_long_link() {
+        let mut window = BatchWindow::default();
+        exchange(&mut window, (0..3 * u64::from(SAMPLES)).map(|n| if n % 8 == 3 { 40 } else { 5_000 }));
+        assert_eq!(measured_limit(&mut window), 1);
     }
 
     #[test]
-    fn a_link_that_turns_out_shorter_is_believed_at_once_and_a_longer_one_after_a_window() {
-        let mut link = BatchWindow::default();
-        exchange(&mut link, [1_000; WINDOW as usize]);
-        exchange(&mut link, [50]);
-        assert_eq!(room(&mut link), 1);
-        exchange(&mut link, [1_000; 2 * WINDOW as usize]);
-        assert_eq!(room(&mut link), 10);
+    fn a_shorter_round_trip_is_adopted_at_once_and_a_longer_one_after_16_samples() {
+        let mut window = BatchWindow::default();
+        exchange(&mut window, [1_000; SAMPLES as usize]);
+        exchange(&mut window, [50]);
+        assert_eq!(measured_limit(&mut window), 1);
+        exchange(&mut window, [1_000; 2 * SAMPLES as usize]);
+        assert_eq!(measured_limit(&mut window), 10);
     }
 
     #[test]
-    fn all_are_waited_for_now_and_then() {
-        let mut link = BatchWindow::default();
-        exchange(&mut link, [1_000; WINDOW as usize]);
+    fn all_batches_are_waited_for_now_and_then_to_take_a_sample() {
+        let mut window = BatchWindow::default();
+        exchange(&mut window, [1_000; SAMPLES as usize]);
         let now = Instant::now();
         let mut sent: u64 = 0;
-        // Always one under way: there is nothing to measure.
-        while link.has_room(sent.saturating_sub(1)) {
+        // One batch is always in flight, so no sample can be taken.
+        while window.has_room(sent.saturating_sub(1)) {
             sent += 1;
-            link.sent(sent, now);
-            assert!(sent < 1_000, "it never stops");
+            window.sent(sent, now);
+            assert!(sent < 1_000, "no sample was due");
         }
-        assert!(!link.has_room(sent - 1));
-        assert!(link.has_room(sent));
-        link.sent(sent + 1, now);
-        link.received(now + Duration::from_micros(50));
-        assert!(link.has_room(sent + 1));
-        assert_eq!(room(&mut link), 1);
+        assert!(!window.has_room(sent - 1));
+        assert!(window.has_room(sent));
+        window.sent(sent + 1, now);
+        window.received(now + Duration::from_micros(50));
+        assert!(window.has_room(sent + 1));
+        assert_eq!(measured_limit(&mut window), 1);
     }
 }

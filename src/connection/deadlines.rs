@@ -1,16 +1,18 @@
-//! Timers for deadlines: one per node for the calls in its queue, one per connection for the calls in its pipeline.
+//! Timers: one per node for the calls in its queue, one per connection for the calls in its pipeline.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Queue;
 
-/// Keeps the deadlines of what waits in a queue: one timer per node, armed only while something waits. Held by the
-/// node's first task, whatever that is doing.
+/// Fails queued calls whose deadline has passed: one timer per node, armed only while calls are queued.
+///
+/// The node's first connection task polls it, whether it is connected or not.
 #[derive(Debug)]
 pub(crate) struct DeadlineSweeper {
     queue: Arc<Queue>,
@@ -22,7 +24,7 @@ impl DeadlineSweeper {
         Self { queue, timer: LazyTimer::default() }
     }
 
-    /// Never completes. Cancel safe: to be run beside whatever else the task does.
+    /// Never completes. Cancel safe: run it beside whatever else the task does.
     pub(crate) async fn run(&mut self) {
         std::future::poll_fn(|cx| {
             self.poll(cx);
@@ -42,31 +44,64 @@ impl DeadlineSweeper {
     }
 }
 
-/// A timer that is touched only when it must fire earlier than it would, so that the busy never touch it at all.
+/// A timer that is reset only to fire earlier, so that a busy connection never touches the timer wheel.
 #[derive(Debug, Default)]
 pub(super) struct LazyTimer {
     sleep: Option<Pin<Box<Sleep>>>,
-    armed: bool,
+    is_armed: bool,
 }
 
 impl LazyTimer {
-    /// Ready once `due` has passed. Woken at `due` or before.
+    /// Is ready once `due` has passed. Wakes the task at `due` or before.
     pub(super) fn poll(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
         loop {
-            if !self.armed || due < sleep.deadline() {
+            if !self.is_armed || due < sleep.deadline() {
                 sleep.as_mut().reset(due);
-                self.armed = true;
+                self.is_armed = true;
             }
-            // Outside the task's budget: a connection that never stops reading uses it up in every poll, and nobody's
-            // deadline would be kept.
+            // Unconstrained, because a connection that never stops reading uses up the task's budget in every poll,
+            // and no deadline would be kept.
             if pin!(unconstrained(sleep.as_mut())).poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            self.armed = false;
+            self.is_armed = false;
             if due <= sleep.deadline() {
                 return Poll::Ready(());
             }
         }
+    }
+}
+
+/// Detects a server that sends no reply while replies are pending.
+#[derive(Debug)]
+pub(super) struct SilenceDetector {
+    /// The last sign of life, or when the first pending request was encoded.
+    since: Instant,
+    timeout: Duration,
+}
+
+impl SilenceDetector {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { since: Instant::now(), timeout }
+    }
+
+    /// Measures the silence from now on.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.since = now;
+    }
+
+    /// Leaves out a time in which this process could not have noticed a reply.
+    pub(super) fn exclude(&mut self, pause: Duration) {
+        self.since += pause;
+    }
+
+    /// When the server has been silent for too long.
+    pub(super) fn deadline(&self) -> Instant {
+        self.since + self.timeout
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 }

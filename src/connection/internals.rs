@@ -17,8 +17,8 @@ use super::call::Call;
 use super::pipeline::Pipeline;
 use super::response_future::poll_call;
 use super::{
-    DeadlineSweeper, Driver, GetForm, GetResult, NewCall, ProbeHistory, PushError, Queue, Response, ResponseFuture,
-    WakeList,
+    DeadlineSweeper, Driver, DriverConfig, GetForm, GetResult, NewCall, ProbeHistory, PushError, Queue, Response,
+    ResponseFuture, WakeList,
 };
 use crate::config::Settings;
 use crate::error::Error;
@@ -138,16 +138,9 @@ impl Connection {
     pub fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, node: NodeId) -> Self {
         let settings = Settings { request_timeout: DEADLINE, ..Settings::default() };
         let queue = Arc::new(Queue::new(node.clone(), settings.queue, 1));
-        let (max_value, silence_timeout) = (settings.max_value, settings.silence_timeout());
-        let mut driver = Driver::new(
-            stream,
-            Arc::clone(&queue),
-            node,
-            0,
-            max_value,
-            silence_timeout,
-            ProbeHistory::default().into(),
-        );
+        let config =
+            DriverConfig { node, task: 0, max_value: settings.max_value, silence_timeout: settings.silence_timeout() };
+        let mut driver = Driver::new(stream, Arc::clone(&queue), ProbeHistory::default().into(), config);
         let mut sweeper = DeadlineSweeper::new(Arc::clone(&queue));
         let served = Arc::clone(&queue);
         let task = tokio::spawn(async move {

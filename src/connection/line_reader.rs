@@ -1,8 +1,8 @@
-//! A connection that is used for one answer of many lines, and then closed.
+//! Reads one response of many lines on a connection of its own, which is then closed.
 //!
-//! Such answers never share a connection with commands: 1.6 servers refuse to list their items behind other commands,
-//! and let commands behind the list wait for ever. Nothing is read ahead of whoever asks for the lines, so that the
-//! server is slowed down instead of this process filling up.
+//! Such a response never shares a connection with other commands: 1.6 servers refuse to list their items after other
+//! commands, and never reply to commands after the list. Nothing is read before the caller asks for the next line, so
+//! that a slow caller slows the server down instead of filling this process's memory.
 
 use std::fmt;
 use std::io;
@@ -12,44 +12,46 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::error_line::Rejected;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::inspect::{MetadumpEntry, Stats};
 use crate::node_id::NodeId;
 use crate::protocol::{DumpLine, ErrorLine, ProtocolError, StatLine, dump_line, stat_line};
 
-/// Longer than any item's line (a key of 250 bytes, each written as three) and any setting, paths included.
+/// The longest line accepted: longer than the line of any item (a key of 250 bytes, each written as three) and of any
+/// setting, paths included.
 const MAX_LINE: usize = 16 * 1024;
 
-/// Statistics are gathered, so there must be an end to them. The longest by far are of connections, about 200 bytes
+/// The most bytes of statistics, which are collected in memory. The longest by far are of connections, about 200 bytes
 /// each.
 const MAX_STATS: usize = 32 * 1024 * 1024;
 
-/// How much is read at a time.
+/// How many bytes are read at a time.
 const READ_CHUNK: usize = 16 * 1024;
 
 pub(crate) struct LineReader<S> {
     socket: S,
     node: NodeId,
-    /// How long the server may take for a line.
+    /// How long the server may take to send a line.
     silence_timeout: Duration,
     input: BytesMut,
-    /// Of which so many bytes hold no line end.
+    /// How many bytes of the input were searched and hold no end of a line.
     scanned: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> LineReader<S> {
-    /// Sends the one command.
+    /// Sends the command.
     pub(crate) async fn open(socket: S, node: NodeId, silence_timeout: Duration, command: &str) -> Result<Self, Error> {
-        let mut stream = Self { socket, node, silence_timeout, input: BytesMut::new(), scanned: 0 };
-        match timeout(silence_timeout, stream.socket.write_all(command.as_bytes())).await {
-            Ok(Ok(())) => Ok(stream),
-            Ok(Err(error)) => Err(stream.lost().with_source(error)),
-            Err(_) => Err(stream.silent()),
+        let mut reader = Self { socket, node, silence_timeout, input: BytesMut::new(), scanned: 0 };
+        match timeout(silence_timeout, reader.socket.write_all(command.as_bytes())).await {
+            Ok(Ok(())) => Ok(reader),
+            Ok(Err(error)) => Err(reader.lost().with_source(error)),
+            Err(_) => Err(reader.silent()),
         }
     }
 
-    /// The rest of the answer, as statistics.
-    pub(crate) async fn stats(mut self) -> Result<Stats, Error> {
+    /// Reads the response to the end, as statistics.
+    pub(crate) async fn read_stats(mut self) -> Result<Stats, Error> {
         let mut stats = Stats::default();
         let mut size = 0;
         loop {
@@ -61,40 +63,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LineReader<S> {
             match stat_line(&line) {
                 StatLine::Stat { name, value } => stats.push(name, value),
                 StatLine::End => return Ok(stats),
-                StatLine::ErrorLine(refusal) => return Err(self.refused(&refusal)),
+                StatLine::ErrorLine(line) => return Err(self.rejected(&line)),
                 StatLine::Reset => return Err(self.violated(ProtocolError::OutOfStep)),
-                // Tolerated: it tells nothing that could be mistaken for something else.
+                // Ignored, because it cannot be mistaken for anything else.
                 StatLine::Other => {}
             }
         }
     }
 
-    /// Waits until statistics are said to be reset.
-    pub(crate) async fn reset(mut self) -> Result<(), Error> {
+    /// Waits until the server confirms that its statistics are reset.
+    pub(crate) async fn read_reset(mut self) -> Result<(), Error> {
         match stat_line(&self.line().await?) {
             StatLine::Reset => Ok(()),
-            StatLine::ErrorLine(refusal) => Err(self.refused(&refusal)),
+            StatLine::ErrorLine(line) => Err(self.rejected(&line)),
             StatLine::Stat { .. } | StatLine::End => Err(self.violated(ProtocolError::OutOfStep)),
             StatLine::Other => Err(self.violated(ProtocolError::Malformed)),
         }
     }
 
-    /// The next item of a list; `None` at its end. `begun` is whether there was one before. Nothing is to be asked for
-    /// after the end or an error. Cancel safe.
-    pub(crate) async fn entry(&mut self, begun: bool) -> Result<Option<MetadumpEntry>, Error> {
-        let mut begun = begun;
+    /// Reads the next item of a list; `None` at its end. `has_begun` is whether an item was read before. Must not be
+    /// called after the end or an error. Cancel safe.
+    pub(crate) async fn entry(&mut self, has_begun: bool) -> Result<Option<MetadumpEntry>, Error> {
+        let mut has_begun = has_begun;
         loop {
             match dump_line(&self.line().await?).map_err(|error| self.violated(error))? {
                 DumpLine::Entry(entry) => return Ok(Some(entry)),
                 DumpLine::End => return Ok(None),
-                DumpLine::ErrorLine(refusal) => return Err(self.refused(&refusal)),
-                DumpLine::Ok if !begun => begun = true,
+                DumpLine::ErrorLine(line) => return Err(self.rejected(&line)),
+                DumpLine::Ok if !has_begun => has_begun = true,
                 DumpLine::Ok => return Err(self.violated(ProtocolError::OutOfStep)),
             }
         }
     }
 
-    /// The next line, without its end, whether that is `\r\n` or `\n`. Cancel safe.
+    /// Returns the next line without its end, whether that is `\r\n` or `\n`. Cancel safe.
     async fn line(&mut self) -> Result<Bytes, Error> {
         match timeout(self.silence_timeout, self.read_line()).await {
             Ok(line) => line,
@@ -118,8 +120,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LineReader<S> {
             self.input.reserve(READ_CHUNK);
             match self.socket.read_buf(&mut self.input).await {
                 Ok(0) => {
-                    let early = io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server before the end");
-                    return Err(self.lost().with_source(early));
+                    let text = "closed by the server before the end of the response";
+                    return Err(self.lost().with_source(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
                 }
                 Ok(_) => {}
                 Err(error) => return Err(self.lost().with_source(error)),
@@ -136,28 +138,20 @@ impl<S> LineReader<S> {
     fn silent(&self) -> Error {
         Error::new(ErrorKind::Timeout, Delivery::Unknown)
             .with_node(&self.node)
-            .with_message("the server has gone silent")
+            .with_message(format!("no line within {:?}", self.silence_timeout))
     }
 
     fn violated(&self, reason: ProtocolError) -> Error {
         Error::new(ErrorKind::Protocol, Delivery::Unknown).with_node(&self.node).with_source(reason)
     }
 
-    fn refused(&self, refusal: &ErrorLine) -> Error {
-        let kind = if refusal.is_unauthenticated() {
-            ErrorKind::Auth
-        } else if refusal.line() == "ERROR" {
-            // A command, or an argument of it, that the server has never heard of.
-            ErrorKind::Unsupported
-        } else {
-            ErrorKind::Server
-        };
-        Error::new(kind, Delivery::Answered).with_node(&self.node).with_message(refusal.line())
+    fn rejected(&self, line: &ErrorLine) -> Error {
+        Rejected::Listing.error(line, Delivery::Answered).with_node(&self.node)
     }
 }
 
 impl<S> fmt::Debug for LineReader<S> {
-    /// Shows nothing of what was read: there are keys in it.
+    /// Shows nothing of the input, which holds keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LineReader").field("node", &self.node).finish_non_exhaustive()
     }

@@ -1,8 +1,8 @@
-//! What a server can do, asked when a meta command first needs to know.
+//! Finds out the server's version, when the first meta command needs it.
 //!
-//! Each connection asks for itself, for a pod may come back as another version. The question goes out alone: proxies
-//! close a connection on `version`, or never answer, and nobody else's command may suffer for it. Where asking has failed
-//! twice, and never succeeded, the node's connections leave it for a while.
+//! Each connection probes for itself, because a pod may come back with another version. The probe is sent alone:
+//! proxies close a connection on `version`, or never reply, and no other call may suffer for it. After two failed
+//! probes of a node that has never stated its version, the node's connections send no probe for a while.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,115 +15,124 @@ use crate::error::{Error, ErrorKind};
 use crate::node_id::NodeId;
 use crate::protocol::{Reply, Request, ServerVersion};
 
-/// After two failures nobody asks for so long.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How long no probe is sent after two have failed.
+const PAUSE: Duration = Duration::from_secs(60);
 
-/// What became of asking a node for its version; shared by the node's connections.
+/// How many failed probes start the pause. One may be a connection that was lost for another reason.
+const FAILURES_BEFORE_PAUSE: u32 = 2;
+
+/// What became of a node's probes; shared by its connections.
 #[derive(Debug, Default)]
-pub(crate) struct ProbeHistory(Mutex<Failures>);
+pub(crate) struct ProbeHistory(Mutex<Outcomes>);
 
 #[derive(Debug, Default)]
-struct Failures {
-    count: u32,
-    last: Option<Instant>,
-    /// The node has once said what it is, as memcached does: should it not answer, it is slow or away, and no proxy.
-    told: bool,
+struct Outcomes {
+    /// Failures since the last success.
+    failures: u32,
+    last_failure: Option<Instant>,
+    /// The node has stated its version once, as memcached does. So a probe that fails means that it is slow or
+    /// unreachable, and not that it is a proxy.
+    is_memcached: bool,
 }
 
 impl ProbeHistory {
-    /// Connections that had asked before another failed are lost to the same cause, and count no more than that one.
-    fn failed(&self, asked: Instant) {
-        let mut failures = lock(&self.0);
-        if failures.last.is_none_or(|last| last <= asked) {
-            failures.count = failures.count.saturating_add(1);
-            failures.last = Some(Instant::now());
+    /// Counts a failed probe. Connections that had sent a probe before another one failed were lost to the same cause,
+    /// and all of them count as one failure.
+    fn record_failure(&self, sent: Instant) {
+        let mut outcomes = lock(&self.0);
+        if outcomes.last_failure.is_none_or(|last| last <= sent) {
+            outcomes.failures = outcomes.failures.saturating_add(1);
+            outcomes.last_failure = Some(Instant::now());
         }
     }
 
-    fn succeeded(&self, told: bool) {
-        let mut failures = lock(&self.0);
-        failures.count = 0;
-        failures.told |= told;
+    fn record_success(&self, is_memcached: bool) {
+        let mut outcomes = lock(&self.0);
+        outcomes.failures = 0;
+        outcomes.is_memcached |= is_memcached;
     }
 
-    /// Once may be a connection that was lost for reasons of its own.
-    fn are_futile(&self) -> bool {
-        let failures = lock(&self.0);
-        !failures.told && failures.count >= 2 && failures.last.is_some_and(|last| last.elapsed() < SILENCE)
+    fn is_paused(&self) -> bool {
+        let outcomes = lock(&self.0);
+        !outcomes.is_memcached
+            && outcomes.failures >= FAILURES_BEFORE_PAUSE
+            && outcomes.last_failure.is_some_and(|last| last.elapsed() < PAUSE)
     }
 }
 
-/// What one connection knows of its server.
+/// The state of one connection's probe.
 #[derive(Debug)]
 pub(super) struct VersionProbe {
-    probe_history: Arc<ProbeHistory>,
+    history: Arc<ProbeHistory>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    Unasked,
-    /// A command waits for the answer.
-    Wanted,
-    Asked {
+    /// No command has needed the version yet.
+    NotNeeded,
+    /// A command waits for the version, and the probe is not sent yet.
+    Needed,
+    Sent {
         call: Arc<Call>,
         at: Instant,
     },
     Known(ServerVersion),
-    /// It answered, but not as memcached does.
+    /// The server did not reply in time, or not as memcached does.
     Unrecognized,
 }
 
-/// What is to be done with a command that needs a certain server.
+/// What to do with a command that needs a certain version.
 #[derive(Debug)]
 pub(super) enum Admission {
     Send,
+    /// The version is not known yet.
     Wait,
     Refuse(Error),
 }
 
 impl VersionProbe {
-    pub(super) fn new(probe_history: Arc<ProbeHistory>) -> Self {
-        Self { probe_history, state: State::Unasked }
+    pub(super) fn new(history: Arc<ProbeHistory>) -> Self {
+        Self { history, state: State::NotNeeded }
     }
 
-    /// What to do with a command that needs a server of this version.
-    pub(super) fn judge(&mut self, needs: ServerVersion, node: &NodeId) -> Admission {
+    /// Decides what to do with a command that needs this version or a later one.
+    pub(super) fn admit(&mut self, needs: ServerVersion, node: &NodeId) -> Admission {
         let found = match &self.state {
             State::Known(version) if needs <= *version => return Admission::Send,
             State::Known(version) => format!("the server is {version}"),
-            State::Unasked if !self.probe_history.are_futile() => {
-                self.state = State::Wanted;
+            State::NotNeeded if !self.history.is_paused() => {
+                self.state = State::Needed;
                 return Admission::Wait;
             }
-            State::Wanted | State::Asked { .. } => return Admission::Wait,
-            State::Unasked | State::Unrecognized => "the server does not say what it is".to_owned(),
+            State::Needed | State::Sent { .. } => return Admission::Wait,
+            State::NotNeeded | State::Unrecognized => "the server's version is unknown".to_owned(),
         };
         let text = format!("needs memcached {needs}, {found}");
         Admission::Refuse(Error::not_sent(ErrorKind::Unsupported).with_node(node).with_message(text))
     }
 
-    /// The question, if it is time to put it.
-    pub(super) fn ask(&mut self, silence_timeout: Duration) -> Option<Arc<Call>> {
-        let State::Wanted = self.state else { return None };
+    /// Returns the probe if one is to be sent now. The server has this long to reply.
+    pub(super) fn start(&mut self, timeout: Duration) -> Option<Arc<Call>> {
+        let State::Needed = self.state else { return None };
         let at = Instant::now();
-        let call = Arc::new(Call::new(Request::Version, at + silence_timeout));
-        self.state = State::Asked { call: Arc::clone(&call), at };
+        let call = Arc::new(Call::new(Request::Version, at + timeout));
+        self.state = State::Sent { call: Arc::clone(&call), at };
         Some(call)
     }
 
-    /// Looks whether the answer has come; `false` if it is overdue.
-    pub(super) fn check(&mut self) -> bool {
-        let State::Asked { call, at } = &self.state else { return true };
+    /// Takes the reply to the probe, if it has arrived. Returns `false` if the reply is overdue.
+    pub(super) fn poll(&mut self) -> bool {
+        let State::Sent { call, at } = &self.state else { return true };
         self.state = match call.take_reply() {
             None => return true,
             Some(Ok(Reply::Version(text))) => {
                 let version = ServerVersion::parse(&text);
-                self.probe_history.succeeded(version.is_some());
+                self.history.record_success(version.is_some());
                 version.map_or(State::Unrecognized, State::Known)
             }
             Some(Err(error)) if error.kind() == ErrorKind::Timeout => {
-                self.probe_history.failed(*at);
+                self.history.record_failure(*at);
                 self.state = State::Unrecognized;
                 return false;
             }
@@ -132,10 +141,10 @@ impl VersionProbe {
         true
     }
 
-    /// The connection is lost. If it was over the question, the node's other connections hear of it.
-    pub(super) fn lost(&self) {
-        if let State::Asked { at, .. } = self.state {
-            self.probe_history.failed(at);
+    /// Counts a failure if the connection was lost before the reply to the probe arrived.
+    pub(super) fn connection_lost(&self) {
+        if let State::Sent { at, .. } = self.state {
+            self.history.record_failure(at);
         }
     }
 }

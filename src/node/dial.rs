@@ -1,21 +1,43 @@
-//! The way to a socket of a node's that is ready for use: where it is, a connection, the credentials.
+//! Opens a connection that is ready for use: looks the node up, connects, and authenticates.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use crate::connection::{authenticate, dial};
 use crate::error::{Error, ErrorKind};
 
+/// The outcome of a dial: a connected socket and its peer.
+pub(super) type Dialed = Result<(TcpStream, SocketAddr), Error>;
+
+/// A dial that owns all it needs, so that it can run beside a connection that still serves.
+pub(super) type Dial = Pin<Box<dyn Future<Output = Dialed> + Send>>;
+
+/// Dials the node after this delay.
+pub(super) fn start_dial(shared: &Arc<Shared>, delay: Duration) -> Dial {
+    let shared = Arc::clone(shared);
+    Box::pin(async move {
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        shared.dial().await
+    })
+}
+
 impl Shared {
-    /// Looks the node up, connects, and shows the credentials if there are any. Each step has its limit.
+    /// Looks the node up, connects, and sends the credentials if there are any. Each step has its own time limit.
     ///
     /// # Errors
-    /// `Unavailable`; `Auth` if the credentials are refused; `Protocol` if they are answered with anything else.
-    pub(super) async fn dial(&self) -> Result<(TcpStream, SocketAddr), Error> {
+    /// - `Unavailable` if the node cannot be looked up or reached.
+    /// - `Auth` if the server rejects the credentials.
+    /// - `Protocol` if it replies to them with anything else.
+    pub(super) async fn dial(&self) -> Dialed {
         let unavailable = || Error::not_sent(ErrorKind::Unavailable).with_node(&self.id);
         let addresses = self.locator.lookup(&self.id).await.map_err(|error| unavailable().with_source(error))?;
         let dialed = dial(&addresses, self.settings.connect_timeout, self.settings.keepalive).await;
@@ -23,23 +45,23 @@ impl Shared {
             let peer = socket.peer_addr()?;
             Ok((socket, peer))
         });
-        let connected = match connected {
-            Ok((mut socket, peer)) => self.authenticated(&mut socket).await.map(|()| (socket, peer)),
+        let ready = match connected {
+            Ok((mut socket, peer)) => self.authenticate(&mut socket).await.map(|()| (socket, peer)),
             Err(error) => Err(unavailable().with_source(error)),
         };
-        // Perhaps the pod is elsewhere by now.
-        connected.inspect_err(|_| self.locator.request_poll())
+        // The pod may have another address by now.
+        ready.inspect_err(|_| self.locator.request_poll())
     }
 
-    async fn authenticated(&self, socket: &mut TcpStream) -> Result<(), Error> {
+    async fn authenticate(&self, socket: &mut TcpStream) -> Result<(), Error> {
         let Some(credentials) = &self.settings.credentials else { return Ok(()) };
         let limit = self.settings.connect_timeout;
         match timeout(limit, authenticate(socket, credentials)).await {
             Ok(outcome) => outcome.map_err(|error| error.with_node(&self.id)),
             Err(_) => {
-                let reason = format!("no answer to the credentials within {limit:?}");
-                let silence = io::Error::new(io::ErrorKind::TimedOut, reason);
-                Err(Error::not_sent(ErrorKind::Unavailable).with_node(&self.id).with_source(silence))
+                let text = format!("no reply to the credentials within {limit:?}");
+                let timed_out = io::Error::new(io::ErrorKind::TimedOut, text);
+                Err(Error::not_sent(ErrorKind::Unavailable).with_node(&self.id).with_source(timed_out))
             }
         }
     }

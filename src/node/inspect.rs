@@ -1,5 +1,5 @@
-//! ResponseSlot of many lines, each on a connection of its own: they neither wait for commands nor hold them up, and what
-//! becomes of them says nothing about the node's health.
+//! Commands whose response is many lines, each on a connection of its own. They neither wait for other commands nor
+//! delay them, and their outcome does not change the node's state.
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -12,32 +12,32 @@ use crate::protocol::{METADUMP, RESET_STATS, stats_line};
 
 impl Node {
     pub(crate) async fn stats(&self, kind: StatsKind, deadline: Instant) -> Result<Stats, Error> {
-        let stream = self.ask(stats_line(kind), deadline).await?;
-        self.answered(stream.stats(), deadline).await
+        let reader = self.send_by(deadline, stats_line(kind)).await?;
+        self.read_by(deadline, reader.read_stats()).await
     }
 
     pub(crate) async fn reset_stats(&self, deadline: Instant) -> Result<(), Error> {
-        let stream = self.ask(RESET_STATS, deadline).await?;
-        self.answered(stream.reset(), deadline).await
+        let reader = self.send_by(deadline, RESET_STATS).await?;
+        self.read_by(deadline, reader.read_reset()).await
     }
 
-    /// Asks for the list of items. Bounded by the limits on dialling and on the server's silence.
+    /// Requests the list of items. Has no deadline, but each dial and each line has its time limit.
     pub(crate) async fn metadump(&self) -> Result<LineReader<TcpStream>, Error> {
-        self.open_stream(METADUMP).await
+        self.send(METADUMP).await
     }
 
-    async fn ask(&self, command: &str, deadline: Instant) -> Result<LineReader<TcpStream>, Error> {
-        // A line this short is written at once, or not at all.
+    async fn send_by(&self, deadline: Instant, command: &str) -> Result<LineReader<TcpStream>, Error> {
+        // Not sent, because a line this short is written at once or not at all.
         let late = |_| Error::new(ErrorKind::Timeout, Delivery::NotSent).with_node(self.id());
-        timeout_at(deadline, self.open_stream(command)).await.map_err(late)?
+        timeout_at(deadline, self.send(command)).await.map_err(late)?
     }
 
-    async fn answered<T>(&self, answer: impl Future<Output = Result<T, Error>>, deadline: Instant) -> Result<T, Error> {
+    async fn read_by<T>(&self, deadline: Instant, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let late = |_| Error::new(ErrorKind::Timeout, Delivery::Unknown).with_node(self.id());
-        timeout_at(deadline, answer).await.map_err(late)?
+        timeout_at(deadline, read).await.map_err(late)?
     }
 
-    async fn open_stream(&self, command: &str) -> Result<LineReader<TcpStream>, Error> {
+    async fn send(&self, command: &str) -> Result<LineReader<TcpStream>, Error> {
         let (socket, _) = self.shared.dial().await?;
         LineReader::open(socket, self.id().clone(), self.shared.settings.line_timeout(), command).await
     }

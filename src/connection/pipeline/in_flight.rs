@@ -1,13 +1,17 @@
-//! Who is owed which reply, oldest first.
+//! The replies that are pending, oldest first, and the calls they complete.
 //!
-//! Each key of a retrieval line has a number, counted since the connection began. Values and the ends of lines settle
-//! the numbers in order, and with each the calls that asked for the same key again.
+//! # Keys of retrieval lines
+//! Each key encoded in a retrieval line has a *number*, counted since the connection began. Values and ends of lines
+//! complete the keys in the order of their numbers.
+//!
+//! A *repeat* is a get of a key that an unwritten line of the same batch holds already. It is not encoded again: it has
+//! the number of that key, and is completed with it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::key_dedup::Place;
+use super::key_dedup::KeyPlace;
 use crate::connection::WakeList;
 use crate::connection::call::Call;
 use crate::connection::response::GetResult;
@@ -17,89 +21,94 @@ use crate::protocol::{Expect, Request, Value};
 
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    owed: VecDeque<Pending>,
-    /// In the order of the keys they repeat, once [`order_repeats`](Self::order_repeats) has seen to it.
+    pending: VecDeque<Pending>,
+    /// By number, once [`sort_repeats`](Self::sort_repeats) has run.
     repeats: VecDeque<Repeat>,
-    are_repeats_out_of_order: bool,
-    /// The keys of the retrieval at the head are all answered, its `END` has not come.
-    end_due: bool,
-    keys_asked: u64,
-    keys_settled: u64,
+    repeats_are_unsorted: bool,
+    /// All keys of the oldest retrieval are complete, but its `END` has not arrived.
+    expects_end: bool,
+    /// How many keys were encoded: the number of the next one.
+    encoded_keys: u64,
+    /// How many keys are complete: the number of the oldest that is not.
+    completed_keys: u64,
 }
 
-/// What one call still waits for from one line on the wire.
+/// What one call expects in response to one line on the wire.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) call: Arc<Call>,
-    /// Where the line begins in all that was ever encoded.
+    /// Where the line begins in all bytes ever encoded.
     pub(super) start: u64,
-    pub(super) what: Expected,
+    pub(super) expected: Expected,
 }
 
 #[derive(Debug)]
 pub(super) enum Expected {
-    /// Keys `next..end` of the call, in a retrieval line that may hold other calls' keys too.
+    /// Values of the keys `next..end` of the call, in a retrieval line that may hold keys of other calls too.
     Keys {
         next: u32,
         end: u32,
-        /// No further keys follow in the line, only `END`.
-        last: bool,
+        /// The line holds no keys after these, so `END` follows.
+        is_last: bool,
     },
     Reply(Expect),
-    /// A meta command with this opaque token, unless it has one of its own.
+    /// The reply to a meta command with this opaque token, unless its caller has set another.
     Meta {
-        serial: u64,
+        opaque: u64,
     },
-    /// The commands of a run from `next` on; the first of all has the token `serial`.
-    Run {
+    /// Replies to the commands of a run from index `next` on.
+    MetaRun {
         next: usize,
-        serial: u64,
-        /// An error line has come: it may be the answer to any of them.
-        spoilt: bool,
+        /// The opaque token of the command at index 0.
+        first_opaque: u64,
+        /// An error line has arrived, and may belong to any command of the run.
+        has_error: bool,
     },
 }
 
-/// A key asked for while the same key waits to be written: it is asked once, and answers both.
+/// A get of a key that was encoded for another call, or for an earlier key of the same call.
 #[derive(Debug)]
 struct Repeat {
-    /// The number of the key on the wire.
     number: u64,
     call: Arc<Call>,
+    /// Which of the call's keys it is.
     index: u32,
 }
 
 impl InFlight {
     pub(super) fn is_empty(&self) -> bool {
-        self.owed.is_empty() && !self.end_due
+        self.pending.is_empty() && !self.expects_end
     }
 
-    /// Whether nothing is owed but values and the outcomes of stores: an error that stands in their place is seen to be out
-    /// of place. All others come last in a batch, so the newest debt tells. (Where only an `END` is owed, no batch is under
-    /// way that could be counted.)
-    pub(super) fn may_be_followed(&self) -> bool {
-        self.owed.back().map_or(!self.end_due, |owed| {
-            matches!(owed.what, Expected::Keys { .. } | Expected::Reply(Expect::Stored | Expect::Swapped))
+    /// Whether another batch may follow: only values and the outcomes of stores are pending. An error line in their
+    /// place is known to be out of place.
+    ///
+    /// Other replies come last in a batch, so the newest pending one decides. (While only an `END` is pending, no batch
+    /// is in flight that the window could count.)
+    pub(super) fn can_be_followed(&self) -> bool {
+        self.pending.back().map_or(!self.expects_end, |newest| {
+            matches!(newest.expected, Expected::Keys { .. } | Expected::Reply(Expect::Stored | Expect::Swapped))
         })
     }
 
     #[inline]
-    pub(super) fn end_is_due(&self) -> bool {
-        self.end_due
+    pub(super) fn expects_end(&self) -> bool {
+        self.expects_end
     }
 
     #[inline]
     pub(super) fn oldest(&self) -> Option<&Pending> {
-        self.owed.front()
+        self.pending.front()
     }
 
     pub(super) fn oldest_mut(&mut self) -> Option<&mut Pending> {
-        self.owed.front_mut()
+        self.pending.front_mut()
     }
 
-    /// The key that is the next to be answered.
+    /// The oldest incomplete key.
     #[inline]
     pub(super) fn next_key(&self) -> Option<&Key> {
-        let Pending { call, what: Expected::Keys { next, .. }, .. } = self.owed.front()? else { return None };
+        let Pending { call, expected: Expected::Keys { next, .. }, .. } = self.pending.front()? else { return None };
         match call.request() {
             Request::Get { keys, .. } => keys.as_slice().get(*next as usize),
             _ => None,
@@ -107,165 +116,170 @@ impl InFlight {
     }
 
     #[inline]
-    pub(super) fn owe(&mut self, call: Arc<Call>, start: u64, what: Expected) {
-        self.owed.push_back(Pending { call, start, what });
+    pub(super) fn push(&mut self, call: Arc<Call>, start: u64, expected: Expected) {
+        self.pending.push_back(Pending { call, start, expected });
     }
 
-    /// The only key of a call, in the line that begins at `start`; gives the key's number.
+    /// Adds the only key of a call, in the line that begins at `start`. Returns the key's number.
     #[inline]
-    pub(super) fn owe_only_key(&mut self, call: Arc<Call>, start: u64) -> u64 {
-        self.owe(call, start, Expected::Keys { next: 0, end: 1, last: false });
-        self.keys_asked += 1;
-        self.keys_asked - 1
+    pub(super) fn push_only_key(&mut self, call: Arc<Call>, start: u64) -> u64 {
+        self.push(call, start, Expected::Keys { next: 0, end: 1, is_last: false });
+        self.encoded_keys += 1;
+        self.encoded_keys - 1
     }
 
-    /// As [`owe_only_key`](Self::owe_only_key), for one of several.
-    pub(super) fn owe_key(&mut self, call: &Arc<Call>, index: u32, start: u64) -> u64 {
-        match self.owed.back_mut() {
-            Some(Pending { call: last_call, what: Expected::Keys { end, last: false, .. }, .. })
+    /// Adds one key of a call, as [`push_only_key`](Self::push_only_key) does.
+    pub(super) fn push_key(&mut self, call: &Arc<Call>, index: u32, start: u64) -> u64 {
+        match self.pending.back_mut() {
+            Some(Pending { call: last_call, expected: Expected::Keys { end, is_last: false, .. }, .. })
                 if *end == index && Arc::ptr_eq(last_call, call) =>
             {
                 *end += 1;
             }
-            _ => self.owe(Arc::clone(call), start, Expected::Keys { next: index, end: index + 1, last: false }),
+            _ => self.push(Arc::clone(call), start, Expected::Keys { next: index, end: index + 1, is_last: false }),
         }
-        self.keys_asked += 1;
-        self.keys_asked - 1
+        self.encoded_keys += 1;
+        self.encoded_keys - 1
     }
 
-    /// The key of this number, not written yet, answers this one too. To be followed by
-    /// [`order_repeats`](Self::order_repeats).
-    pub(super) fn owe_repeat(&mut self, number: u64, call: Arc<Call>, index: u32) {
-        self.are_repeats_out_of_order |= self.repeats.back().is_some_and(|last| last.number > number);
+    /// Adds a repeat of the key with this number. Call [`sort_repeats`](Self::sort_repeats) after the last one.
+    pub(super) fn push_repeat(&mut self, number: u64, call: Arc<Call>, index: u32) {
+        self.repeats_are_unsorted |= self.repeats.back().is_some_and(|last| last.number > number);
         self.repeats.push_back(Repeat { number, call, index });
     }
 
-    /// All at once: there may be some ten thousand in a batch, and putting each into its place would take a tenth of a second.
-    pub(super) fn order_repeats(&mut self) {
-        if std::mem::take(&mut self.are_repeats_out_of_order) {
+    /// Sorts all repeats at once: a batch may hold ten thousand, and inserting each in its place would take 100 ms.
+    pub(super) fn sort_repeats(&mut self) {
+        if std::mem::take(&mut self.repeats_are_unsorted) {
             self.repeats.make_contiguous().sort_by_key(|repeat| repeat.number);
         }
     }
 
-    /// Where the key owed last stands, and which key stands somewhere.
+    /// The place of the key added last, which has this index in its call.
     #[inline]
-    pub(super) fn last_place(&self, index: u32) -> Place {
-        Place { owed: (self.owed.len().saturating_sub(1)) as u32, index }
+    pub(super) fn last_key_place(&self, index: u32) -> KeyPlace {
+        KeyPlace { pending: (self.pending.len().saturating_sub(1)) as u32, index }
     }
 
-    pub(super) fn key_at(&self, place: Place) -> Option<&Key> {
-        match self.owed.get(place.owed as usize)?.call.request() {
+    pub(super) fn key_at(&self, place: KeyPlace) -> Option<&Key> {
+        match self.pending.get(place.pending as usize)?.call.request() {
             Request::Get { keys, .. } => keys.as_slice().get(place.index as usize),
             _ => None,
         }
     }
 
-    /// The keys owed last were the last of their line.
+    /// Ends the line: the keys added last are its last keys.
     pub(super) fn end_line(&mut self) {
-        if let Some(Pending { what: Expected::Keys { last, .. }, .. }) = self.owed.back_mut() {
-            *last = true;
+        if let Some(Pending { expected: Expected::Keys { is_last, .. }, .. }) = self.pending.back_mut() {
+            *is_last = true;
         }
     }
 
     pub(super) fn pop(&mut self) -> Option<Pending> {
-        self.owed.pop_front()
+        self.pending.pop_front()
     }
 
-    /// Settles the key that is next with its value; `lookup` says what a call makes of that.
+    /// Completes the oldest key, and its repeats, with its value. `to_result` is what a call makes of the value.
     #[inline]
-    pub(super) fn settle_next(
+    pub(super) fn complete_next_key(
         &mut self,
         value: Value,
-        lookup: impl Fn(Value, &Call) -> GetResult,
+        to_result: impl Fn(Value, &Call) -> GetResult,
         wakes: &mut WakeList,
     ) {
-        let Some(Pending { call, what: Expected::Keys { next, end, last }, .. }) = self.owed.front_mut() else {
+        let Some(Pending { call, expected: Expected::Keys { next, end, is_last }, .. }) = self.pending.front_mut()
+        else {
             return;
         };
-        self.keys_settled += 1;
-        while let Some(repeat) = next_before(self.keys_settled, &mut self.repeats) {
-            wakes.add(repeat.settle_with(&value, &lookup));
+        self.completed_keys += 1;
+        while let Some(repeat) = pop_below(self.completed_keys, &mut self.repeats) {
+            wakes.add(repeat.complete(&value, &to_result));
         }
-        wakes.add(call.settle(*next as usize, lookup(value, call)));
+        wakes.add(call.settle(*next as usize, to_result(value, call)));
         *next += 1;
         if next == end {
-            self.end_due = *last;
-            self.owed.pop_front();
+            self.expects_end = *is_last;
+            self.pending.pop_front();
         }
     }
 
-    /// Finds the key among those of the line at the head that are not yet answered, and brings it to the front: values
-    /// come in the order asked for, so the keys passed over are not there. A key that is not among them changes nothing.
-    pub(super) fn claim(&mut self, key: &[u8], wakes: &mut WakeList) -> bool {
-        let mut found = None;
-        'line: for (at, Pending { call, what, .. }) in self.owed.iter().enumerate() {
-            let (Expected::Keys { next, end, last }, Request::Get { keys, .. }) = (what, call.request()) else { break };
-            for (asked, index) in keys.as_slice()[*next as usize..*end as usize].iter().zip(*next..) {
-                if asked.as_bytes() == key {
-                    found = Some((at, index));
-                    break 'line;
-                }
-            }
-            if *last {
-                break;
-            }
-        }
-        let Some((at, index)) = found else { return false };
-        let mut passed = 0;
-        for Pending { call, what, .. } in self.owed.drain(..at) {
-            if let Expected::Keys { next, end, .. } = what {
-                passed += end - next;
+    /// Makes this key the oldest, if the oldest line holds it among its incomplete keys. Values arrive in the order of
+    /// the keys, so the keys before it are misses. Otherwise changes nothing and returns `false`.
+    pub(super) fn advance_to(&mut self, key: &[u8], wakes: &mut WakeList) -> bool {
+        let Some((at, index)) = self.find_in_oldest_line(key) else { return false };
+        let mut misses = 0;
+        for Pending { call, expected, .. } in self.pending.drain(..at) {
+            if let Expected::Keys { next, end, .. } = expected {
+                misses += end - next;
                 wakes.add(call.settle_misses(next as usize, end as usize));
             }
         }
-        if let Some(Pending { call, what: Expected::Keys { next, .. }, .. }) = self.owed.front_mut()
+        if let Some(Pending { call, expected: Expected::Keys { next, .. }, .. }) = self.pending.front_mut()
             && *next < index
         {
-            passed += index - *next;
+            misses += index - *next;
             wakes.add(call.settle_misses(*next as usize, index as usize));
             *next = index;
         }
-        self.pass(passed, wakes);
+        self.complete_misses(misses, wakes);
         true
     }
 
-    /// The end of a retrieval: the keys of its line that are not yet answered are not there.
-    pub(super) fn end(&mut self, wakes: &mut WakeList) {
-        if std::mem::take(&mut self.end_due) {
+    /// Finds a key among the incomplete keys of the oldest line: which pending element holds it, and its index there.
+    fn find_in_oldest_line(&self, key: &[u8]) -> Option<(usize, u32)> {
+        for (at, Pending { call, expected, .. }) in self.pending.iter().enumerate() {
+            let (Expected::Keys { next, end, is_last }, Request::Get { keys, .. }) = (expected, call.request()) else {
+                return None;
+            };
+            let mut incomplete = keys.as_slice()[*next as usize..*end as usize].iter().zip(*next..);
+            if let Some((_, index)) = incomplete.find(|(pending, _)| pending.as_bytes() == key) {
+                return Some((at, index));
+            }
+            if *is_last {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Ends the oldest retrieval: the keys of its line that are incomplete are misses.
+    pub(super) fn end_retrieval(&mut self, wakes: &mut WakeList) {
+        if std::mem::take(&mut self.expects_end) {
             return;
         }
-        let mut passed = 0;
-        while let Some(Pending { call, what: Expected::Keys { next, end, last }, .. }) = self.owed.pop_front() {
-            passed += end - next;
+        let mut misses = 0;
+        while let Some(Pending { call, expected: Expected::Keys { next, end, is_last }, .. }) = self.pending.pop_front()
+        {
+            misses += end - next;
             wakes.add(call.settle_misses(next as usize, end as usize));
-            if last {
+            if is_last {
                 break;
             }
         }
-        self.pass(passed, wakes);
+        self.complete_misses(misses, wakes);
     }
 
-    /// So many keys turned out not to be there.
-    fn pass(&mut self, keys: u32, wakes: &mut WakeList) {
-        self.keys_settled += u64::from(keys);
-        while let Some(repeat) = next_before(self.keys_settled, &mut self.repeats) {
+    /// Counts the next `keys` keys as complete, and completes their repeats as misses.
+    fn complete_misses(&mut self, keys: u32, wakes: &mut WakeList) {
+        self.completed_keys += u64::from(keys);
+        while let Some(repeat) = pop_below(self.completed_keys, &mut self.repeats) {
             wakes.add(repeat.call.settle(repeat.index as usize, Ok(None)));
         }
     }
 
-    /// Every call owed anything, some of them more than once.
+    /// Every call in flight, some of them more than once.
     pub(super) fn calls(&self) -> impl Iterator<Item = &Arc<Call>> {
-        self.owed.iter().map(|owed| &owed.call).chain(self.repeats.iter().map(|repeat| &repeat.call))
+        self.pending.iter().map(|pending| &pending.call).chain(self.repeats.iter().map(|repeat| &repeat.call))
     }
 
-    /// Ends it for everybody: calls of which any byte was written fail with `error`, those before which the writing
-    /// stopped are given back.
+    /// Forgets all calls after `written` bytes of all that was encoded. Calls of which any byte was written fail with
+    /// `error`; the others are returned.
     pub(super) fn abandon(&mut self, written: u64, error: &Error, wakes: &mut WakeList) -> VecDeque<Arc<Call>> {
-        let first_unsent = self.owed.partition_point(|owed| owed.start < written);
+        let first_unsent = self.pending.partition_point(|pending| pending.start < written);
         let mut unsent: VecDeque<Arc<Call>> = VecDeque::new();
         let mut unsent_keys = 0;
-        for Pending { call, what, .. } in self.owed.drain(first_unsent..) {
-            if let Expected::Keys { next, end, .. } = what {
+        for Pending { call, expected, .. } in self.pending.drain(first_unsent..) {
+            if let Expected::Keys { next, end, .. } = expected {
                 unsent_keys += u64::from(end - next);
             }
             // The keys of one call may stand in several lines.
@@ -273,9 +287,9 @@ impl InFlight {
                 unsent.push_back(call);
             }
         }
-        let first_unsent = self.keys_asked - unsent_keys;
-        let sent = self.repeats.partition_point(|repeat| repeat.number < first_unsent);
-        for Repeat { call, .. } in self.repeats.drain(sent..) {
+        let first_unsent_key = self.encoded_keys - unsent_keys;
+        let sent_repeats = self.repeats.partition_point(|repeat| repeat.number < first_unsent_key);
+        for Repeat { call, .. } in self.repeats.drain(sent_repeats..) {
             if !unsent.iter().any(|known| Arc::ptr_eq(known, &call)) {
                 unsent.push_back(call);
             }
@@ -289,14 +303,14 @@ impl InFlight {
 }
 
 impl Repeat {
-    // Rare. Inlined, it would keep what is not from being inlined: `lookup`, for every value.
+    // Rare, so never inlined: inlined, it would keep `to_result` from being inlined for ordinary values.
     #[inline(never)]
-    fn settle_with(self, value: &Value, lookup: &impl Fn(Value, &Call) -> GetResult) -> Option<Waker> {
-        self.call.settle(self.index as usize, lookup(value.clone(), &self.call))
+    fn complete(self, value: &Value, to_result: &impl Fn(Value, &Call) -> GetResult) -> Option<Waker> {
+        self.call.settle(self.index as usize, to_result(value.clone(), &self.call))
     }
 }
 
-/// Takes the next repeat of a key whose number is smaller.
-fn next_before(number: u64, repeats: &mut VecDeque<Repeat>) -> Option<Repeat> {
+/// Removes the oldest repeat, if its number is below this.
+fn pop_below(number: u64, repeats: &mut VecDeque<Repeat>) -> Option<Repeat> {
     if repeats.front()?.number < number { repeats.pop_front() } else { None }
 }

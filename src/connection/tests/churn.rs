@@ -1,28 +1,28 @@
-//! Connections that die, hang and come back, several to a queue: whoever asks is answered by the deadline, and rightly.
+//! Several connections to one queue that fail, hang and come back: every call completes by its deadline, and correctly.
 
 use proptest::prelude::*;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
-use tokio::time::sleep;
 
 use super::*;
 
-/// One life of a connection.
+/// One connection, from its dial to its end.
 #[derive(Debug, Clone)]
 struct Life {
-    /// Before it is there.
+    /// How long the dial takes, in milliseconds.
     dial: u64,
-    /// How much the pipe holds.
-    room: usize,
-    /// How long each line takes to be answered.
+    /// How many bytes the pipe holds.
+    pipe_bytes: usize,
+    /// How long the reply to each line takes, in milliseconds.
     lag: u64,
-    /// How many lines are answered before it dies.
+    /// How many lines are answered before the connection ends.
     lines: usize,
-    /// It does not die then, but falls silent.
+    /// The server falls silent then, and does not close the connection.
     hangs: bool,
 }
 
 #[derive(Debug, Clone)]
-struct Ask {
+struct Step {
+    /// Before the call, in milliseconds.
     pause: u64,
     deadline: u64,
     is_set: bool,
@@ -31,15 +31,15 @@ struct Ask {
 
 fn lives() -> impl Strategy<Value = Vec<Life>> {
     let life = (0u64..300, 16usize..3000, 0u64..40, 0usize..6, prop::bool::weighted(0.3));
-    let life = life.prop_map(|(dial, room, lag, lines, hangs)| Life { dial, room, lag, lines, hangs });
+    let life = life.prop_map(|(dial, pipe_bytes, lag, lines, hangs)| Life { dial, pipe_bytes, lag, lines, hangs });
     prop::collection::vec(life, 1..8)
 }
 
-fn asks() -> impl Strategy<Value = Vec<Ask>> {
+fn steps() -> impl Strategy<Value = Vec<Step>> {
     let pause = prop_oneof![3 => Just(0), 2 => 0u64..60];
-    let ask = (pause, 1u64..600, any::<bool>(), 0usize..2000);
-    let ask = ask.prop_map(|(pause, deadline, is_set, size)| Ask { pause, deadline, is_set, size });
-    prop::collection::vec(ask, 1..60)
+    let step = (pause, 1u64..600, any::<bool>(), 0usize..2000);
+    let step = step.prop_map(|(pause, deadline, is_set, size)| Step { pause, deadline, is_set, size });
+    prop::collection::vec(step, 1..60)
 }
 
 async fn serve(io: DuplexStream, life: Life) {
@@ -71,69 +71,59 @@ async fn serve(io: DuplexStream, life: Life) {
     }
 }
 
-/// As a node keeps each of its connections, the first of which times the queue.
-async fn keep(queue: Arc<Queue>, task: usize, lives: Vec<Life>) {
-    let mut sweeper = (task == 0).then(|| DeadlineSweeper::new(Arc::clone(&queue)));
-    let keep = async {
+/// Opens one connection after another, as a reconnector does.
+async fn reconnect(queue: Arc<Queue>, task: usize, lives: Vec<Life>) {
+    let connections = async {
         for life in lives.iter().cycle() {
-            // Never in a hot loop, or time would not pass.
+            // At least 1 ms, because in a loop without a wait the paused time would not advance.
             sleep(Duration::from_millis(life.dial + 1)).await;
-            let (ours, theirs) = tokio::io::duplex(life.room);
-            let mut driver =
-                Driver::new(ours, Arc::clone(&queue), "mc-0".parse().unwrap(), task, 1 << 20, PATIENCE, Arc::default());
+            let (ours, theirs) = tokio::io::duplex(life.pipe_bytes);
             let _server = tokio::spawn(serve(theirs, life.clone()));
-            driver.run().await;
+            new_driver(ours, &queue, task).run().await;
         }
     };
-    match &mut sweeper {
-        Some(sweeper) => tokio::select! { biased; () = keep => {}, () = sweeper.run() => {} },
-        None => keep.await,
-    }
+    beside_sweeper(&queue, task, connections).await;
 }
 
-async fn run(asks: Vec<Ask>, connections: Vec<Vec<Life>>, limits: QueueLimits) {
-    let queue = Arc::new(Queue::new("mc-0".parse().unwrap(), limits, connections.len()));
-    let mut reconnectors = tokio::task::JoinSet::new();
+async fn run(steps: Vec<Step>, connections: Vec<Vec<Life>>, limits: QueueLimits) {
+    let queue = Arc::new(Queue::new(node(), limits, connections.len()));
+    let mut reconnectors = JoinSet::new();
     for (task, lives) in connections.into_iter().enumerate() {
-        reconnectors.spawn(keep(Arc::clone(&queue), task, lives));
+        reconnectors.spawn(reconnect(Arc::clone(&queue), task, lives));
     }
-    let mut callers = tokio::task::JoinSet::new();
-    for (index, ask) in asks.into_iter().enumerate() {
-        sleep(Duration::from_millis(ask.pause)).await;
+    let mut callers = JoinSet::new();
+    for (index, step) in steps.into_iter().enumerate() {
+        sleep(Duration::from_millis(step.pause)).await;
         let queue = Arc::clone(&queue);
         callers.spawn(async move {
             let key = format!("key-{index}");
-            let request = if ask.is_set { set(&key, &"x".repeat(ask.size)) } else { get(&key) };
-            let (start, limit) = (Instant::now(), Duration::from_millis(ask.deadline));
-            let answered = async {
-                match queue.enter(&Arc::new(Call::new(request, start + limit))).await {
-                    Ok(ticket) => match ticket.await {
-                        Answer::One(Ok(found)) => assert_eq!(found.expect("a miss").value, key),
-                        Answer::Reply(reply) => assert!(reply.is_err() || reply.unwrap() == Reply::Stored),
-                        Answer::One(Err(_)) | Answer::Many(_) | Answer::Run(_) => {}
+            let request = if step.is_set { set(&key, &"x".repeat(step.size)) } else { get(&key) };
+            let (start, limit) = (Instant::now(), Duration::from_millis(step.deadline));
+            let response = async {
+                match TestCall::queue(&queue, request, start + limit).await {
+                    Ok(call) => match call.any().await {
+                        AnyResponse::Get(Ok(found)) => assert_eq!(found.expect("a miss").value, key),
+                        AnyResponse::Reply(reply) => assert!(reply.is_err() || reply.unwrap() == Reply::Stored),
+                        AnyResponse::Get(Err(_)) | AnyResponse::GetMany(_) | AnyResponse::MetaRun(_) => {}
                     },
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Overloaded),
                 }
             };
-            timeout(limit + Duration::from_millis(50), answered).await.expect("a deadline was not kept");
+            timeout(limit + Duration::from_millis(50), response).await.expect("a deadline was not kept");
         });
     }
-    while let Some(outcome) = callers.join_next().await {
-        outcome.unwrap();
-    }
-    // Nothing is left that would be counted for ever.
+    join_all(callers).await;
     queue.assert_empty();
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
-    fn everybody_is_answered_by_the_deadline(
-        asks in asks(),
+    fn every_call_completes_by_its_deadline(
+        steps in steps(),
         connections in prop::collection::vec(lives(), 1..4),
         calls in prop_oneof![Just(3), Just(4096)],
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(run(asks, connections, QueueLimits { calls, bytes: 1 << 20 }));
+        run_paused(run(steps, connections, QueueLimits { calls, bytes: 1 << 20 }));
     }
 }

@@ -1,20 +1,14 @@
-//! What a lone request costs: one write and one read.
+//! How many system calls a lone request takes.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 
-use super::super::call::Call;
-use super::super::{Driver, Queue};
-use super::peer::{get, set, value_of};
-use super::{DEADLINE, PATIENCE};
-use crate::config::QueueLimits;
+use super::*;
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -22,13 +16,13 @@ struct Counts {
     reads: AtomicUsize,
 }
 
-/// Counts the reads and writes that do something; over a real socket each of them is a system call.
-struct Counted {
+/// Counts all writes, and the reads that return bytes. Over a real socket each of them is a system call.
+struct CountedSocket {
     socket: TcpStream,
     counts: Arc<Counts>,
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for CountedSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
         if polled.is_ready() {
@@ -38,7 +32,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for CountedSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.counts.writes.fetch_add(1, Ordering::Relaxed);
         Pin::new(&mut self.socket).poll_write(cx, buf)
@@ -67,18 +61,14 @@ async fn a_lone_request_is_one_write_and_one_read() {
         }
     });
     let counts = Arc::<Counts>::default();
-    let node: crate::NodeId = "mc-0".parse().unwrap();
-    let queue = Arc::new(Queue::new(node.clone(), QueueLimits { calls: 10, bytes: 1 << 20 }, 1));
-    let counted = Counted { socket, counts: Arc::clone(&counts) };
-    let mut driver = Driver::new(counted, Arc::clone(&queue), node, 0, 1 << 20, PATIENCE, Arc::default());
-    tokio::spawn(async move { driver.run().await });
+    let queue = Arc::new(Queue::new(node(), QueueLimits { calls: 10, bytes: 1 << 20 }, 1));
+    spawn(new_driver(CountedSocket { socket, counts: Arc::clone(&counts) }, &queue, 0));
 
     for _ in 0..50 {
-        let call = Arc::new(Call::new(get("k"), Instant::now() + DEADLINE));
-        let ticket = queue.enter(&call).await.unwrap();
-        assert_eq!(value_of(ticket).await.unwrap().as_deref(), Some(&b"v"[..]));
-        let call = Arc::new(Call::new(set("k", "v"), Instant::now() + DEADLINE));
-        queue.enter(&call).await.unwrap().await;
+        let call = TestCall::queue(&queue, get("k"), Instant::now() + DEADLINE).await.unwrap();
+        assert_eq!(call.value().await.unwrap().as_deref(), Some(&b"v"[..]));
+        let call = TestCall::queue(&queue, set("k", "v"), Instant::now() + DEADLINE).await.unwrap();
+        drop(call.reply().await);
     }
     assert_eq!(counts.writes.load(Ordering::Relaxed), 100);
     assert_eq!(counts.reads.load(Ordering::Relaxed), 100);

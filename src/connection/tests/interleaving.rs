@@ -1,25 +1,18 @@
-//! Whatever is asked, in whatever order, however split, whoever goes away: each caller gets its own answer.
+//! Any requests in any order, replies split anywhere, callers that drop their calls: each caller gets its own response.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
 use proptest::prelude::*;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 
-use super::super::call::Call;
-use super::Rig;
-use super::any_response::Answer;
-use super::peer::{cas, gat, get, gets, meta_get, meta_run, meta_set, set};
+use super::requests::{meta_get, meta_run, meta_set};
+use super::*;
 use crate::key::Key;
-use crate::protocol::{Body, Expect, Keys, MetaCode, MetaReply, Reply, Request};
+use crate::protocol::{Body, Expect, Keys, MetaCode, MetaReply};
 
 #[derive(Debug, Clone)]
 enum Step {
     Get(u8),
     Gets(u8),
-    /// With an expiry time.
+    /// Of a key, with an expiry time.
     Gat(u8, u32),
     GetMany(Vec<u8>, Option<u32>),
     Set(u8),
@@ -47,19 +40,19 @@ fn steps() -> impl Strategy<Value = Vec<(Step, bool)>> {
     prop::collection::vec((step, prop::bool::weighted(0.2)), 1..60)
 }
 
-/// Of very different lengths, so that lines end at any key.
+/// A key. Their lengths differ widely, so that lines end at any key.
 fn key(number: u8) -> String {
     format!("k{number}").repeat(1 + usize::from(number) % 40)
 }
 
-/// What the peer answers to a get of a key: every third is not there, and no two values are alike.
+/// What the peer holds for a key: every third is a miss, and no two values are equal.
 fn value(key: &str) -> Option<Bytes> {
     let number: usize = key.split('k').nth(1).unwrap().parse().unwrap();
     (!number.is_multiple_of(3)).then(|| Bytes::from(format!("{key}\r\nEND\r\n").repeat(number)))
 }
 
-/// ResponseSlot what it reads, in pieces of the given sizes.
-async fn serve(io: tokio::io::DuplexStream, sizes: Vec<usize>) {
+/// Replies to every request, in pieces of the given sizes.
+async fn serve(io: DuplexStream, sizes: Vec<usize>) {
     let (read, mut write) = tokio::io::split(io);
     let mut read = BufReader::new(read);
     let mut sizes = sizes.into_iter().cycle();
@@ -128,13 +121,11 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
     let rig = Rig::new();
     let (ours, theirs) = tokio::io::duplex(2048);
     tokio::spawn(serve(theirs, sizes));
-    let node = "mc-0".parse().unwrap();
-    let mut driver =
-        super::Driver::new(ours, Arc::clone(&rig.queue), node, 1, 1 << 20, Duration::from_secs(60), Arc::default());
-    tokio::spawn(async move { driver.run().await });
+    let config = DriverConfig { silence_timeout: Duration::from_secs(60), ..driver_config(1) };
+    spawn(Driver::new(ours, Arc::clone(&rig.queue), Arc::default(), config));
 
     let mut waiting = Vec::new();
-    for (step, goes_away) in steps {
+    for (step, is_dropped) in steps {
         let (request, keys) = match step {
             Step::Pause(ms) => {
                 sleep(Duration::from_millis(u64::from(ms))).await;
@@ -149,32 +140,30 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
             Step::MetaSet(number) => (meta_set(&key(number), "mn\r\n", ""), Vec::new()),
             Step::MetaRun(numbers) => {
                 let keys: Vec<_> = numbers.into_iter().map(key).collect();
-                let asked: Vec<_> = keys.iter().map(String::as_str).collect();
-                (meta_run(&asked), keys)
+                (meta_run(&keys), keys)
             }
             Step::GetMany(numbers, touch) => {
                 let keys: Vec<_> = numbers.into_iter().map(key).collect();
-                let asked = keys.iter().map(|key| Key::new(key).unwrap()).collect();
-                (Request::Get { keys: Keys::Many(asked), cas: false, touch }, keys)
+                let parsed = keys.iter().map(|key| Key::new(key).unwrap()).collect();
+                (Request::Get { keys: Keys::Many(parsed), cas: false, touch }, keys)
             }
         };
         let expected = if matches!(request.expect(), Expect::Swapped) { Reply::Exists } else { Reply::Stored };
-        let call = Arc::new(Call::new(request, Instant::now() + Duration::from_secs(30)));
-        let ticket = rig.queue.enter(&call).await.unwrap();
-        if goes_away {
-            // Half of them at once, half when they may be on the wire.
+        let call = rig.call_within(request, Duration::from_secs(30)).await;
+        if is_dropped {
+            // Half of the calls at once, half when they may be in flight.
             if keys.len().is_multiple_of(2) {
                 tokio::task::yield_now().await;
             }
-            drop(ticket);
+            drop(call);
         } else {
-            waiting.push((ticket, keys, expected));
+            waiting.push((call, keys, expected));
         }
     }
-    for (ticket, keys, expected) in waiting {
-        let answer = tokio::time::timeout(Duration::from_secs(40), ticket).await.expect("a hang");
-        let found: Vec<_> = match answer {
-            Answer::Reply(reply) => match reply.unwrap() {
+    for (call, keys, expected) in waiting {
+        let response = timeout(Duration::from_secs(40), call.any()).await.expect("no response");
+        let found: Vec<_> = match response {
+            AnyResponse::Reply(reply) => match reply.unwrap() {
                 Reply::Meta(reply) if reply.code != MetaCode::Done => vec![body(*reply)],
                 Reply::Meta(_) => continue,
                 reply => {
@@ -182,9 +171,11 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
                     continue;
                 }
             },
-            Answer::One(lookup) => vec![lookup.unwrap().map(|item| item.value)],
-            Answer::Many(lookups) => lookups.into_iter().map(|lookup| lookup.unwrap().map(|item| item.value)).collect(),
-            Answer::Run(replies) => replies.into_iter().map(|reply| body(reply.unwrap())).collect(),
+            AnyResponse::Get(result) => vec![result.unwrap().map(|item| item.value)],
+            AnyResponse::GetMany(results) => {
+                results.into_iter().map(|result| result.unwrap().map(|item| item.value)).collect()
+            }
+            AnyResponse::MetaRun(replies) => replies.into_iter().map(|reply| body(reply.unwrap())).collect(),
         };
         assert_eq!(found, keys.iter().map(|key| value(key)).collect::<Vec<_>>());
     }
@@ -200,8 +191,7 @@ fn body(reply: MetaReply) -> Option<Bytes> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
-    fn each_caller_gets_its_own_answer(steps in steps(), sizes in prop::collection::vec(1usize..700, 1..20)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(run(steps, sizes));
+    fn each_caller_gets_its_own_response(steps in steps(), sizes in prop::collection::vec(1usize..700, 1..20)) {
+        run_paused(run(steps, sizes));
     }
 }

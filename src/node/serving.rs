@@ -1,0 +1,163 @@
+//! The connection that a reconnector serves on, and its replacement when the node moves to another address.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::backoff::Backoff;
+use super::dial::{Dial, Dialed, start_dial};
+use super::{Orders, Shared, with_cause};
+use crate::connection::{Driver, DriverConfig, End};
+
+/// The state of a reconnector while it is connected: one method per [`Event`].
+pub(super) struct Serving {
+    shared: Arc<Shared>,
+    index: usize,
+    current: Connection,
+    /// The connection that `current` has replaced, until its replies have arrived.
+    draining: Option<Connection>,
+    /// The dial of the node's new address.
+    redial: Option<Dial>,
+    redial_backoff: Backoff,
+    is_retired: bool,
+}
+
+/// What can happen while a reconnector is connected.
+pub(super) enum Event {
+    CurrentEnded(End),
+    DrainingEnded(End),
+    Redialed(Dialed),
+    NewOrders(Orders),
+}
+
+/// One open connection.
+pub(super) struct Connection {
+    pub(super) driver: Driver<TcpStream>,
+    pub(super) peer: SocketAddr,
+    pub(super) since: Instant,
+}
+
+impl Serving {
+    pub(super) fn new(shared: Arc<Shared>, index: usize, socket: TcpStream, peer: SocketAddr) -> Self {
+        let current = Connection::open(&shared, index, socket, peer);
+        let redial_backoff = shared.settings.backoff();
+        Self { shared, index, current, draining: None, redial: None, redial_backoff, is_retired: false }
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired
+    }
+
+    /// Drives the connections and the redial until something happens. Cancel safe.
+    pub(super) async fn next_event(&mut self) -> Event {
+        tokio::select! {
+            biased;
+            end = self.current.driver.run() => Event::CurrentEnded(end),
+            end = run_if_some(self.draining.as_mut()) => Event::DrainingEnded(end),
+            // At most one connection drains at a time.
+            dialed = await_if_some(self.redial.as_mut()), if self.draining.is_none() => Event::Redialed(dialed),
+        }
+    }
+
+    pub(super) fn draining_ended(&mut self, end: End) {
+        if let Some(Connection { peer, .. }) = self.draining.take() {
+            log_end(&self.shared, peer, end);
+        }
+    }
+
+    /// Moves to the new connection, or dials once more after a delay.
+    pub(super) fn redialed(&mut self, dialed: Dialed) {
+        self.redial = match dialed {
+            Ok((socket, peer)) => {
+                self.redial_backoff.reset();
+                self.replace_current(Connection::open(&self.shared, self.index, socket, peer));
+                None
+            }
+            Err(error) => {
+                let delay = self.redial_backoff.next_delay();
+                debug!(
+                    target: "memring",
+                    node = %self.shared.id,
+                    error = with_cause(&error),
+                    attempt = self.redial_backoff.attempts(),
+                    delay_ms = delay.as_millis(),
+                    "new address cannot be reached"
+                );
+                Some(start_dial(&self.shared, delay))
+            }
+        };
+    }
+
+    fn replace_current(&mut self, next: Connection) {
+        let mut replaced = std::mem::replace(&mut self.current, next);
+        replaced.driver.replace();
+        self.draining = Some(replaced);
+    }
+
+    /// Retires the connection if the node has left, or dials again if its address is no longer listed.
+    pub(super) fn apply(&mut self, orders: &Orders) {
+        if orders.retired {
+            self.is_retired = true;
+            self.current.driver.retire();
+        }
+        let stays = self.is_retired || !orders.listed.excludes(self.current.peer.ip());
+        self.redial = (!stays).then(|| start_dial(&self.shared, Duration::ZERO));
+    }
+
+    /// Drives the connection that was replaced until its replies have arrived.
+    pub(super) async fn finish_draining(&mut self) {
+        if let Some(draining) = &mut self.draining {
+            draining.driver.run().await;
+        }
+    }
+
+    /// Returns the current connection, and closes the one that was replaced.
+    pub(super) fn into_current(self) -> Connection {
+        self.current
+    }
+}
+
+impl Connection {
+    fn open(shared: &Shared, index: usize, socket: TcpStream, peer: SocketAddr) -> Self {
+        info!(target: "memring", node = %shared.id, %peer, "connected");
+        let config = DriverConfig {
+            node: shared.id.clone(),
+            task: index,
+            max_value: shared.settings.max_value,
+            silence_timeout: shared.settings.silence_timeout(),
+        };
+        let driver = Driver::new(socket, Arc::clone(&shared.queue), Arc::clone(&shared.probe_history), config);
+        shared.connected(index, peer);
+        Self { driver, peer, since: Instant::now() }
+    }
+}
+
+pub(super) fn log_end(shared: &Shared, peer: SocketAddr, end: End) {
+    let node = &shared.id;
+    match end {
+        End::Drained => debug!(target: "memring", %node, %peer, "connection drained"),
+        End::Closed => info!(target: "memring", %node, %peer, "connection closed by the server"),
+        End::Lost(error) => {
+            warn!(target: "memring", %node, %peer, error = with_cause(&error), "connection lost");
+        }
+    }
+}
+
+async fn run_if_some(connection: Option<&mut Connection>) -> End {
+    match connection {
+        Some(connection) => connection.driver.run().await,
+        None => pending().await,
+    }
+}
+
+async fn await_if_some(dial: Option<&mut Dial>) -> Dialed {
+    match dial {
+        Some(dial) => dial.await,
+        None => pending().await,
+    }
+}
