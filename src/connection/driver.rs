@@ -140,7 +140,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Moves all bytes that can be moved now. Is ready when the connection has ended.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let mut wakes = std::mem::take(&mut self.wakes);
         let end = self.poll_steps(cx, &mut wakes).map(|end| {
             end.unwrap_or_else(|error| {

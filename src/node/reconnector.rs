@@ -61,7 +61,7 @@ impl Reconnector {
     async fn serve(&mut self, socket: TcpStream, peer: SocketAddr) {
         let mut serving = Serving::new(Arc::clone(&self.shared), self.index, socket, peer);
         let end = loop {
-            match self.next_event(&mut serving).await {
+            match serving.next_event(&mut self.orders, self.sweeper.as_mut()).await {
                 Event::CurrentEnded(end) => break end,
                 Event::DrainingEnded(end) => serving.draining_ended(end),
                 Event::Redialed(dialed) => serving.redialed(dialed),
@@ -74,16 +74,6 @@ impl Reconnector {
         }
         // Closes the connection that was replaced: no call may wait for it while this task waits to dial again.
         self.connection_ended(serving.into_current(), end).await;
-    }
-
-    async fn next_event(&mut self, serving: &mut Serving) -> Event {
-        let is_retired = serving.is_retired();
-        tokio::select! {
-            biased;
-            event = serving.next_event() => event,
-            never = sweep(self.sweeper.as_mut()) => match never {},
-            orders = new_orders(&mut self.orders), if !is_retired => Event::NewOrders(orders),
-        }
     }
 
     /// Reports the end of a connection, and waits if the next dial must not come at once.
@@ -124,11 +114,10 @@ impl Reconnector {
     async fn dial_failed(&mut self, error: &Error) {
         let delay = self.backoff.next_delay();
         let (node, attempt, delay_ms) = (&self.shared.id, self.backoff.attempts(), delay.as_millis());
-        let error_text = with_cause(error);
         if attempt == 1 {
-            warn!(target: "memring", %node, error = error_text, attempt, delay_ms, "node cannot be reached");
+            warn!(target: "memring", %node, error = with_cause(error), attempt, delay_ms, "node cannot be reached");
         } else {
-            debug!(target: "memring", %node, error = error_text, attempt, delay_ms, "node still cannot be reached");
+            debug!(target: "memring", %node, error = with_cause(error), attempt, delay_ms, "node still cannot be reached");
         }
         self.shared.dial_failed(error);
         self.pause(delay).await;
@@ -163,12 +152,4 @@ async fn sweep(sweeper: Option<&mut DeadlineSweeper>) -> Infallible {
         sweeper.run().await;
     }
     pending().await
-}
-
-/// Waits for new orders. A node that was dropped is retired.
-async fn new_orders(receiver: &mut watch::Receiver<Orders>) -> Orders {
-    let changed = receiver.changed().await;
-    let mut orders = receiver.borrow_and_update().clone();
-    orders.retired |= changed.is_err();
-    orders
 }
