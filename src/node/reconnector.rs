@@ -114,10 +114,11 @@ impl Reconnector {
     async fn dial_failed(&mut self, error: &Error) {
         let delay = self.backoff.next_delay();
         let (node, attempt, delay_ms) = (&self.shared.id, self.backoff.attempts(), delay.as_millis());
+        let error_text = with_cause(error);
         if attempt == 1 {
-            warn!(target: "memring", %node, error = with_cause(error), attempt, delay_ms, "node cannot be reached");
+            warn!(target: "memring", %node, error = error_text, attempt, delay_ms, "node cannot be reached");
         } else {
-            debug!(target: "memring", %node, error = with_cause(error), attempt, delay_ms, "node still cannot be reached");
+            debug!(target: "memring", %node, error = error_text, attempt, delay_ms, "node still cannot be reached");
         }
         self.shared.dial_failed(error);
         self.pause(delay).await;
