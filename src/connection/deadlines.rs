@@ -33,7 +33,8 @@ impl DeadlineSweeper {
         .await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) {
+    /// Fails the calls whose deadline has passed, and wakes the task for the next deadline.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         let Some(mut due) = self.queue.sweep_at(cx.waker()) else { return };
         while self.timer.poll(due, cx).is_ready() {
             match self.queue.sweep(Instant::now()) {

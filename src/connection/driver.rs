@@ -140,7 +140,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Moves all bytes that can be moved now. Is ready when the connection has ended.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let mut wakes = std::mem::take(&mut self.wakes);
         let end = self.poll_steps(cx, &mut wakes).map(|end| {
             end.unwrap_or_else(|error| {
@@ -178,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// server has closed its end.
     fn poll_read(&mut self, cx: &mut Context<'_>, wakes: &mut WakeList) -> Poll<Result<(), Error>> {
         loop {
-            // The futures keep nothing between polls.
+            // A read future keeps no state, so a new one may be made for each poll.
             let read = if let Some(buffer) = self.pipeline.large_value_buffer() {
                 pin!(self.socket.read_buf(buffer)).poll(cx)
             } else {
@@ -213,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.phase != Phase::Serving && self.pipeline.is_empty()
     }
 
-    /// Closes the queue if the node has left, because it is empty now.
+    /// Closes the queue if the node has left: it is empty now.
     fn drained(&self) -> End {
         if self.phase == Phase::Retiring {
             self.queue.close();

@@ -61,7 +61,7 @@ impl Reconnector {
     async fn serve(&mut self, socket: TcpStream, peer: SocketAddr) {
         let mut serving = Serving::new(Arc::clone(&self.shared), self.index, socket, peer);
         let end = loop {
-            match self.next_event(&mut serving).await {
+            match serving.next_event(&mut self.orders, self.sweeper.as_mut()).await {
                 Event::CurrentEnded(end) => break end,
                 Event::DrainingEnded(end) => serving.draining_ended(end),
                 Event::Redialed(dialed) => serving.redialed(dialed),
@@ -74,16 +74,6 @@ impl Reconnector {
         }
         // Closes the connection that was replaced: no call may wait for it while this task waits to dial again.
         self.connection_ended(serving.into_current(), end).await;
-    }
-
-    async fn next_event(&mut self, serving: &mut Serving) -> Event {
-        let is_retired = serving.is_retired();
-        tokio::select! {
-            biased;
-            event = serving.next_event() => event,
-            never = sweep(self.sweeper.as_mut()) => match never {},
-            orders = new_orders(&mut self.orders), if !is_retired => Event::NewOrders(orders),
-        }
     }
 
     /// Reports the end of a connection, and waits if the next dial must not come at once.
@@ -163,12 +153,4 @@ async fn sweep(sweeper: Option<&mut DeadlineSweeper>) -> Infallible {
         sweeper.run().await;
     }
     pending().await
-}
-
-/// Waits for new orders. A node that was dropped is retired.
-async fn new_orders(receiver: &mut watch::Receiver<Orders>) -> Orders {
-    let changed = receiver.changed().await;
-    let mut orders = receiver.borrow_and_update().clone();
-    orders.retired |= changed.is_err();
-    orders
 }

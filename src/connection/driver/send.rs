@@ -1,8 +1,8 @@
 //! The send rule: when a connection takes a batch from the queue, and how it writes it.
 //!
 //! At most as many batches are in flight as the [`BatchWindow`](super::BatchWindow) allows: on a short link, one. Calls
-//! that arrive meanwhile stay in the queue and form the next batch, which leaves when the last reply of the batch before
-//! is in. So batches grow with the load, without a timer, and a lone request leaves at once.
+//! that arrive meanwhile stay in the queue and form the next batch, which leaves when the last reply of the batch
+//! before is in. So batches grow with the load, without a timer, and a lone request leaves at once.
 //!
 //! Callers whose responses are complete run before the next batch is taken, because they are likely to send their next
 //! request. If nothing is queued, the first of these requests wakes this task, and the others join its batch until the
@@ -53,8 +53,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Whether the send rule allows one more batch.
     ///
-    /// No batch follows pending replies whose place an error to one of its gets could take. Nor does a batch follow bytes
-    /// that the socket does not accept, because a queued call can still be cancelled, or taken by another connection.
+    /// No batch follows pending replies whose place an error to one of its gets could take. Nor does a batch follow
+    /// bytes that the socket does not accept, because a queued call can still be cancelled, or taken by another
+    /// connection.
     fn may_send(&mut self) -> bool {
         let has_room = self.window.has_room(self.pipeline.answered()) && !self.write_blocked;
         self.phase != Phase::Replaced && (self.pipeline.is_empty() || (has_room && self.pipeline.can_be_followed()))

@@ -22,7 +22,7 @@ async fn stats_from(response: &str) -> Result<Stats, Error> {
     let (reader, mut peer) = open(stats_line(crate::StatsKind::General)).await;
     peer.write_all(response.as_bytes()).await.unwrap();
     drop(peer);
-    timeout(Duration::from_secs(10), reader.read_stats()).await.expect("a hang")
+    timeout(Duration::from_secs(10), reader.read_stats()).await.expect("no response")
 }
 
 /// The keys of all items, and how the list ended.
@@ -86,7 +86,7 @@ async fn statistics_without_an_end_are_an_error() {
         let lines = format!("STAT x {}\r\n", "y".repeat(8_000)).repeat(8);
         while peer.write_all(lines.as_bytes()).await.is_ok() {}
     });
-    let error = timeout(Duration::from_secs(3600), reader.read_stats()).await.expect("a hang").unwrap_err();
+    let error = timeout(Duration::from_secs(3600), reader.read_stats()).await.expect("no response").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
     flood.await.unwrap();
 }
