@@ -111,9 +111,9 @@ pub(crate) fn size(bytes: usize) -> String {
     }
 }
 
-const SMALL: usize = 100;
+pub(crate) const SMALL: usize = 100;
 /// The largest round number that memcached takes unless told to take more.
-const LARGEST: usize = 1_000_000;
+pub(crate) const LARGEST: usize = 1_000_000;
 
 /// All that were asked for; those on one thread first.
 pub(crate) fn cells(options: &Options) -> Vec<Cell> {
@@ -144,7 +144,9 @@ pub(crate) fn cells(options: &Options) -> Vec<Cell> {
             (Part::Against, Op::Get, SMALL, &[64, 1024]),
         ];
         let of_one = if threads == Threads::One { one } else { &[] };
-        for &(part, op, size, windows) in both.iter().chain(of_one).filter(|(part, ..)| options.wants(*part)) {
+        for &(part, op, size, windows) in
+            both.iter().chain(of_one).filter(|(part, _, size, _)| options.wants(*part) && options.wants_size(*size))
+        {
             if windows.is_empty() || (options.quick && threads == Threads::Two && part == Part::GetMany) {
                 continue;
             }

@@ -5,6 +5,7 @@ mod cells;
 mod contenders;
 mod data;
 mod grounds;
+mod key_choice;
 mod meter;
 mod options;
 mod plot;
@@ -28,7 +29,8 @@ use crate::cells::{Part, Route};
 use crate::contenders::Kind;
 use crate::data::Dataset;
 use crate::grounds::Grounds;
-use crate::options::{Command, HELP, Options};
+use crate::key_choice::KeyChoice;
+use crate::options::{Command, HELP, Options, Serve};
 use crate::servers::Servers;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
                 Ok(())
             }
             Ok(Command::Measure(options)) => measure(&options),
-            Ok(Command::Serve { memcached }) => serve(&memcached),
+            Ok(Command::Serve(serve)) => self::serve(&serve),
             Ok(Command::Count(count)) => rounds::count(&count),
             Err(error) => {
                 eprintln!("{error} (see --help)");
@@ -79,9 +81,9 @@ fn nodes(arguments: &[OsString]) -> Outcome<Vec<SocketAddr>> {
     arguments.iter().map(|node| Ok(node.to_string_lossy().parse()?)).collect()
 }
 
-fn serve(memcached: &str) -> Outcome<()> {
-    let servers = Servers::start(memcached)?;
-    servers.fill(&Dataset::new(100))?;
+fn serve(options: &Serve) -> Outcome<()> {
+    let servers = Servers::start(&options.memcached)?;
+    servers.fill(&Dataset::new(options.value_size, options.keys))?;
     println!("{}", servers.addrs().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(","));
     io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
@@ -92,7 +94,8 @@ fn measure(options: &Options) -> Outcome<()> {
     let (version, other) = grounds.versions()?;
     let mut servers = vec![format!("memcached {version}")];
     servers.extend(other.map(|version| format!("other server: memcached {version}")));
-    println!("4 processes, {}; {} rounds of {} ms\n", servers.join("; "), options.rounds, options.run.as_millis());
+    let run = options.run.as_millis();
+    println!("4 processes, {}; {} keys; {} rounds of {run} ms\n", servers.join("; "), options.keys, options.rounds);
 
     let rows = rounds::run(options, cells::cells(options), &grounds)?;
     if !rows.is_empty() {
@@ -100,7 +103,7 @@ fn measure(options: &Options) -> Outcome<()> {
     }
     let mut footprints = Vec::new();
     if options.wants(Part::Memory) {
-        grounds.fill(&Dataset::new(100))?;
+        grounds.fill(&Dataset::new(100, KeyChoice::default()))?;
         // Of the ceilings it would be the requests encoded beforehand.
         let kinds = options.contenders.iter().copied().filter(|kind| !kind.is_raw());
         footprints = processes::memory(kinds, grounds.nodes(Route::Direct))?;
@@ -113,12 +116,15 @@ fn measure(options: &Options) -> Outcome<()> {
         println!("Idle, with 100 nodes connected: {:.2} ms of processor time per second\n", share * 1e3);
         idle = Some(share);
     }
-    println!("Goals:\n\n{}", bars::table(&rows, &footprints));
+    // The goals were set for the default keys.
+    if options.keys == KeyChoice::default() {
+        println!("Goals:\n\n{}", bars::table(&rows, &footprints));
+    }
     if let Some(path) = &options.svg {
         plot::draw(&rows, Path::new(path))?;
     }
     if let Some(path) = &options.json {
-        fs::write(path, format!("{:#}\n", report::json(&rows, &footprints, idle, &servers)))?;
+        fs::write(path, format!("{:#}\n", report::json(&rows, &footprints, idle, &servers, options.keys)))?;
     }
     Ok(())
 }

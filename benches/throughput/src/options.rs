@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
-use crate::cells::{Part, Threads};
+use crate::cells::{LARGEST, Part, SMALL, Threads};
 use crate::contenders::Kind;
-use crate::workload::Op;
+use crate::key_choice::KeyChoice;
+use crate::workload::{BATCH, Op};
+
+/// Four servers then hold about 1 GiB in all.
+const MAX_ITEMS: usize = 1_000_000;
 
 pub(crate) const HELP: &str = "\
 Measures memring beside a raw ceiling (and other clients, if built with --features peers) on 4 memcached processes that it
@@ -21,12 +25,16 @@ Usage: memring-throughput [OPTIONS]
 
 --serve starts the servers, stores values of 100 bytes, says where they listen, and keeps them until its input ends. --count
 does exactly N operations on them, on one thread, and nothing else, for tools that count instructions and system calls:
-OP is get (unless set), miss, set, mixed, get_many or set_many.
+OP is get (unless set), miss, set, mixed, get_many or set_many. Both take --value-size and --items, which must agree; --count
+takes --keys.
 
 What:
       --quick                 what the goals are about, memring and the ceilings alone, in about a minute
       --only PART,...         get, sizes, miss, set, mixed, get_many, set_many, relay, against, memory, idle
       --windows N,...         so many operations under way at a time, over all nodes
+      --value-size BYTES      only the cells with values of this size
+      --keys ORDER            sequential, uniform or zipf (exponent 0.99), for operations of one key [sequential]
+      --items N               so many items, of large values as many as 128 MiB hold [10,000, or 16 MiB of values]
       --runtime current|2     on one thread, or on two workers [both]
       --contenders NAME,...   these beside the ceiling
       --against PROGRAM       another memcached, for a comparison of memring on both
@@ -47,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     pub(crate) only: Option<Vec<Part>>,
     pub(crate) windows: Option<Vec<usize>>,
+    pub(crate) value_size: Option<usize>,
+    pub(crate) keys: KeyChoice,
     pub(crate) threads: Vec<Threads>,
     pub(crate) contenders: Vec<Kind>,
     pub(crate) memcached: String,
@@ -62,8 +72,16 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     Help,
     Measure(Options),
-    Serve { memcached: String },
+    Serve(Serve),
     Count(Count),
+}
+
+/// Servers that keep the items of one size.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    pub(crate) memcached: String,
+    pub(crate) value_size: usize,
+    pub(crate) keys: KeyChoice,
 }
 
 /// So many operations, and nothing else.
@@ -74,6 +92,8 @@ pub(crate) struct Count {
     pub(crate) op: Op,
     pub(crate) window: usize,
     pub(crate) kind: Kind,
+    pub(crate) value_size: usize,
+    pub(crate) keys: KeyChoice,
 }
 
 impl Command {
@@ -82,16 +102,40 @@ impl Command {
         if args.iter().any(|argument| argument == "--count") {
             return Ok(Self::Count(Count::parse(args)?));
         }
-        if args == ["--serve"] {
-            return Ok(Self::Serve { memcached: memcached() });
+        if args.iter().any(|argument| argument == "--serve") {
+            return Ok(Self::Serve(Serve::parse(args)?));
         }
         Ok(Options::parse(args)?.map_or(Self::Help, Self::Measure))
     }
 }
 
+impl Serve {
+    fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
+        let mut given = Self { memcached: memcached(), value_size: SMALL, keys: KeyChoice::default() };
+        let mut parser = lexopt::Parser::from_args(args);
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("serve") => {}
+                Long("value-size") => given.value_size = parser.value()?.parse_with(value_size)?,
+                Long("items") => given.keys.items = Some(parser.value()?.parse_with(items)?),
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(given)
+    }
+}
+
 impl Count {
     fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
-        let mut given = Self { count: 0, nodes: Vec::new(), op: Op::Get, window: 64, kind: Kind::Memring };
+        let mut given = Self {
+            count: 0,
+            nodes: Vec::new(),
+            op: Op::Get,
+            window: 64,
+            kind: Kind::Memring,
+            value_size: SMALL,
+            keys: KeyChoice::default(),
+        };
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(argument) = parser.next()? {
             match argument {
@@ -99,6 +143,9 @@ impl Count {
                 Long("nodes") => given.nodes = parser.value()?.parse_with(|text| list(text, node))?,
                 Long("op") => given.op = parser.value()?.parse()?,
                 Long("window") => given.window = parser.value()?.parse_with(positive)?,
+                Long("value-size") => given.value_size = parser.value()?.parse_with(value_size)?,
+                Long("keys") => given.keys.order = parser.value()?.parse()?,
+                Long("items") => given.keys.items = Some(parser.value()?.parse_with(items)?),
                 Long("contender") => given.kind = parser.value()?.parse_with(kind)?,
                 other => return Err(other.unexpected()),
             }
@@ -117,7 +164,7 @@ impl Options {
     fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, lexopt::Error> {
         let (mut quick, mut only, mut windows, mut threads) = (false, None, None, vec![Threads::One, Threads::Two]);
         let (mut contenders, mut against, mut rounds, mut run) = (None, None, None, None);
-        let (mut json, mut svg) = (None, None);
+        let (mut json, mut svg, mut only_size, mut keys) = (None, None, None, KeyChoice::default());
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(argument) = parser.next()? {
             match argument {
@@ -125,6 +172,9 @@ impl Options {
                 Long("quick") => quick = true,
                 Long("only") => only = Some(parser.value()?.parse_with(|text| list(text, part))?),
                 Long("windows") => windows = Some(parser.value()?.parse_with(|text| list(text, positive))?),
+                Long("value-size") => only_size = Some(parser.value()?.parse_with(value_size)?),
+                Long("keys") => keys.order = parser.value()?.parse()?,
+                Long("items") => keys.items = Some(parser.value()?.parse_with(items)?),
                 Long("runtime") => threads = parser.value()?.parse_with(runtime)?,
                 Long("contenders") => contenders = Some(parser.value()?.parse_with(|text| list(text, kind))?),
                 Long("against") => against = Some(parser.value()?.string()?),
@@ -140,6 +190,8 @@ impl Options {
             quick,
             only,
             windows,
+            value_size: only_size,
+            keys,
             threads,
             contenders: contenders.unwrap_or_else(all),
             memcached: memcached(),
@@ -154,6 +206,10 @@ impl Options {
     pub(crate) fn wants(&self, part: Part) -> bool {
         let possible = part != Part::Against || self.against.is_some();
         possible && self.only.as_ref().is_none_or(|only| only.contains(&part))
+    }
+
+    pub(crate) fn wants_size(&self, value_size: usize) -> bool {
+        self.value_size.is_none_or(|only| only == value_size)
     }
 }
 
@@ -184,7 +240,62 @@ fn runtime(text: &str) -> Result<Vec<Threads>, String> {
     }
 }
 
+fn value_size(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (SMALL..=LARGEST).contains(number));
+    number.ok_or_else(|| format!("{text:?} is no number from {SMALL} to {LARGEST}"))
+}
+
+fn items(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (BATCH..=MAX_ITEMS).contains(number));
+    number.ok_or_else(|| format!("{text:?} is no number from {BATCH} to {MAX_ITEMS}"))
+}
+
 fn positive(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|&number| number > 0);
     number.ok_or_else(|| format!("{text:?} is no positive number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::{Command, Options};
+    use crate::key_choice::{KeyChoice, KeyOrder};
+
+    fn parse(text: &str) -> Result<Command, String> {
+        Command::parse(text.split_whitespace().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn keys_and_items_can_be_chosen() {
+        let chosen = KeyChoice { order: KeyOrder::Zipf, items: Some(1_000_000) };
+        match parse("--only get --keys zipf --items 1000000 --value-size 1024").unwrap() {
+            Command::Measure(Options { keys, value_size: Some(1024), .. }) => assert_eq!(keys, chosen),
+            other => panic!("{other:?}"),
+        }
+        match parse("--count 5 --nodes 127.0.0.1:1 --keys zipf --items 1000000").unwrap() {
+            Command::Count(count) => assert_eq!((count.keys, count.value_size), (chosen, 100)),
+            other => panic!("{other:?}"),
+        }
+        match parse("--serve --items 1000000 --value-size 1024").unwrap() {
+            Command::Serve(serve) => assert_eq!((serve.keys.items, serve.value_size), (Some(1_000_000), 1024)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn unless_chosen_keys_are_sequential() {
+        match parse("--quick").unwrap() {
+            Command::Measure(options) => assert_eq!((options.keys, options.value_size), (KeyChoice::default(), None)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn impossible_choices_are_errors() {
+        for wrong in ["--keys random", "--items 99", "--items 1000001", "--value-size 99", "--value-size 1000001"] {
+            parse(wrong).unwrap_err();
+        }
+        parse("--serve --keys zipf").unwrap_err();
+    }
 }

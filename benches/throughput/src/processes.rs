@@ -11,6 +11,7 @@ use crate::Outcome;
 use crate::cells::Threads;
 use crate::contenders::{Contender, Kind};
 use crate::data::Dataset;
+use crate::key_choice::KeyChoice;
 use crate::meter::{self, Latencies};
 use crate::rounds::runtime;
 use crate::workload::{Op, Until, Work};
@@ -54,7 +55,7 @@ fn child(arguments: &[&str], nodes: &[SocketAddr]) -> Outcome<f64> {
 
 /// Says how many bytes it grew by at the most.
 pub(crate) fn be_memory(kind: Kind, nodes: &[SocketAddr]) -> Outcome<()> {
-    let data = Arc::new(Dataset::new(100));
+    let data = Arc::new(Dataset::new(100, KeyChoice::default()));
     let latencies = Arc::new(Latencies::new()?);
     let runtime = runtime(Threads::One)?;
     let before = meter::resident()?;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::cells;
+use crate::key_choice::KeyChoice;
 use crate::meter::Sample;
 use crate::processes::Footprint;
 use crate::rounds::Row;
@@ -68,7 +69,13 @@ fn micros(sample: &Sample, which: usize) -> f64 {
 }
 
 /// Everything, sample by sample.
-pub(crate) fn json(rows: &[Row], footprints: &[Footprint], idle: Option<f64>, servers: &[String]) -> Value {
+pub(crate) fn json(
+    rows: &[Row],
+    footprints: &[Footprint],
+    idle: Option<f64>,
+    servers: &[String],
+    keys: KeyChoice,
+) -> Value {
     let sample = |sample: &Sample| {
         json!({
             "operations": sample.ops,
@@ -95,6 +102,7 @@ pub(crate) fn json(rows: &[Row], footprints: &[Footprint], idle: Option<f64>, se
     };
     json!({
         "servers": servers,
+        "keys": keys.to_string(),
         "cells": rows.iter().map(row).collect::<Vec<_>>(),
         "memory_added": footprints.iter().map(|footprint| json!({
             "name": footprint.kind.name(), "window": footprint.window, "bytes": footprint.added,

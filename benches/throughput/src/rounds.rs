@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options, cells: Vec<Cell>, grounds: &Grounds) -> Out
             let data = match datasets.entry(cell.size) {
                 Entry::Occupied(data) => Arc::clone(data.get()),
                 Entry::Vacant(place) => {
-                    let data = Arc::clone(place.insert(Arc::new(Dataset::new(cell.size))));
+                    let data = Arc::clone(place.insert(Arc::new(Dataset::new(cell.size, options.keys))));
                     grounds.fill(&data)?;
                     data
                 }
@@ -110,7 +110,7 @@ pub(crate) fn count(count: &Count) -> Outcome<()> {
     let mut contender = Contender::connect(count.kind, &count.nodes, &runtime)?;
     let work = Work {
         op: count.op,
-        data: Arc::new(Dataset::new(100)),
+        data: Arc::new(Dataset::new(count.value_size, count.keys)),
         window: count.window,
         until: Until::Count(count.count),
         latencies: Arc::new(Latencies::new()?),

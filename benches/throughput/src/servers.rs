@@ -90,7 +90,7 @@ impl Server {
         let addrs: Vec<_> = ips.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
         let listen = ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, program, "-t", "1", "-U", "0", "-m", "256", "-c", "8192", "-l", &listen]);
+        command.args(["-c", KEEPER, program, "-t", "1", "-U", "0", "-m", "1024", "-c", "8192", "-l", &listen]);
         command.args(["-p", &port.to_string()]).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut keeper = command.spawn()?;
         let mut pid = String::new();

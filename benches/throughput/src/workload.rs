@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::Outcome;
-use crate::data::{Dataset, Key};
+use crate::data::{Dataset, Key, Pick};
 use crate::meter::Latencies;
 
 /// How many keys one get_many or set_many has.
@@ -116,7 +116,7 @@ const ALL_TIMED_UP_TO: usize = 16;
 
 async fn call<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64) -> Outcome<u64> {
     let stride = if work.window <= ALL_TIMED_UP_TO || work.op.keys() > 1 { 1 } else { TIMED_ONE_IN };
-    let mut turn = Turn { at: fastrand::Rng::with_seed(seed).usize(..work.data.keys.len()), done: seed as usize };
+    let mut turn = Turn::new(work, seed);
     let mut done = 0;
     loop {
         let begun = Instant::now();
@@ -139,40 +139,53 @@ async fn call<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64) -> Ou
     }
 }
 
-/// A caller takes the items one after the other, from where it began: a service has its key at hand, and would not fetch it
-/// from somewhere in memory for every operation.
+/// The place of a caller in the list of picks, which it walks from a random start. A service has its key at hand, and
+/// would not fetch it from somewhere in memory for every operation. A batch is [`BATCH`] neighbours of the list of items.
 struct Turn {
     at: usize,
+    places: usize,
     done: usize,
 }
 
 impl Turn {
-    fn next(&mut self, items: usize) -> usize {
+    fn new(work: &Work, seed: u64) -> Self {
+        let Work { op, data, .. } = work;
+        let places = if op.keys() > 1 { data.keys.len() + 1 - op.keys() } else { data.picks.len() };
+        Self { at: fastrand::Rng::with_seed(seed).usize(..places), places, done: seed as usize }
+    }
+
+    fn next(&mut self) -> usize {
         self.done += 1;
-        self.at = if self.at + 1 < items { self.at + 1 } else { 0 };
+        self.at = if self.at + 1 < self.places { self.at + 1 } else { 0 };
         self.at
     }
 }
 
 async fn once<C: Cache>(cache: &C, work: &Work, turn: &mut Turn) -> Outcome<()> {
     let Work { op, data, .. } = work;
-    let at = turn.next(data.keys.len() + 1 - op.keys());
+    let at = turn.next();
     let op = match op {
         Op::Mixed if turn.done.is_multiple_of(10) => Op::Set,
         Op::Mixed => Op::Get,
         &op => op,
     };
     match op {
-        Op::Get | Op::Mixed => match cache.get(&data.keys[at]).await? {
-            Some(value) if data.is_value_of(&data.keys[at], value.as_ref()) => Ok(()),
-            Some(_) => Err("a wrong value".into()),
-            None => Err("a miss where there is a value".into()),
-        },
-        Op::Miss => match cache.get(&data.missing[at]).await? {
+        Op::Get | Op::Mixed => {
+            let key = &data.picks[at].key;
+            match cache.get(key).await? {
+                Some(value) if data.is_value_of(key, value.as_ref()) => Ok(()),
+                Some(_) => Err("a wrong value".into()),
+                None => Err("a miss where there is a value".into()),
+            }
+        }
+        Op::Miss => match cache.get(&data.missing[data.picks[at].item as usize]).await? {
             Some(_) => Err("a value where there is none".into()),
             None => Ok(()),
         },
-        Op::Set => cache.set(&data.keys[at], &data.values[at]).await,
+        Op::Set => {
+            let Pick { key, item } = &data.picks[at];
+            cache.set(key, &data.values[*item as usize]).await
+        }
         Op::GetMany => {
             let keys = &data.keys[at..at + BATCH];
             cache.get_many(keys, |key, value| data.is_value_of(key, value)).await

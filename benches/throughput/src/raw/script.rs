@@ -28,12 +28,16 @@ struct Exchange {
 impl Script {
     /// For one of so many nodes, which has its share of the keys, as it would with any client; so many keys to a request.
     pub(super) fn new(data: &Dataset, op: Op, keys: usize, (node, nodes): (usize, usize)) -> Self {
-        let own: Vec<usize> = (node..data.keys.len()).step_by(nodes).collect();
+        let own: Vec<usize> = if op.keys() > 1 {
+            (node..data.keys.len()).step_by(nodes).collect()
+        } else {
+            data.picks.iter().map(|pick| pick.item as usize).filter(|item| item % nodes == node).collect()
+        };
         let mut rng = fastrand::Rng::with_seed(node as u64);
         let mut script = Self { bytes: Vec::new(), requests: Vec::new(), keys_per_request: keys };
         for number in 0..REQUESTS {
             let from = rng.usize(..own.len());
-            let asked: Vec<usize> = own.iter().cycle().skip(from).take(keys).copied().collect();
+            let asked: Vec<usize> = (from..from + keys).map(|at| own[at % own.len()]).collect();
             script.push(data, op, number, &asked);
             if script.bytes.len() > LONGEST {
                 break;
@@ -140,11 +144,12 @@ impl Cursor {
 mod tests {
     use super::{Cursor, Script};
     use crate::data::Dataset;
+    use crate::key_choice::KeyChoice;
     use crate::workload::Op;
 
     #[test]
     fn what_is_written_is_what_was_asked() {
-        let data = Dataset::new(100);
+        let data = Dataset::new(100, KeyChoice::default());
         let mut cursor = Cursor::new(Script::new(&data, Op::Set, 1, (0, 4)));
         let mut written = Vec::new();
         for _ in 0..50 {
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn replies_are_counted_by_their_length() {
-        let data = Dataset::new(100);
+        let data = Dataset::new(100, KeyChoice::default());
         let mut cursor = Cursor::new(Script::new(&data, Op::Get, 1, (0, 4)));
         cursor.ask(3);
         let reply = "VA 100\r\n".len() + 100 + 2;
