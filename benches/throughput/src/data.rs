@@ -1,4 +1,4 @@
-//! The items everybody reads and writes: keys of 17 bytes, and values that begin with their key.
+//! The items that all contenders read and write: keys of 17 bytes, and values that begin with their key.
 
 use arrayvec::ArrayString;
 use bytes::Bytes;
@@ -12,27 +12,27 @@ const ITEMS: usize = 10_000;
 const DEFAULT_VALUE_BYTES: usize = 16 << 20;
 const CHOSEN_VALUE_BYTES: usize = 128 << 20;
 
-/// How much of a large value is compared at either end.
+/// The number of bytes compared at each end of a large value.
 const COMPARED: usize = 512;
 
-/// In the list itself: a service has its key at hand, and a client is not to wait for it to come from some other place in
+/// A key, stored inline: a service has its key at hand, so a client must not wait until it arrives from elsewhere in
 /// memory.
 pub(crate) type Key = ArrayString<24>;
 
-/// The items of one value size. The keys of different sizes differ.
+/// The items of one value size. Different sizes have different keys.
 #[derive(Debug)]
 pub(crate) struct Dataset {
     pub(crate) size: usize,
     pub(crate) keys: Vec<Key>,
-    /// What single-key operations take, one after the other.
+    /// The items that single-key operations take, in this order.
     pub(crate) picks: Vec<Pick>,
-    /// Of the same length; nobody ever stores these.
+    /// Keys of the same length that are never stored.
     pub(crate) missing: Vec<Key>,
     pub(crate) values: Vec<Bytes>,
     filler: Bytes,
 }
 
-/// An item, with its key at hand.
+/// An item's key and index.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pick {
     pub(crate) key: Key,
@@ -59,8 +59,8 @@ impl Dataset {
         Self { size, picks, missing, values, keys, filler }
     }
 
-    /// Whether this is what was stored under the key: its length, and every byte of it, or of a large value those at both
-    /// ends.
+    /// Whether this is the value stored under the key. Compares the length and every byte, or both ends of a large
+    /// value.
     pub(crate) fn is_value_of(&self, key: &str, value: &[u8]) -> bool {
         let (size, head) = (self.size, key.len());
         if value.len() != size || !value.starts_with(key.as_bytes()) {
@@ -72,7 +72,7 @@ impl Dataset {
     }
 }
 
-/// Returns a key of 17 bytes. Written without the formatting machinery, which a million keys would wait for.
+/// Returns a key of 17 bytes. Avoids the formatting machinery, which is slow for a million keys.
 fn key(size: usize, mark: u8, index: usize) -> Key {
     let digits = |mut number: usize, into: &mut [u8]| {
         for digit in into.iter_mut().rev() {
@@ -93,7 +93,7 @@ mod tests {
     use crate::key_choice::{KeyChoice, KeyOrder};
 
     #[test]
-    fn values_are_told_apart() {
+    fn only_the_value_of_a_key_passes_the_check() {
         for size in [100, 1024, 16 << 10] {
             let data = Dataset::new(size, KeyChoice::default());
             assert!(data.is_value_of(&data.keys[3], &data.values[3]));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_items_can_be_chosen_up_to_a_limit_in_bytes() {
+    fn the_number_of_items_can_be_chosen_up_to_a_limit_on_bytes() {
         let items = |size, items| {
             let data = Dataset::new(size, KeyChoice { order: KeyOrder::Zipf, items });
             assert!(data.picks.iter().all(|pick| pick.key == data.keys[pick.item as usize]));

@@ -1,20 +1,20 @@
-//! Which item each single-key operation takes.
+//! The choice of the item for each single-key operation.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The number of draws before a random order repeats. Callers start at random places of it: with far more draws than
-/// callers, two of them rarely walk side by side.
+/// The number of draws before a random order repeats. It is far larger than the number of callers, so that two callers
+/// rarely start at the same draw.
 const DRAWS: usize = 1 << 20;
 
-/// The exponent that YCSB made the usual one for caches.
+/// YCSB's default exponent.
 const ZIPF_EXPONENT: f64 = 0.99;
 
 /// The order of the keys, and the number of items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct KeyChoice {
     pub(crate) order: KeyOrder,
-    /// `None` leaves the number to the size of the values.
+    /// `None` derives the number from the size of the values.
     pub(crate) items: Option<usize>,
 }
 
@@ -41,8 +41,8 @@ pub(crate) enum KeyOrder {
 impl KeyOrder {
     const ALL: [Self; 3] = [Self::Sequential, Self::Uniform, Self::Zipf];
 
-    /// Returns indices below `items`, drawn beforehand so that a measured loop only reads them. Equal arguments give equal
-    /// indices.
+    /// Returns indices below `items`, drawn beforehand so that a measured loop only reads them. They are the same in
+    /// every run.
     pub(crate) fn indices(self, items: usize) -> Vec<u32> {
         let mut rng = fastrand::Rng::with_seed(items as u64);
         let items = items as u32;
@@ -83,7 +83,7 @@ impl FromStr for KeyOrder {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|order| order.to_string() == text);
-        found.ok_or_else(|| format!("no key order {text:?}: sequential, uniform, zipf"))
+        found.ok_or_else(|| format!("unknown key order {text:?}: use sequential, uniform or zipf"))
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_arguments_give_equal_indices() {
+    fn the_order_is_the_same_in_every_run() {
         for order in [KeyOrder::Uniform, KeyOrder::Zipf] {
             assert_eq!(order.indices(1_000), order.indices(1_000));
         }

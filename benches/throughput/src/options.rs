@@ -10,45 +10,45 @@ use lexopt::prelude::*;
 use crate::cells::{LARGEST, Part, SMALL, Threads};
 use crate::contenders::Kind;
 use crate::key_choice::KeyChoice;
-use crate::workload::{BATCH, Op};
+use crate::workload::{BATCH_KEYS, Op};
 
-/// Four servers then hold about 1 GiB in all.
+/// With values of 100 bytes, each of the four servers then uses about 200 MB.
 const MAX_ITEMS: usize = 1_000_000;
 
 pub(crate) const HELP: &str = "\
-Measures memring beside a raw ceiling (and other clients, if built with --features peers) on 4 memcached processes that it
-starts. Prints tables in Markdown: medians of each round's ratio to the ceiling, and whether memring's goals are reached.
+Measures memring beside a raw ceiling (and other clients, if built with --features peers) on four memcached processes
+that it starts. Prints Markdown tables: the median over the rounds of the ratio to the ceiling, and memring's goals.
 
 Usage: memring-throughput [OPTIONS]
-       memring-throughput --serve
+       memring-throughput --serve [--value-size BYTES] [--items N]
        memring-throughput --count N --nodes HOST:PORT,... [--op OP] [--window N] [--contender NAME]
+                          [--value-size BYTES] [--items N] [--keys ORDER]
 
---serve starts the servers, stores values of 100 bytes, says where they listen, and keeps them until its input ends. --count
-does exactly N operations on them, on one thread, and nothing else, for tools that count instructions and system calls:
-OP is get (unless set), miss, set, mixed, get_many or set_many. Both take --value-size and --items, which must agree; --count
-takes --keys.
+--serve starts the servers, stores the items, prints the servers' addresses, and runs until its input ends. --count
+runs exactly N operations on them, on one thread, for tools that count instructions and system calls. OP is get (the
+default), miss, set, mixed, get_many or set_many. --value-size [100] and --items must be the same for both.
 
-What:
-      --quick                 what the goals are about, memring and the ceilings alone, in about a minute
+Workload:
+      --quick                 only what the goals need, memring and the ceilings, in about a minute
       --only PART,...         get, sizes, miss, set, mixed, get_many, set_many, relay, against, memory, idle
-      --windows N,...         so many operations under way at a time, over all nodes
+      --windows N,...         numbers of concurrent operations, over all nodes
       --value-size BYTES      only the cells with values of this size
-      --keys ORDER            sequential, uniform or zipf (exponent 0.99), for operations of one key [sequential]
-      --items N               so many items, of large values as many as 128 MiB hold [10,000, or 16 MiB of values]
-      --runtime current|2     on one thread, or on two workers [both]
-      --contenders NAME,...   these beside the ceiling
-      --against PROGRAM       another memcached, for a comparison of memring on both
+      --keys ORDER            key order of single-key operations: sequential, uniform, zipf (0.99) [sequential]
+      --items N               number of items; large values have at most 128 MiB in all [10,000, at most 16 MiB]
+      --runtime current|2     one thread or two workers [both]
+      --contenders NAME,...   contenders beside the ceiling
+      --against PROGRAM       another memcached, on which memring is measured too
 
-How:
-      --rounds N              how many rounds count, after one to warm up [7; 3 if quick]
-      --run MS                how long each run is [400; 250 if quick]
+Method:
+      --rounds N              rounds that count, after one to warm up [7; 3 with --quick]
+      --run MS                duration of each run [400; 250 with --quick]
 
 Output:
-      --json FILE             every sample
-      --svg FILE              a plot of get: fraction of the ceiling by window
-  -h, --help                  this text
+      --json FILE             write every sample
+      --svg FILE              write a plot of get: fraction of the ceiling by window
+  -h, --help                  print this text
 
-MEMCACHED names the program to be started [memcached].";
+MEMCACHED is the program to start [memcached].";
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -67,7 +67,7 @@ pub(crate) struct Options {
     pub(crate) svg: Option<OsString>,
 }
 
-/// What is to be done.
+/// The command to run.
 #[derive(Debug)]
 pub(crate) enum Command {
     Help,
@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Count(Count),
 }
 
-/// Servers that keep the items of one size.
+/// Options of `--serve`: servers with the items of one value size.
 #[derive(Debug)]
 pub(crate) struct Serve {
     pub(crate) memcached: String,
@@ -84,7 +84,7 @@ pub(crate) struct Serve {
     pub(crate) keys: KeyChoice,
 }
 
-/// So many operations, and nothing else.
+/// Options of `--count`: a fixed number of operations.
 #[derive(Debug)]
 pub(crate) struct Count {
     pub(crate) count: u64,
@@ -111,23 +111,23 @@ impl Command {
 
 impl Serve {
     fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
-        let mut given = Self { memcached: memcached(), value_size: SMALL, keys: KeyChoice::default() };
+        let mut options = Self { memcached: memcached(), value_size: SMALL, keys: KeyChoice::default() };
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("serve") => {}
-                Long("value-size") => given.value_size = parser.value()?.parse_with(value_size)?,
-                Long("items") => given.keys.items = Some(parser.value()?.parse_with(items)?),
+                Long("value-size") => options.value_size = parser.value()?.parse_with(value_size)?,
+                Long("items") => options.keys.items = Some(parser.value()?.parse_with(items)?),
                 other => return Err(other.unexpected()),
             }
         }
-        Ok(given)
+        Ok(options)
     }
 }
 
 impl Count {
     fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
-        let mut given = Self {
+        let mut options = Self {
             count: 0,
             nodes: Vec::new(),
             op: Op::Get,
@@ -139,28 +139,28 @@ impl Count {
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(argument) = parser.next()? {
             match argument {
-                Long("count") => given.count = parser.value()?.parse()?,
-                Long("nodes") => given.nodes = parser.value()?.parse_with(|text| list(text, node))?,
-                Long("op") => given.op = parser.value()?.parse()?,
-                Long("window") => given.window = parser.value()?.parse_with(positive)?,
-                Long("value-size") => given.value_size = parser.value()?.parse_with(value_size)?,
-                Long("keys") => given.keys.order = parser.value()?.parse()?,
-                Long("items") => given.keys.items = Some(parser.value()?.parse_with(items)?),
-                Long("contender") => given.kind = parser.value()?.parse_with(kind)?,
+                Long("count") => options.count = parser.value()?.parse()?,
+                Long("nodes") => options.nodes = parser.value()?.parse_with(|text| list(text, node))?,
+                Long("op") => options.op = parser.value()?.parse()?,
+                Long("window") => options.window = parser.value()?.parse_with(positive)?,
+                Long("value-size") => options.value_size = parser.value()?.parse_with(value_size)?,
+                Long("keys") => options.keys.order = parser.value()?.parse()?,
+                Long("items") => options.keys.items = Some(parser.value()?.parse_with(items)?),
+                Long("contender") => options.kind = parser.value()?.parse_with(kind)?,
                 other => return Err(other.unexpected()),
             }
         }
-        if given.nodes.is_empty() { Err("--count needs --nodes".into()) } else { Ok(given) }
+        if options.nodes.is_empty() { Err("--count needs --nodes".into()) } else { Ok(options) }
     }
 }
 
-/// The program to be started.
+/// Returns the program to start.
 fn memcached() -> String {
     env::var("MEMCACHED").ok().filter(|program| !program.is_empty()).unwrap_or_else(|| "memcached".to_owned())
 }
 
 impl Options {
-    /// `None` if help was asked for.
+    /// Parses the arguments. Returns `None` for `--help`.
     fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, lexopt::Error> {
         let (mut quick, mut only, mut windows, mut threads) = (false, None, None, vec![Threads::One, Threads::Two]);
         let (mut contenders, mut against, mut rounds, mut run) = (None, None, None, None);
@@ -219,17 +219,17 @@ fn list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<
 
 fn part(text: &str) -> Result<Part, String> {
     let found = Part::ALL.into_iter().find(|(_, name)| *name == text);
-    found.map(|(part, _)| part).ok_or_else(|| format!("there is no part {text:?}: see --help"))
+    found.map(|(part, _)| part).ok_or_else(|| format!("unknown part {text:?}: see --help"))
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
     let found = Kind::ALL.iter().copied().find(|kind| kind.name() == text);
     let names = || Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
-    found.ok_or_else(|| format!("there is no contender {text:?} in this build: {}", names()))
+    found.ok_or_else(|| format!("unknown contender {text:?}: this build has {}", names()))
 }
 
 fn node(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is no address"))
+    text.parse().map_err(|_| format!("{text:?} is not an address"))
 }
 
 fn runtime(text: &str) -> Result<Vec<Threads>, String> {
@@ -242,17 +242,17 @@ fn runtime(text: &str) -> Result<Vec<Threads>, String> {
 
 fn value_size(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (SMALL..=LARGEST).contains(number));
-    number.ok_or_else(|| format!("{text:?} is no number from {SMALL} to {LARGEST}"))
+    number.ok_or_else(|| format!("{text:?} is not a number from {SMALL} to {LARGEST}"))
 }
 
 fn items(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (BATCH..=MAX_ITEMS).contains(number));
-    number.ok_or_else(|| format!("{text:?} is no number from {BATCH} to {MAX_ITEMS}"))
+    let number = text.parse().ok().filter(|number| (BATCH_KEYS..=MAX_ITEMS).contains(number));
+    number.ok_or_else(|| format!("{text:?} is not a number from {BATCH_KEYS} to {MAX_ITEMS}"))
 }
 
 fn positive(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|&number| number > 0);
-    number.ok_or_else(|| format!("{text:?} is no positive number"))
+    number.ok_or_else(|| format!("{text:?} is not a positive number"))
 }
 
 #[cfg(test)]
