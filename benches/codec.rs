@@ -1,4 +1,5 @@
-//! What it costs to encode commands, and to pass a batch through a connection's pipeline: no socket, no task, no caller.
+//! What it costs to encode commands, and to pass a batch through a connection's pipeline: no socket, no
+//! task, no caller.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg memring_internals" cargo bench --bench codec -- --warm-up-time 0.3 --measurement-time 1

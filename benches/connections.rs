@@ -1,5 +1,5 @@
-//! How many connections to keep to each node: gets of 100-byte values from 4 real memcached processes, with 1, 2 and 4
-//! connections per node, in interleaved rounds. Prints the median of each round's ratio to one connection.
+//! The effect of several connections per node: gets of 100-byte values from four memcached processes, with 1, 2 and 4
+//! connections per node, in interleaved rounds. Prints the median over the rounds of the ratio to one connection.
 //!
 //! `cargo bench --bench connections` (about a minute)
 
@@ -21,7 +21,7 @@ fn key(index: usize) -> String {
     format!("key:{index:013}")
 }
 
-/// Operations per second with `window` callers at a time.
+/// Returns operations per second with `window` concurrent callers.
 async fn throughput(client: &Client, window: usize) -> Outcome<f64> {
     let start = Instant::now();
     let callers: Vec<_> = (0..window)
@@ -33,7 +33,7 @@ async fn throughput(client: &Client, window: usize) -> Outcome<f64> {
                 for index in (0..KEYS).cycle().skip(caller * 37) {
                     let item = client.get(&keys[index]).await?;
                     if item.is_none_or(|item| item.value.len() != 100) {
-                        return Err("a wrong answer".into());
+                        return Err("wrong or missing value".into());
                     }
                     done += 1;
                     if done.is_multiple_of(16) && start.elapsed() > RUN {

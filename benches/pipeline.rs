@@ -1,12 +1,13 @@
-//! One connection over a pipe in memory: queue, merging, driver, matching of replies and wake-ups, without a kernel, a
-//! network or a server.
+//! One connection over an in-memory pipe: pending queue, batches, driver, response matching and wake-ups, without the
+//! kernel, a network or a server.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg memring_internals" cargo bench --bench pipeline -- --warm-up-time 0.3 --measurement-time 1
 //! ```
 //!
-//! That takes half a minute. A number of callers send their next request as soon as they have a response. The time shown
-//! is that of one response for each caller. It includes the peer, which runs on the same thread.
+//! That takes half a minute. A closed loop of callers: each one starts its next operation when the last one ends. A
+//! result is the time in which every caller completes one operation. It includes the peer, which runs on the same
+//! thread.
 
 #[cfg(memring_internals)]
 mod bench {
@@ -22,14 +23,14 @@ mod bench {
 
     const VALUE: [u8; 100] = [b'v'; 100];
 
-    /// More than all callers of a run ask for, or are answered, at a time.
-    const PIPE: usize = 1 << 20;
+    /// More bytes than all concurrent requests, or all concurrent responses.
+    const PIPE_BYTES: usize = 1 << 20;
 
-    /// Answers every get with a value for each key, and every set with `STORED`.
+    /// Responds to every get with a hit for each key, and to every set with `STORED`.
     async fn serve(mut io: DuplexStream) {
         let (mut input, mut output) = (BytesMut::new(), Vec::new());
         while io.read_buf(&mut input).await.is_ok_and(|read| read > 0) {
-            while let Some(len) = answer(&input, &mut output) {
+            while let Some(len) = respond(&input, &mut output) {
                 input.advance(len);
             }
             if io.write_all(&output).await.is_err() {
@@ -39,8 +40,8 @@ mod bench {
         }
     }
 
-    /// Answers the command at the front of `input`, if it is whole, and says how long it is.
-    fn answer(input: &[u8], output: &mut Vec<u8>) -> Option<usize> {
+    /// Responds to the request at the front of `input`, if it is complete. Returns the length of the request.
+    fn respond(input: &[u8], output: &mut Vec<u8>) -> Option<usize> {
         let end = memchr::memchr(b'\n', input)? + 1;
         let line = input[..end].trim_ascii_end();
         if let Some(keys) = line.strip_prefix(b"get ") {
@@ -52,31 +53,31 @@ mod bench {
             output.extend_from_slice(b"END\r\n");
             return Some(end);
         }
-        assert!(line.starts_with(b"set ") && line.ends_with(b" 100"), "an unknown command");
-        let whole = end + VALUE.len() + 2;
-        if input.len() < whole {
+        assert!(line.starts_with(b"set ") && line.ends_with(b" 100"), "unknown request");
+        let len = end + VALUE.len() + 2;
+        if input.len() < len {
             return None;
         }
         output.extend_from_slice(b"STORED\r\n");
-        Some(whole)
+        Some(len)
     }
 
     fn runtime() -> Runtime {
         Builder::new_current_thread().enable_time().build().expect("a runtime")
     }
 
-    /// A connection to a peer that answers.
+    /// Returns a connection to a peer that responds.
     fn connect(runtime: &Runtime) -> Arc<Connection> {
-        let _inside = runtime.enter();
-        let (ours, theirs) = tokio::io::duplex(PIPE);
-        tokio::spawn(serve(theirs));
-        Arc::new(Connection::over(ours, "peer".parse().expect("a name")))
+        let _guard = runtime.enter();
+        let (client, server) = tokio::io::duplex(PIPE_BYTES);
+        tokio::spawn(serve(server));
+        Arc::new(Connection::over(client, "peer".parse().expect("a valid node ID")))
     }
 
     #[derive(Debug, Clone, Copy)]
     enum Op {
         Get,
-        /// Of 100 keys.
+        /// A `get_many` of 100 keys.
         GetMany,
         Set,
     }
@@ -86,7 +87,7 @@ mod bench {
             if matches!(self, Self::GetMany) { 100 } else { 1 }
         }
 
-        async fn once(self, connection: &Connection, keys: &[String]) -> Result<(), Error> {
+        async fn run(self, connection: &Connection, keys: &[String]) -> Result<(), Error> {
             match self {
                 Self::Get => {
                     assert_eq!(connection.get(&keys[0]).await?.map(|item| item.value.len()), Some(VALUE.len()))
@@ -101,7 +102,7 @@ mod bench {
         }
     }
 
-    /// The time in which each of `window` callers does `times` operations, with keys of its own.
+    /// Returns the time in which each of `window` callers completes `times` operations on its own keys.
     async fn closed_loop(connection: &Arc<Connection>, op: Op, window: usize, times: u64) -> Duration {
         let start = Instant::now();
         let callers: Vec<_> = (0..window)
@@ -110,14 +111,14 @@ mod bench {
                 let keys: Vec<_> = (0..op.keys()).map(|n| format!("key:{:013}", caller * op.keys() + n)).collect();
                 tokio::spawn(async move {
                     for _ in 0..times {
-                        op.once(&connection, &keys).await?;
+                        op.run(&connection, &keys).await?;
                     }
                     Ok::<_, Error>(())
                 })
             })
             .collect();
         for caller in callers {
-            caller.await.expect("no panic").expect("an answer");
+            caller.await.expect("the caller does not panic").expect("the operation succeeds");
         }
         start.elapsed()
     }

@@ -1,7 +1,7 @@
-//! Changing what others change too: a counter, and a list that every task adds to. Nothing is lost.
+//! Concurrent updates without lost writes: tasks share a counter, and a list that each of them appends to.
 //!
-//! Runs by itself (`cargo run --example counter_cas`): on two `memcached` processes if the program is installed, or else
-//! on two pods in this process. Exits with an error if a count or an entry is missing.
+//! Needs no setup (`cargo run --example counter_cas`): it starts two `memcached` processes if the program is installed,
+//! or else two pods in this process. It exits with an error if an increment or an entry is lost.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -16,7 +16,7 @@ const TASKS: u64 = 20;
 const ROUNDS: u64 = 50;
 const ENTRIES: u64 = 5;
 
-/// How long what is written here lives.
+/// The TTL of all items.
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::main]
@@ -25,75 +25,77 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let cache = connect(&service).await?;
     println!("servers: {:?}", cache.versions().await.into_iter().flat_map(|(_, version)| version).collect::<Vec<_>>());
     count(&cache).await?;
-    collect(&cache).await
+    append(&cache).await
 }
 
-/// The server adds. Whoever comes first creates the counter, and everybody gets a number of their own.
+/// Increments a counter on the server. The first task creates it, and every increment returns a different number.
 async fn count(cache: &Client) -> Result<(), Box<dyn Error>> {
     let mut tasks = JoinSet::new();
     for _ in 0..TASKS {
         let cache = cache.clone();
         tasks.spawn(async move {
-            let mut drawn = Vec::new();
+            let mut numbers = Vec::new();
             for _ in 0..ROUNDS {
-                // 1 to begin with, or 1 more than there was.
-                drawn.push(cache.count_up("tickets", 1, Counter::new(1, HOUR)).await?);
+                // Creates the counter with 1, or adds 1.
+                numbers.push(cache.count_up("tickets", 1, Counter::new(1, HOUR)).await?);
             }
-            Ok::<_, memring::Error>(drawn)
+            Ok::<_, memring::Error>(numbers)
         });
     }
-    let mut drawn = BTreeSet::new();
-    while let Some(numbers) = tasks.join_next().await {
-        drawn.extend(numbers??);
+    let mut numbers = BTreeSet::new();
+    while let Some(of_task) = tasks.join_next().await {
+        numbers.extend(of_task??);
     }
-    println!("{TASKS} tasks drew {ROUNDS} numbers each: {} different ones, up to {:?}", drawn.len(), drawn.last());
-    if drawn.into_iter().eq(1..=TASKS * ROUNDS) { Ok(()) } else { Err("a count was lost or given twice".into()) }
+    let (distinct, last) = (numbers.len(), numbers.last());
+    println!("{TASKS} tasks made {ROUNDS} increments each: {distinct} distinct numbers up to {last:?}");
+    if numbers.into_iter().eq(1..=TASKS * ROUNDS) { Ok(()) } else { Err("an increment was lost or repeated".into()) }
 }
 
-/// The client computes the new value, and the server takes it only over the version it was made from.
-async fn collect(cache: &Client) -> Result<(), Box<dyn Error>> {
+/// Appends to a list with compare-and-swap: the server stores the new list only if the old one is still current.
+async fn append(cache: &Client) -> Result<(), Box<dyn Error>> {
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
         let cache = cache.clone();
         tasks.spawn(async move {
-            let mut again = 0;
+            let mut retries = 0;
             for number in 0..ENTRIES {
-                again += add_entry(&cache, &format!("{task}.{number} ")).await?;
+                retries += append_entry(&cache, &format!("{task}.{number} ")).await?;
             }
-            Ok::<_, memring::Error>(again)
+            Ok::<_, memring::Error>(retries)
         });
     }
-    let mut again = 0;
-    while let Some(count) = tasks.join_next().await {
-        again += count??;
+    let mut retries = 0;
+    while let Some(of_task) = tasks.join_next().await {
+        retries += of_task??;
     }
     let list = cache.get("entries").await?.map(|item| item.value).unwrap_or_default();
     let list = String::from_utf8_lossy(&list).into_owned();
     let entries: BTreeSet<&str> = list.split_whitespace().collect();
-    println!("{TASKS} tasks added {ENTRIES} entries each: {} are there; {again} attempts were in vain", entries.len());
+    println!("{TASKS} tasks appended {ENTRIES} entries each: {} entries after {retries} retries", entries.len());
     let complete = entries.len() as u64 == TASKS * ENTRIES && list.split_whitespace().count() == entries.len();
-    if complete { Ok(()) } else { Err("an entry was lost or added twice".into()) }
+    if complete { Ok(()) } else { Err("an entry was lost or appended twice".into()) }
 }
 
-/// Says how many attempts were in vain.
-async fn add_entry(cache: &Client, entry: &str) -> Result<u64, memring::Error> {
+/// Appends one entry. Returns the number of retries.
+async fn append_entry(cache: &Client, entry: &str) -> Result<u64, memring::Error> {
     let mut attempts = 0;
     loop {
-        let added = cache.update("entries", HOUR, |old| {
+        let update = cache.update("entries", HOUR, |old| {
             attempts += 1;
             let mut list = old.map(|item| item.value.to_vec()).unwrap_or_default();
             list.extend_from_slice(entry.as_bytes());
             Some(list)
         });
-        match added.await {
+        match update.await {
             Ok(_) => return Ok(attempts - 1),
-            // Others were faster again and again. Nothing was stored, so that nothing is added twice.
+            // Lost the race too often. Nothing was stored, so trying again cannot append the entry twice.
             Err(error) if error.kind() == ErrorKind::Contended => {}
             Err(error) => return Err(error),
         }
     }
 }
 
+/// Starts memcached processes, or pods in this process if the program is not installed.
 async fn start() -> io::Result<Service> {
     match Service::builder().pods(2).memcached().start().await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Service::start(2).await,
@@ -103,6 +105,6 @@ async fn start() -> io::Result<Service> {
 
 async fn connect(service: &Service) -> Result<Client, memring::Error> {
     let pods = SrvDiscovery::new(service.name()).nameservers([service.dns().addr()]);
-    // A demonstration is in no hurry, and may run on a slow machine.
+    // A long timeout, because the example may run on a slow machine.
     Client::builder().service(pods).request_timeout(Duration::from_secs(10)).connect().await
 }

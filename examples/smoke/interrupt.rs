@@ -1,6 +1,6 @@
-//! Ctrl-C, and its kin: pods and processes that were started are ended in order.
+//! Ctrl-C and SIGTERM. The tool handles them so that it can stop the pods and processes it has started.
 
-/// Waits until the program is asked to end.
+/// Waits until the user or the system asks the program to end.
 pub(crate) async fn interrupted() {
     let ctrl_c = async {
         if tokio::signal::ctrl_c().await.is_err() {

@@ -1,4 +1,4 @@
-//! JSON objects whose fields stay in the order they are given, as lines that are read by people too should have them.
+//! JSON objects that keep the order of their fields, because people read the lines too.
 
 use std::fmt::Write as _;
 
@@ -20,7 +20,7 @@ impl Object {
         self.raw(name, &value.into().to_string())
     }
 
-    /// A field whose value is JSON already.
+    /// Adds a field whose value is already JSON.
     pub(crate) fn raw(mut self, name: &str, json: &str) -> Self {
         let comma = if self.0.len() > 1 { "," } else { "" };
         // Writing to a string cannot fail.
@@ -34,7 +34,7 @@ impl Object {
     }
 }
 
-/// An array of what is JSON already.
+/// Returns an array of elements that are already JSON.
 pub(crate) fn array(elements: impl IntoIterator<Item = String>) -> String {
     let elements: Vec<_> = elements.into_iter().collect();
     format!("[{}]", elements.join(","))

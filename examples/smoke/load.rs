@@ -1,4 +1,4 @@
-//! The workers: each has its own share of the keys, and does one operation at a time.
+//! The workers. Each one owns a share of the keys and runs one operation at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,28 +12,28 @@ use crate::options::Options;
 use crate::tally::{LATE, Op, Recorder, Tally};
 use crate::value::{Entry, Outcome};
 
-/// Long enough for any run, and what is left behind goes away by itself.
+/// Longer than any run, and short enough that left-over items soon expire.
 const TTL: Duration = Duration::from_secs(3600);
 
-/// An operation that failed before it was sent, and sooner than this, cost nothing and waited for nothing.
-const AT_ONCE: Duration = Duration::from_millis(1);
+/// An operation that fails unsent and faster than this never yielded to the runtime.
+const INSTANT_FAILURE: Duration = Duration::from_millis(1);
 
-/// After so many of them in a row a worker pauses, as long: with every pod away, nobody is served by millions of them.
-const PATIENCE: u32 = 8;
+/// After this many instant failures in a row, a worker sleeps. Otherwise it would spin while every pod is down.
+const INSTANT_FAILURES_BEFORE_SLEEP: u32 = 8;
 
-/// One operation in so many is a set.
-const SETS: u32 = 10;
+/// One operation in this many is a set.
+const OPERATIONS_PER_SET: u32 = 10;
 
-/// What all workers share.
+/// State that all workers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) client: Client,
     timeout: Duration,
-    /// How often a node changed its address.
+    /// The number of address changes of any node.
     pub(crate) epoch: AtomicU64,
 }
 
-/// All keys, by the worker that uses them.
+/// All keys, grouped by the worker that owns them.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) shared: Arc<Shared>,
@@ -41,7 +41,7 @@ pub(crate) struct Load {
     rate: Option<u32>,
 }
 
-/// What a pass over all keys does with each.
+/// The operation that a pass does on each key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
     Write,
@@ -63,69 +63,69 @@ impl Load {
         self.shares.iter().flatten()
     }
 
-    /// Which node owns each key now, in the order of [`entries`](Self::entries).
+    /// Returns the current owner of each key, in the order of [`entries`](Self::entries).
     pub(crate) fn owners(&self) -> Vec<Option<NodeId>> {
         self.entries().map(|entry| self.shared.client.node_for(entry.key()).ok()).collect()
     }
 
-    /// Goes over all keys once. `done` is called after each.
-    pub(crate) async fn pass(&mut self, pass: Pass, done: impl Fn() + Clone + Send + 'static) -> Tally {
+    /// Runs one operation on every key, and calls `on_done` after each.
+    pub(crate) async fn pass(&mut self, pass: Pass, on_done: impl Fn() + Clone + Send + 'static) -> Tally {
         let recorder = Arc::new(Recorder::since(Instant::now()));
         let tasks: Vec<_> = std::mem::take(&mut self.shares)
             .into_iter()
             .enumerate()
             .map(|(number, mut entries)| {
                 let mut worker = Worker::new(number, &self.shared, &recorder);
-                let done = done.clone();
+                let on_done = on_done.clone();
                 tokio::spawn(async move {
                     for entry in &mut entries {
                         match pass {
                             Pass::Write => worker.set(entry).await,
                             Pass::Read => worker.get(entry).await,
                         }
-                        done();
+                        on_done();
                     }
                     entries
                 })
             })
             .collect();
-        self.shares = joined(tasks).await;
+        self.shares = join_all(tasks).await;
         recorder.take(u64::MAX)
     }
 
-    /// Starts nine gets to a set on keys picked at random, and a set for each miss, until `end`.
+    /// Starts a load until `end`: nine gets to one set on random keys, and a set after each miss.
     pub(crate) fn start(&mut self, recorder: &Arc<Recorder>, end: Instant) -> Running {
         let shares = std::mem::take(&mut self.shares);
-        // Of each worker, so that all of them together keep the rate.
-        let spacing = self.rate.map(|rate| Duration::from_secs(1).mul_f64(shares.len() as f64 / f64::from(rate)));
+        // Per worker, so that all workers together keep the rate.
+        let interval = self.rate.map(|rate| Duration::from_secs(1).mul_f64(shares.len() as f64 / f64::from(rate)));
         let tasks = shares.into_iter().enumerate().map(|(number, mut entries)| {
             let mut worker = Worker::new(number, &self.shared, recorder);
             tokio::spawn(async move {
-                worker.run(&mut entries, spacing, end).await;
+                worker.run(&mut entries, interval, end).await;
                 entries
             })
         });
         Running { tasks: tasks.collect() }
     }
 
-    /// Takes the keys back from workers that have ended.
+    /// Waits for the workers and takes their keys back.
     pub(crate) async fn stop(&mut self, running: Running) {
-        self.shares = joined(running.tasks).await;
+        self.shares = join_all(running.tasks).await;
     }
 }
 
-/// Workers at work.
+/// The tasks of running workers.
 #[derive(Debug)]
 pub(crate) struct Running {
     tasks: Vec<JoinHandle<Vec<Entry>>>,
 }
 
-async fn joined(tasks: Vec<JoinHandle<Vec<Entry>>>) -> Vec<Vec<Entry>> {
+async fn join_all(tasks: Vec<JoinHandle<Vec<Entry>>>) -> Vec<Vec<Entry>> {
     let mut shares = Vec::with_capacity(tasks.len());
     for task in tasks {
         match task.await {
             Ok(entries) => shares.push(entries),
-            // A panic, then: it is the run's end, not one worker's.
+            // Tasks are not aborted, so this is a panic. It ends the whole run.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
@@ -137,29 +137,29 @@ struct Worker {
     number: usize,
     shared: Arc<Shared>,
     recorder: Arc<Recorder>,
-    /// How many operations in a row were refused at once.
-    refused: u32,
+    /// The number of instant failures in a row.
+    instant_failures: u32,
 }
 
 impl Worker {
     fn new(number: usize, shared: &Arc<Shared>, recorder: &Arc<Recorder>) -> Self {
-        Self { number, shared: Arc::clone(shared), recorder: Arc::clone(recorder), refused: 0 }
+        Self { number, shared: Arc::clone(shared), recorder: Arc::clone(recorder), instant_failures: 0 }
     }
 
-    async fn run(&mut self, entries: &mut [Entry], spacing: Option<Duration>, end: Instant) {
-        // Where a rate is kept, not all workers begin at once.
-        let mut due = Instant::now() + spacing.unwrap_or_default().mul_f64(fastrand::f64());
+    async fn run(&mut self, entries: &mut [Entry], interval: Option<Duration>, end: Instant) {
+        // With a rate limit, workers start at random times within the interval.
+        let mut due = Instant::now() + interval.unwrap_or_default().mul_f64(fastrand::f64());
         while Instant::now() < end {
-            if let Some(spacing) = spacing {
+            if let Some(interval) = interval {
                 tokio::time::sleep_until(due.min(end).into()).await;
-                // What was missed, while a pod was away, is not made up for.
-                due = (due + spacing).max(Instant::now());
+                // Operations missed while a pod was down are not made up for.
+                due = (due + interval).max(Instant::now());
                 if Instant::now() >= end {
                     break;
                 }
             }
             let entry = &mut entries[fastrand::usize(..entries.len())];
-            if entry.last == Outcome::Missing || fastrand::u32(..SETS) == 0 {
+            if entry.last == Outcome::Missing || fastrand::u32(..OPERATIONS_PER_SET) == 0 {
                 self.set(entry).await;
             } else {
                 self.get(entry).await;
@@ -170,12 +170,12 @@ impl Worker {
     async fn get(&mut self, entry: &mut Entry) {
         let client = &self.shared.client;
         let owner = client.node_for(entry.key()).ok();
-        let began = Instant::now();
-        let answer = client.get(entry.key()).await;
-        let took = began.elapsed();
-        let error = match answer {
+        let start = Instant::now();
+        let result = client.get(entry.key()).await;
+        let latency = start.elapsed();
+        let error = match result {
             Ok(Some(item)) => {
-                entry.judge(&item.value, self.shared.epoch.load(Ordering::Relaxed));
+                entry.check(&item.value, self.shared.epoch.load(Ordering::Relaxed));
                 None
             }
             Ok(None) => {
@@ -187,43 +187,43 @@ impl Worker {
                 Some(error)
             }
         };
-        self.ended(entry, owner, error, took).await;
+        self.record(entry, owner, error, latency).await;
     }
 
     async fn set(&mut self, entry: &mut Entry) {
         let client = &self.shared.client;
         let value = entry.next_value();
         let owner = client.node_for(entry.key()).ok();
-        let began = Instant::now();
-        let answer = client.set(entry.key(), value, TTL).await;
-        let took = began.elapsed();
-        let error = match answer {
+        let start = Instant::now();
+        let result = client.set(entry.key(), value, TTL).await;
+        let latency = start.elapsed();
+        let error = match result {
             Ok(()) => {
                 let owners = [owner.clone(), client.node_for(entry.key()).ok()];
                 entry.acknowledged(owners, self.shared.epoch.load(Ordering::Relaxed));
                 None
             }
             Err(error) => {
-                entry.refused(error.delivery());
+                entry.failed(error.delivery());
                 Some(error)
             }
         };
-        self.ended(entry, owner, error, took).await;
+        self.record(entry, owner, error, latency).await;
     }
 
-    async fn ended(&mut self, entry: &Entry, owner: Option<NodeId>, error: Option<memring::Error>, took: Duration) {
+    async fn record(&mut self, entry: &Entry, owner: Option<NodeId>, error: Option<memring::Error>, latency: Duration) {
         let kind = error.as_ref().map(memring::Error::kind);
         let node = error.as_ref().and_then(|error| error.node().cloned()).or(owner);
-        let late = took > self.shared.timeout + LATE;
-        self.recorder.record(self.number, Op { node, outcome: entry.last, error: kind, took, late });
-        if took >= AT_ONCE || error.is_none_or(|error| error.delivery() != Delivery::NotSent) {
-            self.refused = 0;
+        let late = latency > self.shared.timeout + LATE;
+        self.recorder.record(self.number, Op { node, outcome: entry.last, error: kind, latency, late });
+        if latency >= INSTANT_FAILURE || error.is_none_or(|error| error.delivery() != Delivery::NotSent) {
+            self.instant_failures = 0;
             return;
         }
-        // Nothing was waited for, and so no other task had its turn.
-        self.refused += 1;
-        if self.refused.is_multiple_of(PATIENCE) {
-            sleep(AT_ONCE).await;
+        // This task did not yield, so give the others a turn.
+        self.instant_failures += 1;
+        if self.instant_failures.is_multiple_of(INSTANT_FAILURES_BEFORE_SLEEP) {
+            sleep(INSTANT_FAILURE).await;
         } else {
             yield_now().await;
         }

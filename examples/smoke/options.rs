@@ -9,42 +9,42 @@ use lexopt::prelude::*;
 use memring::{DiscoveryOptions, NodeId};
 
 pub(crate) const HELP: &str = "\
-Tries memring out: finds the pods of a memcached service, writes and reads keys on them, and checks every value.
+Tests a memcached service through memring: finds its nodes, writes and reads keys, and checks every value.
 
 Usage: smoke [OPTIONS]
 
-Without --service or --nodes it starts a service of its own, three pods and a DNS server in this process, and takes it
-through what happens to one: pods are added, restarted elsewhere, not ready, removed, and DNS fails. Each step says what
-is expected and what was seen.
+Without --service or --nodes, smoke starts a service of its own: three pods and a DNS server in this process. It adds a
+pod, restarts one at another address, makes one unready, stops DNS and removes a pod. Each step prints the expected and
+the actual results.
 
-What to try:
-      --memcached               the pods of the service started are memcached processes (MEMCACHED names the program)
-      --service NAME            the pods of this headless service, as in memcached.default.svc.cluster.local
-      --nameserver IP[:PORT]    ask this DNS server instead of the system's; may be given several times
-      --port-name NAME          the service's port of this name
-      --nodes HOST:PORT,...     these servers, without discovery
+Service:
+      --memcached               use memcached processes as the pods of the own service (MEMCACHED is the program)
+      --service NAME            test this headless service, for example memcached.default.svc.cluster.local
+      --nameserver IP[:PORT]    query this DNS server instead of the system's; can be repeated
+      --port-name NAME          use the service port of this name
+      --nodes HOST:PORT,...     test these servers, without discovery
 
-How:
-      --keys N                  how many keys are used [10000]
-      --value-size BYTES        how long each value is, if that has room for the key and a number [100]
-      --concurrency N           how many operations are under way at a time [16]
-      --timeout MS              the deadline of each operation [250; 1000 with a service of its own]
-      --removal-grace MS        how long a pod that has vanished keeps its keys [120000; 3000]
-      --poll-min MS             DNS is asked at most that often [5000; 200]
-      --poll-max MS             and at least that often [15000; 500]
-      --prefix TEXT             what keys begin with, which must be used by nobody else [one that no other run has]
-      --watch SECONDS           then keep up a load, nine gets to a set, a line for each second; Ctrl-C ends it
-      --rate N                  at most so many operations per second under --watch [as many as it takes]
+Load (the second default is for the own service):
+      --keys N                  number of keys [10000]
+      --value-size BYTES        size of each value; at least the key and a number [100]
+      --concurrency N           number of concurrent operations [16]
+      --timeout MS              timeout of each operation [250; 1000]
+      --removal-grace MS        how long a node keeps its keys after DNS stops listing it [120000; 3000]
+      --poll-min MS             shortest interval between DNS polls [5000; 200]
+      --poll-max MS             longest interval between DNS polls [15000; 500]
+      --prefix TEXT             prefix of all keys; no other program may use it [unique to this run]
+      --watch SECONDS           then run a load of nine gets to one set and print a line per second; Ctrl-C ends it
+      --rate N                  limit of operations per second under --watch [none]
 
 Output:
-      --json                    one JSON object per line
-      --log FILTER              log to standard error, as in memring=info (or set RUST_LOG)
-  -h, --help                    this text
+      --json                    print one JSON object per line
+      --log FILTER              log to standard error, for example memring=info (or set RUST_LOG)
+  -h, --help                    print this text
 
-A service of its own that did badly while this machine stood still is gone through again, three times at the most.
+If this machine stalls while a run against the own service fails, smoke repeats the run, up to three runs in all.
 
-Keys are stored for an hour. Exit status: 0 if all went as it should, 1 if not, 2 if the arguments make no sense. With
---watch, 0 if no wrong value was returned and no second was without an operation (and each step went as expected).";
+Items expire after an hour. Exit status: 0 on success, 1 on failure, 2 for invalid arguments. With --watch, success
+means no wrong value and no second without an operation; on the own service, all steps must pass too.";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -65,7 +65,7 @@ pub(crate) struct Options {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
-    /// A service of our own.
+    /// A service that this process starts.
     Own {
         memcached: bool,
     },
@@ -84,7 +84,7 @@ impl Target {
 }
 
 impl Options {
-    /// `None` if help was asked for.
+    /// Parses the arguments. Returns `None` for `--help`.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, lexopt::Error> {
         let mut given = Given::default();
         let mut parser = lexopt::Parser::from_args(args);
@@ -111,20 +111,20 @@ impl Options {
                 other => return Err(other.unexpected()),
             }
         }
-        given.settle().map(Some)
+        given.resolve().map(Some)
     }
 
     pub(crate) fn discovery(&self) -> DiscoveryOptions {
         DiscoveryOptions::default().poll_interval(self.poll_min, self.poll_max).removal_grace(self.removal_grace)
     }
 
-    /// The longest time between two polls that answer: intervals get up to a tenth longer at random.
+    /// Returns the longest interval between two successful polls. Jitter adds up to a tenth.
     pub(crate) fn longest_poll(&self) -> Duration {
         self.poll_max.mul_f64(1.1)
     }
 }
 
-/// What was said on the command line, before anything is made of it.
+/// The options as given, before defaults.
 #[derive(Debug, Default)]
 struct Given {
     memcached: bool,
@@ -147,7 +147,8 @@ struct Given {
 }
 
 impl Given {
-    fn settle(self) -> Result<Options, lexopt::Error> {
+    /// Checks the options against each other, and fills in the defaults.
+    fn resolve(self) -> Result<Options, lexopt::Error> {
         if self.service.is_none() && (!self.nameservers.is_empty() || self.port_name.is_some()) {
             return Err("--nameserver and --port-name need --service".into());
         }
@@ -160,10 +161,10 @@ impl Given {
                 Target::Service { name, nameservers: self.nameservers, port_name: self.port_name }
             }
             (None, Some(nodes), false) => Target::Nodes(nodes),
-            _ => return Err("only one of --service, --nodes and --memcached can be tried".into()),
+            _ => return Err("--service, --nodes and --memcached exclude each other".into()),
         };
-        // A service of its own changes as fast as it is told to, and may share a small machine with all of its pods.
-        let ms = |of_its_own, else_| Duration::from_millis(if target.is_own() { of_its_own } else { else_ });
+        // Our own service changes quickly, and may share a small machine with all of its pods.
+        let ms = |own, real| Duration::from_millis(if target.is_own() { own } else { real });
         let (poll_min, poll_max) = match (self.poll_min, self.poll_max) {
             (Some(min), Some(max)) if min > max => return Err("--poll-min is over --poll-max".into()),
             (Some(min), max) => (min, max.unwrap_or_else(|| ms(500, 15_000).max(min))),
@@ -178,7 +179,7 @@ impl Given {
             removal_grace: self.removal_grace.unwrap_or_else(|| ms(3_000, 120_000)),
             poll_min,
             poll_max,
-            prefix: self.prefix.unwrap_or_else(unheard_of),
+            prefix: self.prefix.unwrap_or_else(unique_prefix),
             watch: self.watch,
             rate: self.rate,
             json: self.json,
@@ -188,25 +189,25 @@ impl Given {
     }
 }
 
-/// Values that another run has left behind are never to be met.
-fn unheard_of() -> String {
+/// Returns a prefix that no other run uses, so that a read never finds the value of another run.
+fn unique_prefix() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("smoke:{:x}-{:x}", now.as_millis(), std::process::id())
 }
 
-fn count<T: FromStr + TryFrom<u64>>(parser: &mut lexopt::Parser, option: &str, most: u64) -> Result<T, lexopt::Error> {
+fn count<T: FromStr + TryFrom<u64>>(parser: &mut lexopt::Parser, option: &str, max: u64) -> Result<T, lexopt::Error> {
     let value = parser.value()?.string()?;
-    let number: Option<u64> = value.parse().ok().filter(|number| (1..=most).contains(number));
+    let number: Option<u64> = value.parse().ok().filter(|number| (1..=max).contains(number));
     let number = number.and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("{option} {value}: not a number from 1 to {most}").into())
+    number.ok_or_else(|| format!("{option} {value}: not a number from 1 to {max}").into())
 }
 
-fn millis(parser: &mut lexopt::Parser, option: &str, least: u64) -> Result<Duration, lexopt::Error> {
-    // Ten years are as good as for ever, and no sum overflows.
-    const MOST: u64 = 10 * 365 * 86_400_000;
+fn millis(parser: &mut lexopt::Parser, option: &str, min: u64) -> Result<Duration, lexopt::Error> {
+    // Ten years, so that no sum of durations overflows.
+    const MAX: u64 = 10 * 365 * 86_400_000;
     let value = parser.value()?.string()?;
-    let number = value.parse().ok().filter(|number| (least..=MOST).contains(number));
-    let number = number.ok_or_else(|| format!("{option} {value}: not a number of milliseconds from {least} up"))?;
+    let number = value.parse().ok().filter(|number| (min..=MAX).contains(number));
+    let number = number.ok_or_else(|| format!("{option} {value}: not a number of milliseconds of at least {min}"))?;
     Ok(Duration::from_millis(number))
 }
 
@@ -229,13 +230,13 @@ fn nodes(list: &str) -> Result<Vec<String>, lexopt::Error> {
         Err(error) => Err(lexopt::Error::from(format!("--nodes {node}: {error}"))),
     });
     let nodes: Vec<String> = checked.collect::<Result<_, _>>()?;
-    if nodes.is_empty() { Err("--nodes names none".into()) } else { Ok(nodes) }
+    if nodes.is_empty() { Err("--nodes: no nodes in the list".into()) } else { Ok(nodes) }
 }
 
 fn prefix(prefix: String) -> Result<String, lexopt::Error> {
-    // A colon and a number are yet to come.
+    // Keys are the prefix, a colon and a number.
     match memring::Key::new(format!("{prefix}:12345678")) {
         Ok(_) => Ok(prefix),
-        Err(error) => Err(format!("--prefix {prefix}: makes no key: {error}").into()),
+        Err(error) => Err(format!("--prefix {prefix}: not a valid key prefix: {error}").into()),
     }
 }

@@ -1,4 +1,4 @@
-//! What is printed: lines for people, or one JSON object per line for programs.
+//! The output: text for people, or one JSON object per line for programs.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -9,17 +9,17 @@ use memring::{NodeId, Topology, TopologyChange};
 use serde_json::{Value, json};
 
 use crate::json::{Object, array};
-use crate::step::{Step, listed, percent, pod_name};
+use crate::step::{Step, list, percent, pod_name};
 use crate::tally::{LATE, Latencies, Tally};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     json: bool,
-    /// Somebody watches.
-    live: bool,
+    /// Whether to show progress bars: both outputs are terminals.
+    is_interactive: bool,
 }
 
-/// What a run came to.
+/// The totals of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) total: Tally,
@@ -32,7 +32,7 @@ pub(crate) struct Summary {
     pub(crate) error: Option<String>,
 }
 
-/// One pod's share of the keys.
+/// A node's share of the keys.
 #[derive(Debug)]
 pub(crate) struct Share {
     pub(crate) id: NodeId,
@@ -43,11 +43,12 @@ pub(crate) struct Share {
 
 impl Report {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, live: !json && std::io::stdout().is_terminal() && std::io::stderr().is_terminal() }
+        let is_interactive = !json && std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        Self { json, is_interactive }
     }
 
-    /// A line for people only.
-    pub(crate) fn say(&self, text: &str) {
+    /// Prints a line that JSON output omits.
+    pub(crate) fn text(&self, text: &str) {
         if !self.json {
             line(text);
         }
@@ -66,7 +67,7 @@ impl Report {
                 node.address.map_or_else(|| format!("({:?})", node.state).to_lowercase(), |at| at.to_string());
             vec![node.id.host().to_owned(), node.id.port().to_string(), address]
         });
-        table(&["pod", "port", "connected to"], rows);
+        table(&["node", "port", "address"], rows);
     }
 
     pub(crate) fn shares(&self, shares: &[Share]) {
@@ -80,10 +81,10 @@ impl Report {
         let rows = shares.iter().map(|share| {
             vec![share.id.to_string(), share.keys.to_string(), percent(share.counted), percent(share.exact)]
         });
-        table(&["pod", "keys", "share", "of the ring"], rows);
+        table(&["node", "keys", "share of keys", "share of ring"], rows);
     }
 
-    /// How each pod did.
+    /// Prints the operations, errors and latencies of each node.
     pub(crate) fn pods(&self, tally: &Tally) {
         if self.json {
             let nodes = tally.nodes.iter().map(|(id, node)| {
@@ -97,7 +98,7 @@ impl Report {
             let times = [l.at(0.5), l.at(0.99), l.at(0.999), l.max()].map(micros);
             [vec![id.to_string(), node.ops.to_string(), node.failed.to_string()], times.to_vec()].concat()
         });
-        table(&["pod", "ops", "errors", "p50", "p99", "p99.9", "max"], rows);
+        table(&["node", "ops", "errors", "p50", "p99", "p99.9", "max"], rows);
     }
 
     pub(crate) fn second(&self, t: u64, tally: &Tally, nodes: usize) {
@@ -108,9 +109,10 @@ impl Report {
             return line(&object.with("errors_by_node", Value::from_iter(failing)).end());
         }
         let l = &tally.latencies;
-        let places: Vec<_> = failing(tally).map(|(id, _)| pod_name(id)).collect();
+        let failing_nodes: Vec<_> = failing(tally).map(|(id, _)| pod_name(id)).collect();
         line(&format!(
-            "{t:>5} s  {:>7} ops  {:>7} hits  {:>6} misses  wrong {}  stale {}  p50 {}  p99 {}  max {}  {nodes} nodes{}{}",
+            "{t:>5} s  {:>7} ops  {:>7} hits  {:>6} misses  wrong {}  stale {}  p50 {}  p99 {}  max {}  \
+             {nodes} nodes{}{}",
             tally.ops,
             tally.hits,
             tally.misses,
@@ -119,8 +121,8 @@ impl Report {
             micros(l.at(0.5)),
             micros(l.at(0.99)),
             micros(l.max()),
-            troubles(tally),
-            if places.is_empty() { String::new() } else { format!("  on {}", listed(&places)) },
+            problems(tally),
+            if failing_nodes.is_empty() { String::new() } else { format!("  on {}", list(&failing_nodes)) },
         ));
     }
 
@@ -136,10 +138,10 @@ impl Report {
         }
         let mut parts = Vec::new();
         for (what, ids) in
-            [("added", &change.added), ("removed", &change.removed), ("at another address", &change.readdressed)]
+            [("added", &change.added), ("removed", &change.removed), ("new address", &change.readdressed)]
         {
             if !ids.is_empty() {
-                parts.push(format!("{what}: {}", listed(ids)));
+                parts.push(format!("{what}: {}", list(ids)));
             }
         }
         let (version, nodes, moved) = (change.version, change.nodes.len(), percent(change.moved));
@@ -150,27 +152,27 @@ impl Report {
         if self.json {
             let checks = step.checks.iter().map(|check| {
                 let object = Object::new().with("what", check.what.as_ref()).with("expected", check.expected.as_str());
-                object.with("seen", check.seen.as_str()).with("ok", check.ok).end()
+                object.with("actual", check.actual.as_str()).with("ok", check.ok).end()
             });
-            let object = Object::event("step").with("step", step.name).with("ok", step.ok());
+            let object = Object::event("step").with("step", step.name).with("ok", step.is_ok());
             return line(&object.with("skipped", step.skipped.clone()).raw("checks", &array(checks)).end());
         }
-        if let Some(why) = &step.skipped {
-            return line(&format!("  skipped: {why}"));
+        if let Some(reason) = &step.skipped {
+            return line(&format!("  skipped: {reason}"));
         }
         let rows = step.checks.iter().map(|check| {
-            let verdict = if check.ok { "ok" } else { "FAILED" };
-            vec![check.what.to_string(), check.expected.clone(), check.seen.clone(), verdict.to_owned()]
+            let result = if check.ok { "ok" } else { "FAILED" };
+            vec![check.what.to_string(), check.expected.clone(), check.actual.clone(), result.to_owned()]
         });
-        table(&["", "expected", "seen", ""], rows);
+        table(&["check", "expected", "actual", "result"], rows);
     }
 
-    /// All that was told so far does not count.
-    pub(crate) fn again(&self, stood: Duration) {
+    /// Reports that the run is repeated because the machine stalled. Earlier output no longer counts.
+    pub(crate) fn retry(&self, stall: Duration) {
         if self.json {
-            return line(&Object::event("again").with("stood_still_ms", stood.as_millis() as u64).end());
+            return line(&Object::event("retry").with("stall_ms", stall.as_millis() as u64).end());
         }
-        line(&format!("\nthis machine stood still for {stood:?} meanwhile, which no deadline survives: once more\n"));
+        line(&format!("\nretrying: the run failed while this machine stalled for {stall:?}\n"));
     }
 
     pub(crate) fn summary(&self, ok: bool, summary: &Summary) {
@@ -185,52 +187,51 @@ impl Report {
             return line(&object.with("error", summary.error.clone()).end());
         }
         let Summary { passed, failed, skipped, .. } = summary;
-        line(&format!("\nsteps: {passed} as expected, {failed} not, {skipped} skipped"));
+        line(&format!("\nsteps: {passed} passed, {failed} failed, {skipped} skipped"));
         if summary.seconds > 0 {
-            line(&format!("seconds: {}, {} of them without an operation", summary.seconds, summary.idle_seconds));
+            line(&format!("seconds: {}, {} without any operation", summary.seconds, summary.idle_seconds));
         }
         let Tally { ops, hits, misses, wrong, stale, unexplained, .. } = tally;
-        line(&format!("operations: {ops}, {hits} hits, {misses} misses, {} errors{}", tally.failed(), troubles(tally)));
-        let for_no_reason =
-            if *unexplained > 0 { format!(", {unexplained} of them for no reason known") } else { String::new() };
-        line(&format!("wrong values: {wrong}; older values than the last one written: {stale}{for_no_reason}"));
-        line(if ok { "all is well" } else { "NOT all is well" });
+        line(&format!("operations: {ops}, {hits} hits, {misses} misses, {} errors{}", tally.failed(), problems(tally)));
+        let unexplained = if *unexplained > 0 { format!(", {unexplained} unexplained") } else { String::new() };
+        line(&format!("wrong values: {wrong}; stale values: {stale}{unexplained}"));
+        line(if ok { "PASSED" } else { "FAILED" });
     }
 
-    /// A bar over so many things to do, where somebody watches.
-    pub(crate) fn progress(&self, what: &str, things: u64) -> ProgressBar {
-        if !self.live {
+    /// Returns a progress bar, which is hidden unless the output is interactive.
+    pub(crate) fn progress(&self, label: &str, length: u64) -> ProgressBar {
+        if !self.is_interactive {
             return ProgressBar::hidden();
         }
-        let bar = ProgressBar::new(things);
+        let bar = ProgressBar::new(length);
         if let Ok(style) = ProgressStyle::with_template("  {msg} {wide_bar} {pos}/{len}") {
             bar.set_style(style);
         }
-        bar.with_message(what.to_owned())
+        bar.with_message(label.to_owned())
     }
 
-    /// Something that turns while there is nothing to do but wait.
-    pub(crate) fn waiting(&self, what: &str) -> Waiting {
-        if !self.live {
-            return Waiting(ProgressBar::hidden());
+    /// Shows a spinner until the result is dropped.
+    pub(crate) fn spinner(&self, label: &str) -> Spinner {
+        if !self.is_interactive {
+            return Spinner(ProgressBar::hidden());
         }
-        let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+        let bar = ProgressBar::new_spinner().with_message(label.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
-        Waiting(bar)
+        Spinner(bar)
     }
 }
 
-/// Turns until dropped.
+/// A spinner that disappears when dropped.
 #[derive(Debug)]
-pub(crate) struct Waiting(ProgressBar);
+pub(crate) struct Spinner(ProgressBar);
 
-impl Drop for Waiting {
+impl Drop for Spinner {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
 }
 
-/// What is counted in every second, and over all.
+/// Adds the counts that a second and the summary share.
 fn counts(object: Object, tally: &Tally) -> Object {
     object
         .with("ops", tally.ops)
@@ -248,17 +249,17 @@ fn latencies(object: Object, l: &Latencies) -> Object {
     object.with("max_us", l.max())
 }
 
-/// What did not go well, if anything did not.
-fn troubles(tally: &Tally) -> String {
-    let mut troubles: BTreeMap<&str, u64> = tally.errors.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
-    let late = format!("later than {} ms past the deadline", LATE.as_millis());
+/// Returns the number of errors of each kind, and of late operations.
+fn problems(tally: &Tally) -> String {
+    let mut problems: BTreeMap<&str, u64> = tally.errors.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
+    let late = format!("over {} ms late", LATE.as_millis());
     if tally.late > 0 {
-        troubles.insert(&late, tally.late);
+        problems.insert(&late, tally.late);
     }
-    troubles.into_iter().map(|(what, count)| format!("  {what} {count}")).collect()
+    problems.into_iter().map(|(what, count)| format!("  {what} {count}")).collect()
 }
 
-/// Nodes with operations that failed.
+/// Returns the nodes with failed operations, and how many failed.
 fn failing(tally: &Tally) -> impl Iterator<Item = (&NodeId, u64)> {
     tally.nodes.iter().filter(|(_, node)| node.failed > 0).map(|(id, node)| (id, node.failed))
 }
@@ -267,7 +268,7 @@ fn micros(us: u64) -> String {
     format!("{:.2} ms", us as f64 / 1000.0)
 }
 
-/// Columns as wide as they need to be; the first to the left, numbers or not.
+/// Prints left-aligned columns, each as wide as its widest cell.
 fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let heads = heads.iter().map(|&head| head.to_owned()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
@@ -282,6 +283,6 @@ fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) {
 }
 
 fn line(text: &str) {
-    // Whoever reads may have gone: that is no reason to leave pods behind.
+    // A closed pipe is no reason to panic and leave pods running.
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! One step of a run: what was expected, and what was seen.
+//! One step of a run, with the expected and the actual result of each check.
 
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
@@ -11,7 +11,7 @@ use memring::NodeId;
 pub(crate) struct Step {
     pub(crate) name: &'static str,
     pub(crate) checks: Vec<Check>,
-    /// Why it was not gone through.
+    /// The reason, if the step was skipped.
     pub(crate) skipped: Option<String>,
 }
 
@@ -19,7 +19,7 @@ pub(crate) struct Step {
 pub(crate) struct Check {
     pub(crate) what: Cow<'static, str>,
     pub(crate) expected: String,
-    pub(crate) seen: String,
+    pub(crate) actual: String,
     pub(crate) ok: bool,
 }
 
@@ -28,70 +28,86 @@ impl Step {
         Self { name, checks: Vec::new(), skipped: None }
     }
 
-    pub(crate) fn skip(mut self, why: impl Into<String>) -> Self {
-        self.skipped = Some(why.into());
+    pub(crate) fn skip(mut self, reason: impl Into<String>) -> Self {
+        self.skipped = Some(reason.into());
         self
     }
 
-    /// Whether every expectation held; `None` if it was skipped.
-    pub(crate) fn ok(&self) -> Option<bool> {
+    /// Returns whether every check passed, or `None` if the step was skipped.
+    pub(crate) fn is_ok(&self) -> Option<bool> {
         self.skipped.is_none().then(|| self.checks.iter().all(|check| check.ok))
     }
 
-    pub(crate) fn is<T: PartialEq + Display>(&mut self, what: impl Into<Cow<'static, str>>, expected: T, seen: T) {
-        let ok = expected == seen;
-        self.check(what, expected.to_string(), seen.to_string(), ok);
+    pub(crate) fn expect<T: PartialEq + Display>(
+        &mut self,
+        what: impl Into<Cow<'static, str>>,
+        expected: T,
+        actual: T,
+    ) {
+        let ok = expected == actual;
+        self.check(what, expected.to_string(), actual.to_string(), ok);
     }
 
-    pub(crate) fn pods(&mut self, what: impl Into<Cow<'static, str>>, expected: &[NodeId], seen: &[NodeId]) {
-        let names = |ids: &[NodeId]| listed(&ids.iter().map(pod_name).collect::<Vec<_>>());
-        self.check(what, names(expected), names(seen), expected == seen);
+    pub(crate) fn expect_pods(&mut self, what: impl Into<Cow<'static, str>>, expected: &[NodeId], actual: &[NodeId]) {
+        let names = |ids: &[NodeId]| list(&ids.iter().map(pod_name).collect::<Vec<_>>());
+        self.check(what, names(expected), names(actual), expected == actual);
     }
 
-    pub(crate) fn at_most(&mut self, what: impl Into<Cow<'static, str>>, most: u64, seen: u64) {
-        self.check(what, format!("at most {most}"), seen.to_string(), seen <= most);
+    pub(crate) fn expect_at_most(&mut self, what: impl Into<Cow<'static, str>>, maximum: u64, actual: u64) {
+        self.check(what, format!("at most {maximum}"), actual.to_string(), actual <= maximum);
     }
 
-    pub(crate) fn at_least(&mut self, what: impl Into<Cow<'static, str>>, least: u64, seen: u64) {
-        self.check(what, format!("at least {least}"), seen.to_string(), seen >= least);
+    pub(crate) fn expect_at_least(&mut self, what: impl Into<Cow<'static, str>>, minimum: u64, actual: u64) {
+        self.check(what, format!("at least {minimum}"), actual.to_string(), actual >= minimum);
     }
 
-    /// A share of all keys, within bounds.
-    pub(crate) fn share(&mut self, what: impl Into<Cow<'static, str>>, bounds: RangeInclusive<f64>, seen: f64) {
+    /// Checks that a share of all keys is within bounds.
+    pub(crate) fn expect_share(
+        &mut self,
+        what: impl Into<Cow<'static, str>>,
+        bounds: RangeInclusive<f64>,
+        actual: f64,
+    ) {
         let expected = format!("{} to {}", percent(*bounds.start()), percent(*bounds.end()));
-        self.check(what, expected, percent(seen), bounds.contains(&seen));
+        self.check(what, expected, percent(actual), bounds.contains(&actual));
     }
 
-    /// A share of all keys, to the last digit but those that summing up costs.
-    pub(crate) fn exact_share(&mut self, what: impl Into<Cow<'static, str>>, expected: f64, seen: f64) {
-        let ok = (expected - seen).abs() < 1e-9;
-        self.check(what, format!("{:.4}%", expected * 100.0), format!("{:.4}%", seen * 100.0), ok);
+    /// Checks a share of all keys, up to rounding errors.
+    pub(crate) fn expect_exact_share(&mut self, what: impl Into<Cow<'static, str>>, expected: f64, actual: f64) {
+        let ok = (expected - actual).abs() < 1e-9;
+        self.check(what, format!("{:.4}%", expected * 100.0), format!("{:.4}%", actual * 100.0), ok);
     }
 
-    /// How many of `keys` fall in a share, give or take what chance does to a sample: five standard deviations.
-    pub(crate) fn sample(&mut self, what: impl Into<Cow<'static, str>>, share: f64, keys: u64, seen: u64) {
+    /// Checks how many of `keys` are in a share, within five standard deviations of a random sample.
+    pub(crate) fn expect_sample(&mut self, what: impl Into<Cow<'static, str>>, share: f64, keys: u64, actual: u64) {
         let mean = share * keys as f64;
-        let slack = 5.0 * (mean * (1.0 - share)).sqrt() + 1.0;
-        self.check(what, format!("{mean:.0} +- {slack:.0}"), seen.to_string(), (seen as f64 - mean).abs() <= slack);
+        let tolerance = 5.0 * (mean * (1.0 - share)).sqrt() + 1.0;
+        let ok = (actual as f64 - mean).abs() <= tolerance;
+        self.check(what, format!("{mean:.0} +- {tolerance:.0}"), actual.to_string(), ok);
     }
 
-    /// `None` if it did not happen.
-    pub(crate) fn within(&mut self, what: impl Into<Cow<'static, str>>, limit: Duration, seen: Option<Duration>) {
-        let shown = seen.map_or_else(|| "not at all".to_owned(), seconds);
-        self.check(what, format!("within {}", seconds(limit)), shown, seen.is_some_and(|seen| seen <= limit));
+    /// Checks that an event happened in time. `None` means that it did not happen.
+    pub(crate) fn expect_within(
+        &mut self,
+        what: impl Into<Cow<'static, str>>,
+        limit: Duration,
+        actual: Option<Duration>,
+    ) {
+        let shown = actual.map_or_else(|| "never".to_owned(), seconds);
+        self.check(what, format!("within {}", seconds(limit)), shown, actual.is_some_and(|actual| actual <= limit));
     }
 
-    pub(crate) fn check(&mut self, what: impl Into<Cow<'static, str>>, expected: String, seen: String, ok: bool) {
-        self.checks.push(Check { what: what.into(), expected, seen, ok });
+    fn check(&mut self, what: impl Into<Cow<'static, str>>, expected: String, actual: String, ok: bool) {
+        self.checks.push(Check { what: what.into(), expected, actual, ok });
     }
 }
 
-/// What is seen where something else than what was expected is worth a word of its own.
-pub(crate) fn name_of<T: Debug>(thing: &T) -> String {
-    format!("{thing:?}").to_lowercase()
+/// Returns the lower-case `Debug` name, for a value without a `Display`.
+pub(crate) fn name_of<T: Debug>(value: &T) -> String {
+    format!("{value:?}").to_lowercase()
 }
 
-/// A pod's own name, where the service's is understood. An IP address has no such part.
+/// Returns the pod's own name without the service's, or the whole ID if the host is an IP address.
 pub(crate) fn pod_name(id: &NodeId) -> String {
     match id.ip() {
         Some(_) => id.to_string(),
@@ -99,11 +115,11 @@ pub(crate) fn pod_name(id: &NodeId) -> String {
     }
 }
 
-pub(crate) fn listed<T: Display>(things: &[T]) -> String {
-    if things.is_empty() {
+pub(crate) fn list<T: Display>(items: &[T]) -> String {
+    if items.is_empty() {
         return "none".to_owned();
     }
-    things.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 pub(crate) fn percent(share: f64) -> String {

@@ -1,4 +1,4 @@
-//! Counts and latencies, of everything, of each second, and of each node.
+//! Counts and latencies: in total, per second and per node.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,34 +9,34 @@ use memring::{ErrorKind, NodeId};
 
 use crate::value::Outcome;
 
-/// How far past its deadline an operation may end before it counts as late.
+/// An operation that ends later than this after its deadline counts as late.
 pub(crate) const LATE: Duration = Duration::from_millis(50);
 
-/// More workers than this take turns at a lock, which none holds for long.
+/// Workers beyond this number share locks, which are held only for moments.
 const SHARDS: usize = 16;
 
-/// Latencies in microseconds up to a minute, to two digits.
+/// Latencies in microseconds, up to one minute, to two significant digits.
 #[derive(Debug, Clone)]
 pub(crate) struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
         #[expect(clippy::expect_used, reason = "the bounds are constants")]
-        Self(Histogram::new_with_bounds(1, 60_000_000, 2).expect("sound bounds"))
+        Self(Histogram::new_with_bounds(1, 60_000_000, 2).expect("valid bounds"))
     }
 }
 
 impl Latencies {
-    fn record(&mut self, took: Duration) {
-        self.0.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
+    fn record(&mut self, latency: Duration) {
+        self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1));
     }
 
     fn merge(&mut self, other: &Self) {
-        // Both have the same bounds.
+        // Cannot fail: both have the same bounds.
         let _ = self.0.add(&other.0);
     }
 
-    /// In microseconds; 0 if there are none.
+    /// Returns a quantile in microseconds, or 0 without any latency.
     pub(crate) fn at(&self, quantile: f64) -> u64 {
         if self.0.is_empty() { 0 } else { self.0.value_at_quantile(quantile) }
     }
@@ -46,13 +46,13 @@ impl Latencies {
     }
 }
 
-/// One operation that has ended.
+/// A finished operation.
 #[derive(Debug)]
 pub(crate) struct Op {
     pub(crate) node: Option<NodeId>,
     pub(crate) outcome: Outcome,
     pub(crate) error: Option<ErrorKind>,
-    pub(crate) took: Duration,
+    pub(crate) latency: Duration,
     pub(crate) late: bool,
 }
 
@@ -61,13 +61,13 @@ pub(crate) struct Tally {
     pub(crate) ops: u64,
     pub(crate) hits: u64,
     pub(crate) misses: u64,
-    /// By the `Debug` name of their kind.
+    /// By the `Debug` name of the error kind.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) wrong: u64,
     pub(crate) stale: u64,
-    /// Stale without any reason known: neither had the owner changed nor was a write in doubt.
+    /// Stale although the owner did not change and no write was in doubt.
     pub(crate) unexplained: u64,
-    /// Ended more than [`LATE`] past the deadline.
+    /// Operations that ended more than [`LATE`] after their deadline.
     pub(crate) late: u64,
     pub(crate) latencies: Latencies,
     pub(crate) nodes: BTreeMap<NodeId, NodeTally>,
@@ -83,7 +83,7 @@ pub(crate) struct NodeTally {
 impl Tally {
     fn record(&mut self, op: Op) {
         self.ops += 1;
-        self.latencies.record(op.took);
+        self.latencies.record(op.latency);
         self.late += u64::from(op.late);
         match op.outcome {
             Outcome::Fresh => self.hits += 1,
@@ -106,7 +106,7 @@ impl Tally {
             let tally = self.nodes.entry(node).or_default();
             tally.ops += 1;
             tally.failed += u64::from(op.error.is_some());
-            tally.latencies.record(op.took);
+            tally.latencies.record(op.latency);
         }
     }
 
@@ -130,14 +130,13 @@ impl Tally {
         }
     }
 
-    /// How many operations failed.
+    /// Returns the number of failed operations.
     pub(crate) fn failed(&self) -> u64 {
         self.errors.values().sum()
     }
 }
 
-/// Where workers leave what they did, by the second in which it ended: whoever collects may come late and still tells
-/// the seconds apart.
+/// Collects finished operations by the second in which they ended, so that a late reader still gets each second alone.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     start: Instant,
@@ -145,7 +144,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Counts seconds from then on.
+    /// Creates a recorder that numbers seconds from `start`.
     pub(crate) fn since(start: Instant) -> Self {
         Self { start, shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect() }
     }
@@ -156,7 +155,7 @@ impl Recorder {
         shard.entry(second).or_default().record(op);
     }
 
-    /// Everything that ended before the second numbered `end`, counting from 0, and was not taken yet.
+    /// Takes all operations that ended before second number `end`, counting from 0.
     pub(crate) fn take(&self, end: u64) -> Tally {
         let mut taken = Tally::default();
         for shard in &self.shards {

@@ -1,70 +1,70 @@
-//! The load that is kept up, told second by second.
+//! A sustained load, reported once a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::interrupt::interrupted;
-use crate::stage::Stage;
+use crate::session::Session;
 use crate::tally::{Recorder, Tally};
 
-/// A second is told a little after it has ended, so that what ended with it is told with it.
-const AFTER: Duration = Duration::from_millis(20);
+/// The delay of a second's report, so that operations that end with the second are counted in it.
+const REPORT_DELAY: Duration = Duration::from_millis(20);
 
-/// Keeps up a load for so many seconds, or until interrupted, and tells of each second and each change of the nodes.
-pub(crate) async fn watch(stage: &mut Stage, seconds: u64) {
-    stage.report.say(&format!("\nload of {} workers for {seconds} s", stage.options.concurrency));
+/// Keeps up a load for `seconds`, or until interrupted, and reports each second and each topology change.
+pub(crate) async fn watch(session: &mut Session, seconds: u64) {
+    session.report.text(&format!("\n{} workers for {seconds} s", session.options.concurrency));
     let start = Instant::now();
     let end = start + Duration::from_secs(seconds);
     let recorder = Arc::new(Recorder::since(start));
-    let running = stage.load.start(&recorder, end);
+    let running = session.load.start(&recorder, end);
 
-    let mut whole = Tally::default();
-    let mut gone = false;
-    // The workers keep no one waiting, not even when no operation ever ends: seconds pass by the clock.
+    let mut total = Tally::default();
+    let mut changes_ended = false;
+    // Seconds follow the clock, even when no operation ends.
     for second in 1..seconds {
-        let due = start + Duration::from_secs(second) + AFTER;
-        if !pass_until(stage, due, &mut gone).await {
-            // Those still at work go down with the program.
+        let due = start + Duration::from_secs(second) + REPORT_DELAY;
+        if !wait_until(session, due, &mut changes_ended).await {
+            // The workers still running end with the program.
             let tally = recorder.take(u64::MAX);
-            whole.merge(&tally);
-            stage.report.say("interrupted");
-            return finish(stage, &whole);
+            total.merge(&tally);
+            session.report.text("interrupted");
+            return finish(session, &total);
         }
-        tell(stage, second, &recorder.take(second), &mut whole);
+        report_second(session, second, &recorder.take(second), &mut total);
     }
     // Operations that began in the last second may end after it.
-    if !pass_until(stage, end, &mut gone).await {
-        stage.report.say("interrupted");
+    if !wait_until(session, end, &mut changes_ended).await {
+        session.report.text("interrupted");
     } else {
-        stage.load.stop(running).await;
+        session.load.stop(running).await;
     }
-    tell(stage, seconds, &recorder.take(u64::MAX), &mut whole);
-    finish(stage, &whole);
+    report_second(session, seconds, &recorder.take(u64::MAX), &mut total);
+    finish(session, &total);
 }
 
-/// Tells of changes until then; `false` if interrupted before.
-async fn pass_until(stage: &mut Stage, due: Instant, gone: &mut bool) -> bool {
+/// Waits until `due` and reports topology changes meanwhile. Returns `false` if interrupted.
+async fn wait_until(session: &mut Session, due: Instant, changes_ended: &mut bool) -> bool {
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(due.into()) => return true,
-            change = stage.changes.changed(), if !*gone => match change {
-                Some(change) => stage.changed(&change),
-                None => *gone = true,
+            change = session.changes.changed(), if !*changes_ended => match change {
+                Some(change) => session.record_change(&change),
+                None => *changes_ended = true,
             },
             () = interrupted() => return false,
         }
     }
 }
 
-fn tell(stage: &mut Stage, second: u64, tally: &Tally, whole: &mut Tally) {
-    whole.merge(tally);
-    stage.summary.seconds += 1;
-    stage.summary.idle_seconds += u64::from(tally.ops == 0);
-    stage.report.second(second, tally, stage.client.topology().nodes.len());
+fn report_second(session: &mut Session, second: u64, tally: &Tally, total: &mut Tally) {
+    total.merge(tally);
+    session.summary.seconds += 1;
+    session.summary.idle_seconds += u64::from(tally.ops == 0);
+    session.report.second(second, tally, session.client.topology().nodes.len());
 }
 
-fn finish(stage: &mut Stage, whole: &Tally) {
-    stage.summary.total.merge(whole);
-    stage.report.say("");
-    stage.report.pods(whole);
+fn finish(session: &mut Session, total: &Tally) {
+    session.summary.total.merge(total);
+    session.report.text("");
+    session.report.pods(total);
 }

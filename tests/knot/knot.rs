@@ -1,4 +1,4 @@
-//! The cluster's DNS: Knot, with a headless service's records in its zone file.
+//! Knot as the cluster's DNS server, with the records of a headless service in its zone file.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -20,29 +20,30 @@ pub(crate) struct Knot {
 }
 
 impl Knot {
-    /// The program to start it with; otherwise what it is that is not there.
+    /// Returns the path of `knotd`, or what this machine lacks.
     pub(crate) fn program() -> Result<PathBuf, &'static str> {
         loopback(0).ok_or("127.0.0.1 is the only loopback address")?;
         let path = env::var_os("PATH").unwrap_or_default();
-        // Where systems keep servers, which is not on everybody's path.
+        // The directories for servers, which not every user has on the path.
         let mut places = env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
         let program = places.find_map(|place| Some(place.join("knotd")).filter(|program| program.is_file()));
-        program.ok_or("there is no knotd (package knot)")
+        program.ok_or("knotd is not installed (package knot)")
     }
 
     pub(crate) fn start(program: PathBuf, pods: &[Pod]) -> Self {
-        // Short, for there is a socket in it.
+        // Short, because it holds a Unix socket, whose path has a length limit.
         let dir = env::temp_dir().join(format!("memring-knot-{:08x}", fastrand::u32(..)));
         fs::create_dir(&dir).unwrap();
         let addr = loopback(0).unwrap();
         let (ip, port, at) = (addr.ip(), addr.port(), dir.display());
         let conf = format!(
             "server:\n  rundir: \"{at}\"\n  listen: {ip}@{port}\ndatabase:\n  storage: \"{at}\"\n\
-             log:\n- target: stderr\n  any: error\nzone:\n- domain: cluster.local\n  storage: \"{at}\"\n  file: zone\n  \
+             log:\n- target: stderr\n  any: error\n\
+             zone:\n- domain: cluster.local\n  storage: \"{at}\"\n  file: zone\n  \
              zonefile-load: whole\n  zonefile-sync: -1\n  journal-content: none\n"
         );
         fs::write(dir.join("conf"), conf).unwrap();
-        // A number whose bytes are not to be met anywhere else in an answer.
+        // Its bytes occur nowhere else in a response, so `wait` can search for them.
         let mut knot = Self { process: None, program, dir, addr, serial: 0x7a5b_3c00 };
         knot.write_zone(pods);
         knot.run();
@@ -62,7 +63,7 @@ impl Knot {
         self.process = None;
     }
 
-    /// Lists these pods and no others; since when it does.
+    /// Replaces the listed pods. Returns when the new zone was served.
     pub(crate) fn publish(&mut self, pods: &[Pod]) -> Instant {
         self.write_zone(pods);
         self.process.as_ref().unwrap().signal("-HUP");
@@ -70,11 +71,11 @@ impl Knot {
         Instant::now()
     }
 
-    /// Returns once it answers out of the zone last written.
+    /// Waits until it serves the zone last written.
     fn wait(&mut self) {
         let (addr, serial) = (self.addr, self.serial.to_be_bytes());
-        let answers = || ask_for_soa(addr).is_ok_and(|answer| answer.windows(4).any(|bytes| bytes == serial));
-        self.process.as_mut().unwrap().ready("knotd serves its zone", answers);
+        let serves = || query_soa(addr).is_ok_and(|response| response.windows(4).any(|bytes| bytes == serial));
+        self.process.as_mut().unwrap().wait_until_ready("knotd serves its zone", serves);
     }
 
     fn write_zone(&mut self, pods: &[Pod]) {
@@ -89,21 +90,21 @@ impl Knot {
     }
 }
 
-/// The SOA record holds the zone's serial number.
-fn ask_for_soa(addr: SocketAddr) -> io::Result<Vec<u8>> {
+/// Queries the SOA record, which contains the zone's serial number.
+fn query_soa(addr: SocketAddr) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(addr)?;
     socket.set_read_timeout(Some(Duration::from_millis(200)))?;
     socket.send(b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x07cluster\x05local\0\0\x06\0\x01")?;
-    let mut answer = vec![0; 512];
-    let length = socket.recv(&mut answer)?;
-    answer.truncate(length);
-    Ok(answer)
+    let mut response = vec![0; 512];
+    let length = socket.recv(&mut response)?;
+    response.truncate(length);
+    Ok(response)
 }
 
 impl Drop for Knot {
     fn drop(&mut self) {
-        // Before its files.
+        // The process ends before its files go.
         self.process = None;
         let _ = fs::remove_dir_all(&self.dir);
     }

@@ -1,11 +1,11 @@
-//! Pods: memcached processes, each on its own address at the one port of the service.
+//! Pods: memcached processes, each on its own address and all on the service's port.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::process::{Process, loopback, until};
+use crate::process::{Process, loopback, wait_until};
 
 pub(crate) const PORT: u16 = 11211;
 
@@ -24,30 +24,30 @@ impl Pod {
     pub(crate) fn start_at(ordinal: usize, addr: SocketAddr) -> Self {
         let program = std::env::var_os("MEMCACHED").filter(|path| !path.is_empty());
         let mut command = Command::new(program.unwrap_or_else(|| "memcached".into()));
-        // It refuses to run as root unless told to, and heeds `-u` only then.
+        // memcached refuses to run as root without `-u root`, and ignores the option for other users.
         command.args(["-U", "0", "-t", "1", "-m", "64", "-u", "root"]);
         command.args(["-l", &addr.ip().to_string(), "-p", &PORT.to_string()]);
         let mut process = Process::spawn(&mut command);
-        process.ready("memcached listens", || TcpStream::connect(addr).is_ok());
+        process.wait_until_ready("memcached listens", || TcpStream::connect(addr).is_ok());
         Self { ordinal, addr, process }
     }
 
-    /// As a stateful set names it.
+    /// Returns the host name that a StatefulSet gives to the pod.
     pub(crate) fn host(&self) -> String {
         format!("memcached-{}.memcached.default.svc.cluster.local", self.ordinal)
     }
 
-    /// As the client is to know it.
+    /// Returns the node ID that the client must derive.
     pub(crate) fn id(&self) -> String {
         format!("{}:{PORT}", self.host())
     }
 
-    /// When it had, by its own account, been asked for a key and sent a value since it started.
-    pub(crate) fn serves(&self, limit: Duration) -> Instant {
-        until(limit, &format!("{} to serve", self.id()), || {
+    /// Waits until the pod's statistics count a get and a set, and returns when they did.
+    pub(crate) fn wait_until_it_serves(&self, limit: Duration) -> Instant {
+        wait_until(limit, &format!("{} to serve", self.id()), || {
             let stats = self.stats();
-            let counts = |name: &str| stats.iter().any(|line| line.starts_with(name) && !line.ends_with(" 0"));
-            counts("STAT cmd_get ") && counts("STAT cmd_set ")
+            let has_any = |name: &str| stats.iter().any(|line| line.starts_with(name) && !line.ends_with(" 0"));
+            has_any("STAT cmd_get ") && has_any("STAT cmd_set ")
         })
     }
 

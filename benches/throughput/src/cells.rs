@@ -1,4 +1,4 @@
-//! What is measured: cells, each of which has everybody do the same.
+//! The cells of a measurement. In each cell all contenders run the same workload.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::workload::Op;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Threads {
-    /// A current_thread runtime, or no runtime at all.
+    /// A current_thread runtime, or no runtime.
     One,
     /// A multi_thread runtime with two workers.
     Two,
@@ -23,16 +23,17 @@ impl fmt::Display for Threads {
     }
 }
 
-/// Which servers, and how they are reached.
+/// Which servers a contender uses, and by which path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Route {
     Direct,
-    /// Through the relay.
+    /// Through the delaying relay.
     Relayed,
-    /// To the servers of `--against`.
+    /// The servers of `--against`.
     Against,
 }
 
+/// A contender and its route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Entrant {
     pub(crate) kind: Kind,
@@ -46,11 +47,11 @@ impl fmt::Display for Entrant {
     }
 }
 
-/// Parts of the whole, to be asked for by name.
+/// A part of the benchmark that `--only` can select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Part {
     Get,
-    /// Gets of other sizes of value, and sets of large ones.
+    /// Gets of larger values, and sets of large ones.
     Sizes,
     Miss,
     Set,
@@ -79,7 +80,7 @@ impl Part {
     ];
 }
 
-/// One comparison.
+/// A comparison of several contenders in one workload.
 #[derive(Debug, Clone)]
 pub(crate) struct Cell {
     pub(crate) part: Part,
@@ -87,23 +88,23 @@ pub(crate) struct Cell {
     pub(crate) size: usize,
     pub(crate) window: usize,
     pub(crate) threads: Threads,
-    /// The first one is what the others are fractions of.
+    /// The first one is the base of all ratios.
     pub(crate) entrants: Vec<Entrant>,
 }
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let link = match self.part {
-            Part::Relay => ", 1 ms away",
+            Part::Relay => ", 1 ms round trip",
             Part::Against => ", on another server",
             _ => "",
         };
-        write!(f, "{} {}, window {}, {}{link}", self.op, size(self.size), self.window, self.threads)
+        write!(f, "{} {}, window {}, {}{link}", self.op, format_size(self.size), self.window, self.threads)
     }
 }
 
-/// A value's size, to be read.
-pub(crate) fn size(bytes: usize) -> String {
+/// Formats the size of a value.
+pub(crate) fn format_size(bytes: usize) -> String {
     match bytes {
         1_000_000 => "1 MB".to_owned(),
         bytes if bytes >= 1024 && bytes.is_multiple_of(1024) => format!("{} KiB", bytes / 1024),
@@ -111,15 +112,15 @@ pub(crate) fn size(bytes: usize) -> String {
     }
 }
 
-const SMALL: usize = 100;
-/// The largest round number that memcached takes unless told to take more.
-const LARGEST: usize = 1_000_000;
+pub(crate) const SMALL: usize = 100;
+/// The largest round number below memcached's default item limit.
+pub(crate) const LARGEST: usize = 1_000_000;
 
-/// All that were asked for; those on one thread first.
+/// Returns the cells that the options select, with those on one thread first.
 pub(crate) fn cells(options: &Options) -> Vec<Cell> {
     let mut cells = Vec::new();
     for &threads in &options.threads {
-        let both: &[(Part, Op, usize, &[usize])] = &[
+        let for_all: &[(Part, Op, usize, &[usize])] = &[
             (
                 Part::Get,
                 Op::Get,
@@ -132,7 +133,7 @@ pub(crate) fn cells(options: &Options) -> Vec<Cell> {
             (Part::GetMany, Op::GetMany, SMALL, &[16]),
             (Part::SetMany, Op::SetMany, SMALL, if options.quick { &[] } else { &[16] }),
         ];
-        let one: &[(Part, Op, usize, &[usize])] = &[
+        let for_one_thread: &[(Part, Op, usize, &[usize])] = &[
             (Part::Sizes, Op::Get, 1 << 10, if options.quick { &[] } else { &[1, 16, 64, 256, 1024] }),
             (Part::Sizes, Op::Get, 16 << 10, if options.quick { &[64] } else { &[16, 64, 256] }),
             (Part::Sizes, Op::Get, 256 << 10, if options.quick { &[] } else { &[16] }),
@@ -143,8 +144,12 @@ pub(crate) fn cells(options: &Options) -> Vec<Cell> {
             (Part::Relay, Op::Get, SMALL, &[1024]),
             (Part::Against, Op::Get, SMALL, &[64, 1024]),
         ];
-        let of_one = if threads == Threads::One { one } else { &[] };
-        for &(part, op, size, windows) in both.iter().chain(of_one).filter(|(part, ..)| options.wants(*part)) {
+        let for_one_thread = if threads == Threads::One { for_one_thread } else { &[] };
+        for &(part, op, size, windows) in for_all
+            .iter()
+            .chain(for_one_thread)
+            .filter(|(part, _, size, _)| options.wants(*part) && options.wants_size(*size))
+        {
             if windows.is_empty() || (options.quick && threads == Threads::Two && part == Part::GetMany) {
                 continue;
             }
@@ -165,13 +170,14 @@ fn entrants(options: &Options, part: Part, op: Op, window: usize, threads: Threa
         return [Route::Direct, Route::Against].map(|route| Entrant { kind: Kind::Memring, route }).into();
     }
     let base = if threads == Threads::One { Kind::RawEpoll } else { Kind::RawTokio };
-    let takes_part = |kind: Kind| match kind {
-        // With less than that, there is nothing to merge.
+    let is_eligible = |kind: Kind| match kind {
+        // A smaller window leaves too few gets per connection to share a line.
         Kind::RawEpollMerged => window >= 16 && threads == Threads::One,
         Kind::RawEpoll => threads == Threads::One,
         _ => true,
     };
-    let others = options.contenders.iter().copied().filter(|&kind| kind != base && takes_part(kind) && kind.can(op));
+    let others =
+        options.contenders.iter().copied().filter(|&kind| kind != base && is_eligible(kind) && kind.supports(op));
     let route = if part == Part::Relay { Route::Relayed } else { Route::Direct };
     [base].into_iter().chain(others).map(|kind| Entrant { kind, route }).collect()
 }

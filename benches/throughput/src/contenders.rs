@@ -1,4 +1,4 @@
-//! Who is measured.
+//! The contenders: the raw ceilings, memring, and other clients.
 
 #[cfg(feature = "peers")]
 mod async_memcached;
@@ -21,9 +21,9 @@ use crate::workload::{Op, Work, drive};
 pub(crate) enum Kind {
     /// An epoll loop on one thread.
     RawEpoll,
-    /// The same, whose gets are merged into one line per connection.
+    /// An epoll loop that merges gets into one line per connection.
     RawEpollMerged,
-    /// A tokio task for each connection.
+    /// A tokio task per connection.
     RawTokio,
     Memring,
     #[cfg(feature = "peers")]
@@ -34,9 +34,9 @@ pub(crate) enum Kind {
     Mtop,
 }
 
-/// How many connections each client that pools them may keep to each node.
+/// The number of connections that a pooling client may keep to each node.
 #[cfg(feature = "peers")]
-const POOLED: usize = 16;
+const POOL_SIZE: usize = 16;
 
 impl Kind {
     pub(crate) const ALL: &[Self] = &[
@@ -71,8 +71,8 @@ impl Kind {
         matches!(self, Self::RawEpoll | Self::RawEpollMerged | Self::RawTokio)
     }
 
-    /// Whether it has such a command at all.
-    pub(crate) fn can(self, op: Op) -> bool {
+    /// Whether the contender has this operation.
+    pub(crate) fn supports(self, op: Op) -> bool {
         match self {
             Self::RawEpollMerged => op == Op::Get,
             #[cfg(feature = "peers")]
@@ -82,7 +82,7 @@ impl Kind {
     }
 }
 
-/// Connected and ready.
+/// A connected contender.
 pub(crate) enum Contender {
     Epoll(Epoll, Form),
     Tokio(Tokio),
@@ -126,7 +126,7 @@ impl Contender {
             #[cfg(feature = "peers")]
             Self::Mtop(client) => runtime.block_on(drive(client, work)),
         }?;
-        let took = start.elapsed();
-        Ok(Sample { ops, took, cpu: meter::cpu()?.saturating_sub(cpu), latency: work.latencies.take() })
+        let duration = start.elapsed();
+        Ok(Sample { ops, duration, cpu: meter::cpu()?.saturating_sub(cpu), latency: work.latencies.take() })
     }
 }

@@ -1,4 +1,4 @@
-//! What is measured of a run: operations, time, processor time, latencies, memory.
+//! The measures of a run: operations, time, CPU time, latencies and memory.
 
 use std::cell::Cell;
 use std::fs;
@@ -10,20 +10,20 @@ use hdrhistogram::Histogram;
 
 use crate::Outcome;
 
-/// One contender's run.
+/// The measures of one contender's run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) ops: u64,
-    pub(crate) took: Duration,
-    /// Of this process, in user space and kernel.
+    pub(crate) duration: Duration,
+    /// CPU time of this process, in user space and kernel.
     pub(crate) cpu: Duration,
-    /// 50th and 99th percentile.
+    /// The 50th and the 99th percentile.
     pub(crate) latency: Option<[Duration; 2]>,
 }
 
 impl Sample {
     pub(crate) fn per_second(&self) -> f64 {
-        self.ops as f64 / self.took.as_secs_f64()
+        self.ops as f64 / self.duration.as_secs_f64()
     }
 
     pub(crate) fn cpu_micros(&self) -> f64 {
@@ -31,7 +31,7 @@ impl Sample {
     }
 }
 
-/// Latencies, of which several threads record their own without getting in each other's way.
+/// Latencies, sharded so that threads do not contend when they record.
 #[derive(Debug)]
 pub(crate) struct Latencies {
     shards: Vec<Mutex<Histogram<u32>>>,
@@ -47,15 +47,15 @@ impl Latencies {
 
     pub(crate) fn record(&self, latency: Duration, times: usize) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        lock(&self.shards[shard()]).saturating_record_n(nanos, times as u32);
+        lock(&self.shards[thread_shard()]).saturating_record_n(nanos, times as u32);
     }
 
-    /// The 50th and the 99th percentile; forgets them all.
+    /// Returns the 50th and the 99th percentile, and resets all latencies.
     pub(crate) fn take(&self) -> Option<[Duration; 2]> {
         let mut all = lock(&self.shards[0]);
         for shard in &self.shards[1..] {
             let mut shard = lock(shard);
-            // Of the same bounds, so this cannot fail.
+            // Cannot fail: both have the same bounds.
             let _ = all.add(&*shard);
             shard.reset();
         }
@@ -70,7 +70,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn shard() -> usize {
+fn thread_shard() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static OWN: Cell<usize> = const { Cell::new(usize::MAX) });
     OWN.with(|own| {
@@ -81,7 +81,7 @@ fn shard() -> usize {
     })
 }
 
-/// The processor time the threads of this process have had, to the nanosecond. Threads that have ended are left out.
+/// Returns the CPU time of this process's threads, with nanosecond resolution. Excludes threads that have ended.
 pub(crate) fn cpu() -> Outcome<Duration> {
     let mut nanos = 0;
     for task in fs::read_dir("/proc/self/task")? {
@@ -91,7 +91,7 @@ pub(crate) fn cpu() -> Outcome<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// The memory this process has resident, in bytes.
+/// Returns the resident memory of this process in bytes.
 pub(crate) fn resident() -> Outcome<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;

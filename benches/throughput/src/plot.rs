@@ -1,4 +1,4 @@
-//! Fractions of the ceiling by window, as an SVG.
+//! A plot of the fractions of the ceiling by window, as an SVG.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::rounds::Row;
 const WIDTH: u32 = 1_000;
 const HEIGHT: u32 = 460;
 
-/// One colour for each contender, memring's first.
+/// The contenders' colours, with memring's first.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(200, 30, 30),
     RGBColor(31, 90, 180),
@@ -23,13 +23,13 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(20, 150, 160),
 ];
 
-/// What one contender reached at each window.
+/// A contender's fraction at each window.
 struct Line {
     name: String,
     points: Vec<(f64, f64)>,
 }
 
-/// Gets of the smallest values: one panel for each runtime that was measured.
+/// Draws the gets of small values, with a panel for each runtime that was measured.
 pub(crate) fn draw(rows: &[Row], path: &Path) -> Outcome<()> {
     let panels: Vec<_> = [(Threads::One, "one thread"), (Threads::Two, "two workers")]
         .into_iter()
@@ -37,7 +37,7 @@ pub(crate) fn draw(rows: &[Row], path: &Path) -> Outcome<()> {
         .filter(|(_, lines)| !lines.is_empty())
         .collect();
     if panels.is_empty() {
-        return Err("--svg: no gets were measured".into());
+        return Err("--svg needs results of the part get".into());
     }
     let root = SVGBackend::new(path, (WIDTH, HEIGHT)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -49,7 +49,7 @@ pub(crate) fn draw(rows: &[Row], path: &Path) -> Outcome<()> {
     }
     names.sort_by_key(|name| *name != "memring");
     for (area, (title, lines)) in root.split_evenly((1, panels.len())).iter().zip(&panels) {
-        panel(area, &format!("get, 100 bytes, {title}"), lines, &names)?;
+        draw_panel(area, &format!("get, 100 bytes, {title}"), lines, &names)?;
     }
     root.present()?;
     Ok(())
@@ -70,7 +70,7 @@ fn lines(rows: &[Row], threads: Threads) -> Vec<Line> {
     lines
 }
 
-fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, lines: &[Line], names: &[&str]) -> Outcome<()> {
+fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, lines: &[Line], names: &[&str]) -> Outcome<()> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let top = points().map(|point| point.1).fold(1.0, f64::max) * 1.35;
     let (first, last) =
@@ -85,7 +85,7 @@ fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, lines: &[Line],
         .configure_mesh()
         .light_line_style(WHITE)
         .bold_line_style(RGBColor(225, 225, 225))
-        .x_desc("operations under way at a time (4 nodes)")
+        .x_desc("concurrent operations (4 nodes)")
         .y_desc("fraction of the raw ceiling")
         .x_label_formatter(&|window| format!("{window:.0}"))
         .y_label_formatter(&|ratio| format!("{ratio:.1}"))

@@ -1,5 +1,5 @@
-//! The ceiling: requests encoded beforehand, replies counted by their length and never looked at. What a client adds to
-//! this is the price of the client.
+//! The raw ceiling: pre-encoded requests, and responses that are counted by their length without parsing. What a client
+//! costs beyond this is its own cost.
 
 mod epoll;
 mod script;
@@ -12,25 +12,25 @@ use self::script::{Cursor, Script};
 pub(crate) use self::tokio::Tokio;
 use crate::workload::{Op, Until, Work};
 
-/// How many keys the ceiling of `get_many` asks for in one line.
-const LINE: usize = 25;
+/// The number of keys in a line of the ceiling's `get_many`.
+const LINE_KEYS: usize = 25;
 
-/// How long a server may say nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the ceiling waits for a silent server.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What goes over the wire.
+/// The wire format of the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// A meta command for each key; a `get_many` by lines of 25 keys.
+    /// A meta command for each key, and lines of 25 keys for `get_many`.
     Meta,
-    /// The same, but a window of single gets is one line `get k1 k2 ..` per connection.
+    /// Like `Meta`, but a window of single gets is one line `get k1 k2 ..` per connection.
     Lines,
 }
 
-/// What each connection does, with its share of the window, in requests.
+/// Returns each connection's requests and its share of the window, in requests.
 fn plan(work: &Work, form: Form, connections: usize) -> Vec<(Cursor, usize)> {
     let keys = match (work.op, form) {
-        (Op::GetMany, _) => LINE,
+        (Op::GetMany, _) => LINE_KEYS,
         (Op::Get, Form::Lines) => (work.window / connections).max(1),
         _ => 1,
     };
@@ -40,7 +40,7 @@ fn plan(work: &Work, form: Form, connections: usize) -> Vec<(Cursor, usize)> {
     (0..connections).map(|at| (cursor(at), share(at))).collect()
 }
 
-/// How much more may be asked.
+/// The number of requests that may still be sent.
 #[derive(Debug)]
 struct Budget {
     end: Option<Instant>,
@@ -48,7 +48,7 @@ struct Budget {
 }
 
 impl Budget {
-    /// In requests of so many keys.
+    /// Creates a budget of requests with `keys` keys each.
     fn new(work: &Work, keys: usize) -> Self {
         match work.until {
             Until::Elapsed(time) => Self { end: Some(Instant::now() + time), left: usize::MAX },

@@ -1,5 +1,5 @@
-//! A link that takes its time: a process of its own that hands on every byte half a millisecond after it came, in either
-//! direction, and as many bytes as come.
+//! A link with latency: a process that forwards every byte after half a millisecond, in both directions, without a
+//! limit on bandwidth.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
-/// Of each direction.
+/// The delay in each direction.
 const DELAY: Duration = Duration::from_micros(500);
 
-/// How many reads may be on their way; a reader then waits, as the sender of a full pipe does.
-const ON_THE_WAY: usize = 4_096;
+/// The number of reads in transit. A reader then waits, as the sender into a full pipe does.
+const MAX_IN_TRANSIT: usize = 4_096;
 
 /// The hidden argument that makes a process a relay.
-pub(crate) const ARGUMENT: &str = "--be-relay";
+pub(crate) const ARGUMENT: &str = "--child-relay";
 
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -31,8 +31,12 @@ impl Relay {
         let mut command = Command::new(env::current_exe()?);
         command.arg(ARGUMENT).args(targets.iter().map(SocketAddr::to_string));
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut lines = process.stdout.take().map(|out| BufReader::new(out).lines()).ok_or("no output")?;
-        let addrs = targets.iter().map(|_| Ok(lines.next().ok_or("no address")??.parse()?)).collect::<Outcome<_>>()?;
+        let mut lines =
+            process.stdout.take().map(|out| BufReader::new(out).lines()).ok_or("the relay has no output")?;
+        let addrs = targets
+            .iter()
+            .map(|_| Ok(lines.next().ok_or("the relay printed no address")??.parse()?))
+            .collect::<Outcome<_>>()?;
         Ok(Self { process, addrs })
     }
 
@@ -48,8 +52,8 @@ impl Drop for Relay {
     }
 }
 
-/// Is a relay to these, and says where it listens for each; until the end of input.
-pub(crate) fn be(targets: &[SocketAddr]) -> Outcome<()> {
+/// Runs a relay to the targets, and prints the address of each, until the end of input.
+pub(crate) fn run(targets: &[SocketAddr]) -> Outcome<()> {
     for &target in targets {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         println!("{}", listener.local_addr()?);
@@ -70,14 +74,14 @@ fn link(client: &TcpStream, target: SocketAddr) -> io::Result<()> {
     for (from, to) in [(client, &server), (&server, client)] {
         let (mut from, to) = (from.try_clone()?, to.try_clone()?);
         to.set_nodelay(true)?;
-        let (sender, receiver) = sync_channel(ON_THE_WAY);
-        thread::spawn(move || take(&mut from, &sender));
-        thread::spawn(move || hand_on(to, &receiver));
+        let (sender, receiver) = sync_channel(MAX_IN_TRANSIT);
+        thread::spawn(move || receive(&mut from, &sender));
+        thread::spawn(move || forward(to, &receiver));
     }
     Ok(())
 }
 
-fn take(from: &mut TcpStream, sender: &SyncSender<(Instant, Vec<u8>)>) {
+fn receive(from: &mut TcpStream, sender: &SyncSender<(Instant, Vec<u8>)>) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         if sender.send((Instant::now(), buffer[..read].to_vec())).is_err() {
@@ -86,9 +90,9 @@ fn take(from: &mut TcpStream, sender: &SyncSender<(Instant, Vec<u8>)>) {
     }
 }
 
-fn hand_on(mut to: TcpStream, receiver: &Receiver<(Instant, Vec<u8>)>) {
-    for (came, bytes) in receiver {
-        thread::sleep((came + DELAY).saturating_duration_since(Instant::now()));
+fn forward(mut to: TcpStream, receiver: &Receiver<(Instant, Vec<u8>)>) {
+    for (received, bytes) in receiver {
+        thread::sleep((received + DELAY).saturating_duration_since(Instant::now()));
         if to.write_all(&bytes).is_err() {
             return;
         }

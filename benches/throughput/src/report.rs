@@ -1,15 +1,16 @@
-//! What was measured, as tables in Markdown and as JSON.
+//! The results, as Markdown tables and as JSON.
 
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
 use crate::cells;
+use crate::key_choice::KeyChoice;
 use crate::meter::Sample;
 use crate::processes::Footprint;
 use crate::rounds::Row;
 
-/// One line per cell: each contender's fraction of the ceiling, and what the ceiling is.
+/// Returns a table with a row per cell: the ceiling's throughput, and each contender's fraction of it.
 pub(crate) fn ratios(rows: &[Row]) -> String {
     let mut names: Vec<String> = Vec::new();
     for entrant in rows.iter().flat_map(|row| row.cell.entrants.iter().skip(1)) {
@@ -18,7 +19,8 @@ pub(crate) fn ratios(rows: &[Row]) -> String {
             names.push(name);
         }
     }
-    let mut table = format!("| | ceiling, k op/s | {} |\n|---|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    let mut table =
+        format!("| cell | ceiling, k op/s | {} |\n|---|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     for row in rows {
         let base = row.median(0, |own, _| own.per_second()) / 1e3;
         let _ = write!(table, "| {} | {base:.0}, {} |", row.cell, row.cell.entrants[0]);
@@ -34,10 +36,10 @@ pub(crate) fn ratios(rows: &[Row]) -> String {
     table
 }
 
-/// One line per cell and contender.
+/// Returns a table with a row per cell and contender.
 pub(crate) fn details(rows: &[Row]) -> String {
     let mut table = String::from(
-        "| | client | of the ceiling | k op/s | client CPU us/op | p50 us | p99 us |\n|---|---|---|---|---|---|---|\n",
+        "| cell | contender | fraction | k op/s | CPU us/op | p50 us | p99 us |\n|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         for (at, entrant) in row.cell.entrants.iter().enumerate() {
@@ -56,7 +58,7 @@ pub(crate) fn details(rows: &[Row]) -> String {
 }
 
 pub(crate) fn footprints(footprints: &[Footprint]) -> String {
-    let mut table = String::from("| client | memory added, MiB |\n|---|---|\n");
+    let mut table = String::from("| contender | added memory, MiB |\n|---|---|\n");
     for Footprint { kind, added, .. } in footprints {
         let _ = writeln!(table, "| {} | {:.1} |", kind.name(), *added as f64 / f64::from(1 << 20));
     }
@@ -67,12 +69,18 @@ fn micros(sample: &Sample, which: usize) -> f64 {
     sample.latency.map_or(f64::NAN, |latency| latency[which].as_secs_f64() * 1e6)
 }
 
-/// Everything, sample by sample.
-pub(crate) fn json(rows: &[Row], footprints: &[Footprint], idle: Option<f64>, servers: &[String]) -> Value {
+/// Returns all samples.
+pub(crate) fn json(
+    rows: &[Row],
+    footprints: &[Footprint],
+    idle: Option<f64>,
+    servers: &[String],
+    keys: KeyChoice,
+) -> Value {
     let sample = |sample: &Sample| {
         json!({
             "operations": sample.ops,
-            "seconds": sample.took.as_secs_f64(),
+            "seconds": sample.duration.as_secs_f64(),
             "cpu_seconds": sample.cpu.as_secs_f64(),
             "p50_us": sample.latency.map(|latency| latency[0].as_secs_f64() * 1e6),
             "p99_us": sample.latency.map(|latency| latency[1].as_secs_f64() * 1e6),
@@ -83,7 +91,7 @@ pub(crate) fn json(rows: &[Row], footprints: &[Footprint], idle: Option<f64>, se
         json!({
             "cell": row.cell.to_string(),
             "operation": row.cell.op.to_string(),
-            "value_size": cells::size(row.cell.size),
+            "value_size": cells::format_size(row.cell.size),
             "window": row.cell.window,
             "runtime": row.cell.threads.to_string(),
             "contenders": entrants.enumerate().map(|(at, (entrant, samples))| json!({
@@ -95,6 +103,7 @@ pub(crate) fn json(rows: &[Row], footprints: &[Footprint], idle: Option<f64>, se
     };
     json!({
         "servers": servers,
+        "keys": keys.to_string(),
         "cells": rows.iter().map(row).collect::<Vec<_>>(),
         "memory_added": footprints.iter().map(|footprint| json!({
             "name": footprint.kind.name(), "window": footprint.window, "bytes": footprint.added,

@@ -1,4 +1,4 @@
-//! Everybody in turn, round by round, so that what disturbs the machine disturbs all alike.
+//! Rounds in which all contenders run in turn, so that a disturbance of the machine affects all alike.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,12 +10,12 @@ use crate::Outcome;
 use crate::cells::{Cell, Entrant, Threads};
 use crate::contenders::Contender;
 use crate::data::Dataset;
-use crate::grounds::Grounds;
 use crate::meter::{Latencies, Sample};
 use crate::options::{Count, Options};
+use crate::testbed::Testbed;
 use crate::workload::{Until, Work};
 
-/// What came of a cell: for each of its entrants a sample of every round.
+/// The samples of a cell: one per entrant and round.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) cell: Cell,
@@ -23,12 +23,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The median over the rounds of something that one entrant's sample and the base's make together.
+    /// Returns the median over the rounds of a function of an entrant's sample and the base's sample.
     pub(crate) fn median(&self, entrant: usize, of: impl Fn(&Sample, &Sample) -> f64) -> f64 {
         median(self.samples[entrant].iter().zip(&self.samples[0]).map(|(own, base)| of(own, base)).collect())
     }
 
-    /// How much of the base's throughput.
+    /// Returns an entrant's throughput as a fraction of the base's.
     pub(crate) fn ratio(&self, entrant: usize) -> f64 {
         self.median(entrant, |own, base| own.per_second() / base.per_second())
     }
@@ -50,8 +50,8 @@ pub(crate) fn runtime(threads: Threads) -> Outcome<Runtime> {
     })
 }
 
-/// Goes through the cells; those on the same runtime share it, and their connections.
-pub(crate) fn run(options: &Options, cells: Vec<Cell>, grounds: &Grounds) -> Outcome<Vec<Row>> {
+/// Measures the cells. Cells with the same number of threads share a runtime and connections.
+pub(crate) fn run(options: &Options, cells: Vec<Cell>, testbed: &Testbed) -> Outcome<Vec<Row>> {
     let latencies = Arc::new(Latencies::new()?);
     let mut datasets: HashMap<usize, Arc<Dataset>> = HashMap::new();
     let mut rows = Vec::new();
@@ -64,38 +64,38 @@ pub(crate) fn run(options: &Options, cells: Vec<Cell>, grounds: &Grounds) -> Out
             let data = match datasets.entry(cell.size) {
                 Entry::Occupied(data) => Arc::clone(data.get()),
                 Entry::Vacant(place) => {
-                    let data = Arc::clone(place.insert(Arc::new(Dataset::new(cell.size))));
-                    grounds.fill(&data)?;
+                    let data = Arc::clone(place.insert(Arc::new(Dataset::new(cell.size, options.keys))));
+                    testbed.fill(&data)?;
                     data
                 }
             };
             let until = Until::Elapsed(options.run);
             let work = Work { op: cell.op, data, window: cell.window, until, latencies: Arc::clone(&latencies) };
-            rows.push(rounds(options.rounds, cell, &work, &mut connected, grounds, &runtime)?);
+            rows.push(measure(options.rounds, cell, &work, &mut connected, testbed, &runtime)?);
         }
     }
     Ok(rows)
 }
 
-fn rounds(
-    count: usize,
+fn measure(
+    rounds: usize,
     cell: &Cell,
     work: &Work,
     connected: &mut HashMap<Entrant, Contender>,
-    grounds: &Grounds,
+    testbed: &Testbed,
     runtime: &Runtime,
 ) -> Outcome<Row> {
     let mut samples = vec![Vec::new(); cell.entrants.len()];
-    for round in 0..=count {
+    for round in 0..=rounds {
         for (entrant, samples) in cell.entrants.iter().zip(&mut samples) {
             let contender = match connected.entry(*entrant) {
-                Entry::Occupied(there) => there.into_mut(),
+                Entry::Occupied(contender) => contender.into_mut(),
                 Entry::Vacant(place) => {
-                    place.insert(Contender::connect(entrant.kind, grounds.nodes(entrant.route), runtime)?)
+                    place.insert(Contender::connect(entrant.kind, testbed.nodes(entrant.route), runtime)?)
                 }
             };
             let sample = contender.run(work, runtime).map_err(|error| format!("{entrant}, {cell}: {error}"))?;
-            // The first round is for warming up.
+            // The first round is a warm-up.
             if round > 0 {
                 samples.push(sample);
             }
@@ -104,13 +104,13 @@ fn rounds(
     Ok(Row { cell: cell.clone(), samples })
 }
 
-/// Does just what was said, once.
+/// Runs the operations of `--count`, once.
 pub(crate) fn count(count: &Count) -> Outcome<()> {
     let runtime = runtime(Threads::One)?;
     let mut contender = Contender::connect(count.kind, &count.nodes, &runtime)?;
     let work = Work {
         op: count.op,
-        data: Arc::new(Dataset::new(100)),
+        data: Arc::new(Dataset::new(count.value_size, count.keys)),
         window: count.window,
         until: Until::Count(count.count),
         latencies: Arc::new(Latencies::new()?),

@@ -1,4 +1,4 @@
-//! What is done, how much of it at a time, and for how long; and the loop in which every client does it.
+//! A workload: its operation, window and duration, and the loop in which every client runs it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::Outcome;
-use crate::data::{Dataset, Key};
+use crate::data::{Dataset, Key, Pick};
 use crate::meter::Latencies;
 
-/// How many keys one get_many or set_many has.
-pub(crate) const BATCH: usize = 100;
+/// The number of keys of a get_many or set_many.
+pub(crate) const BATCH_KEYS: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Op {
     Get,
     Miss,
     Set,
-    /// Nine gets to a set.
+    /// Nine gets to one set.
     Mixed,
     GetMany,
     SetMany,
@@ -29,7 +29,7 @@ impl Op {
     pub(crate) const ALL: [Self; 6] = [Self::Get, Self::Miss, Self::Set, Self::Mixed, Self::GetMany, Self::SetMany];
 
     pub(crate) fn keys(self) -> usize {
-        if matches!(self, Self::GetMany | Self::SetMany) { BATCH } else { 1 }
+        if matches!(self, Self::GetMany | Self::SetMany) { BATCH_KEYS } else { 1 }
     }
 }
 
@@ -51,35 +51,35 @@ impl FromStr for Op {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|op| op.to_string() == text);
-        found.ok_or_else(|| format!("no operation {text:?}: get, miss, set, mixed, get_many, set_many"))
+        found.ok_or_else(|| format!("unknown operation {text:?}: use get, miss, set, mixed, get_many or set_many"))
     }
 }
 
-/// When a run is over: nothing new is begun then, and what was begun is waited for and counted.
+/// The end of a run. Operations in flight then are completed and counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Until {
     Elapsed(Duration),
     Count(u64),
 }
 
-/// One run.
+/// The workload of one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) op: Op,
     pub(crate) data: Arc<Dataset>,
-    /// How many operations are under way at a time, over all nodes.
+    /// The number of concurrent operations, over all nodes.
     pub(crate) window: usize,
     pub(crate) until: Until,
     pub(crate) latencies: Arc<Latencies>,
 }
 
-/// A client under measurement. Values are compared before they count.
+/// A client to measure. The benchmark checks every value.
 pub(crate) trait Cache: Clone + Send + Sync + 'static {
     fn get(&self, key: &str) -> impl Future<Output = Outcome<Option<impl AsRef<[u8]> + Send>>> + Send;
 
     fn set(&self, key: &str, value: &Bytes) -> impl Future<Output = Outcome<()>> + Send;
 
-    /// Fails unless there is a value for every key, and `check` finds it right.
+    /// Fails unless every key is a hit and `check` accepts its value.
     fn get_many(
         &self,
         keys: &[Key],
@@ -89,7 +89,7 @@ pub(crate) trait Cache: Clone + Send + Sync + 'static {
     fn set_many(&self, keys: &[Key], values: &[Bytes]) -> impl Future<Output = Outcome<()>> + Send;
 }
 
-/// How many operations were done: one task per operation under way, as in a service.
+/// Runs the workload with one task per concurrent operation, as a service does. Returns the number of operations.
 pub(crate) async fn drive<C: Cache>(cache: &C, work: &Work) -> Outcome<u64> {
     let start = Instant::now();
     let window = work.window as u64;
@@ -99,7 +99,7 @@ pub(crate) async fn drive<C: Cache>(cache: &C, work: &Work) -> Outcome<u64> {
             if let Until::Count(count) = work.until {
                 work.until = Until::Count(count / window + u64::from(caller < count % window));
             }
-            tokio::spawn(async move { call(&cache, &work, start, caller).await })
+            tokio::spawn(async move { run_caller(&cache, &work, start, caller).await })
         })
         .collect();
     let mut done = 0;
@@ -109,74 +109,89 @@ pub(crate) async fn drive<C: Cache>(cache: &C, work: &Work) -> Outcome<u64> {
     Ok(done)
 }
 
-/// With many under way, each caller takes the time of one operation in so many: reading the clock and recording what it says
-/// would otherwise cost as much as a part of what is measured. (The ceilings read it once for every read of a socket.)
-const TIMED_ONE_IN: u64 = 8;
-const ALL_TIMED_UP_TO: usize = 16;
+/// In large windows each caller times one operation in this many. Reading the clock and recording the latency would
+/// otherwise be a considerable part of the cost. (The ceilings read the clock once per read of a socket.)
+const OPERATIONS_PER_TIMING: u64 = 8;
+/// The largest window in which every operation is timed.
+const MAX_FULLY_TIMED_WINDOW: usize = 16;
 
-async fn call<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64) -> Outcome<u64> {
-    let stride = if work.window <= ALL_TIMED_UP_TO || work.op.keys() > 1 { 1 } else { TIMED_ONE_IN };
-    let mut turn = Turn { at: fastrand::Rng::with_seed(seed).usize(..work.data.keys.len()), done: seed as usize };
+async fn run_caller<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64) -> Outcome<u64> {
+    let stride = if work.window <= MAX_FULLY_TIMED_WINDOW || work.op.keys() > 1 { 1 } else { OPERATIONS_PER_TIMING };
+    let mut walk = KeyWalk::new(work, seed);
     let mut done = 0;
     loop {
-        let begun = Instant::now();
+        let begin = Instant::now();
         match work.until {
-            // Everybody does one, so that callers that are slow to start do not count as none.
-            Until::Elapsed(time) if begun - start >= time && done > 0 => return Ok(done),
+            // Every caller runs at least one operation, so that callers that start late count too.
+            Until::Elapsed(time) if begin - start >= time && done > 0 => return Ok(done),
             Until::Count(count) if done >= count => return Ok(done),
-            _ => once(cache, work, &mut turn).await?,
+            _ => run_operation(cache, work, &mut walk).await?,
         }
         done += 1;
-        work.latencies.record(begun.elapsed(), 1);
+        work.latencies.record(begin.elapsed(), 1);
         let untimed = match work.until {
             Until::Count(count) => (stride - 1).min(count - done),
             Until::Elapsed(_) => stride - 1,
         };
         for _ in 0..untimed {
-            once(cache, work, &mut turn).await?;
+            run_operation(cache, work, &mut walk).await?;
         }
         done += untimed;
     }
 }
 
-/// A caller takes the items one after the other, from where it began: a service has its key at hand, and would not fetch it
-/// from somewhere in memory for every operation.
-struct Turn {
+/// A caller's walk over the list of picks, from a random start. The list holds the keys themselves, because a service
+/// has its key at hand and does not load it from elsewhere in memory. Batches take [`BATCH_KEYS`] neighbours of the
+/// items.
+struct KeyWalk {
     at: usize,
+    places: usize,
     done: usize,
 }
 
-impl Turn {
-    fn next(&mut self, items: usize) -> usize {
+impl KeyWalk {
+    fn new(work: &Work, seed: u64) -> Self {
+        let Work { op, data, .. } = work;
+        let places = if op.keys() > 1 { data.keys.len() + 1 - op.keys() } else { data.picks.len() };
+        Self { at: fastrand::Rng::with_seed(seed).usize(..places), places, done: seed as usize }
+    }
+
+    fn next(&mut self) -> usize {
         self.done += 1;
-        self.at = if self.at + 1 < items { self.at + 1 } else { 0 };
+        self.at = if self.at + 1 < self.places { self.at + 1 } else { 0 };
         self.at
     }
 }
 
-async fn once<C: Cache>(cache: &C, work: &Work, turn: &mut Turn) -> Outcome<()> {
+async fn run_operation<C: Cache>(cache: &C, work: &Work, walk: &mut KeyWalk) -> Outcome<()> {
     let Work { op, data, .. } = work;
-    let at = turn.next(data.keys.len() + 1 - op.keys());
+    let at = walk.next();
     let op = match op {
-        Op::Mixed if turn.done.is_multiple_of(10) => Op::Set,
+        Op::Mixed if walk.done.is_multiple_of(10) => Op::Set,
         Op::Mixed => Op::Get,
         &op => op,
     };
     match op {
-        Op::Get | Op::Mixed => match cache.get(&data.keys[at]).await? {
-            Some(value) if data.is_value_of(&data.keys[at], value.as_ref()) => Ok(()),
-            Some(_) => Err("a wrong value".into()),
-            None => Err("a miss where there is a value".into()),
-        },
-        Op::Miss => match cache.get(&data.missing[at]).await? {
-            Some(_) => Err("a value where there is none".into()),
+        Op::Get | Op::Mixed => {
+            let key = &data.picks[at].key;
+            match cache.get(key).await? {
+                Some(value) if data.is_value_of(key, value.as_ref()) => Ok(()),
+                Some(_) => Err("wrong value".into()),
+                None => Err("unexpected miss".into()),
+            }
+        }
+        Op::Miss => match cache.get(&data.missing[data.picks[at].item as usize]).await? {
+            Some(_) => Err("unexpected hit".into()),
             None => Ok(()),
         },
-        Op::Set => cache.set(&data.keys[at], &data.values[at]).await,
+        Op::Set => {
+            let Pick { key, item } = &data.picks[at];
+            cache.set(key, &data.values[*item as usize]).await
+        }
         Op::GetMany => {
-            let keys = &data.keys[at..at + BATCH];
+            let keys = &data.keys[at..at + BATCH_KEYS];
             cache.get_many(keys, |key, value| data.is_value_of(key, value)).await
         }
-        Op::SetMany => cache.set_many(&data.keys[at..at + BATCH], &data.values[at..at + BATCH]).await,
+        Op::SetMany => cache.set_many(&data.keys[at..at + BATCH_KEYS], &data.values[at..at + BATCH_KEYS]).await,
     }
 }

@@ -1,4 +1,4 @@
-//! async-memcached, whose client is one connection: a pool of them for each node, by deadpool, and keys spread by a hash.
+//! async-memcached. Its client is one connection, so each node gets a deadpool of clients, and a hash chooses the node.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
@@ -9,19 +9,20 @@ use bytes::Bytes;
 use deadpool::managed::{Manager, Metrics, Pool, RecycleError, RecycleResult};
 use futures_util::future::try_join_all;
 
-use super::POOLED;
+use super::POOL_SIZE;
 use crate::Outcome;
 use crate::data::Key;
 use crate::workload::Cache;
 
 #[derive(Clone)]
 pub(crate) struct AsyncMemcached {
-    nodes: Arc<[Pool<Dial>]>,
+    nodes: Arc<[Pool<Connector>]>,
 }
 
-pub(crate) struct Dial(SocketAddr);
+/// Opens connections for a pool.
+pub(crate) struct Connector(SocketAddr);
 
-impl Manager for Dial {
+impl Manager for Connector {
     type Type = Client;
     type Error = Error;
 
@@ -36,7 +37,7 @@ impl Manager for Dial {
 
 impl AsyncMemcached {
     pub(crate) fn connect(nodes: &[SocketAddr]) -> Outcome<Self> {
-        let pool = |&node| Pool::builder(Dial(node)).max_size(POOLED).build();
+        let pool = |&node| Pool::builder(Connector(node)).max_size(POOL_SIZE).build();
         Ok(Self { nodes: nodes.iter().map(pool).collect::<Result<_, _>>()? })
     }
 
@@ -46,7 +47,7 @@ impl AsyncMemcached {
         hasher.finish() as usize % self.nodes.len()
     }
 
-    /// The indices of those that belong to each node.
+    /// Returns the indices of each node's keys.
     fn by_node(&self, keys: &[Key]) -> Vec<Vec<usize>> {
         let mut parts = vec![Vec::new(); self.nodes.len()];
         for (at, key) in keys.iter().enumerate() {
@@ -69,29 +70,33 @@ impl Cache for AsyncMemcached {
 
     async fn get_many(&self, keys: &[Key], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
         let parts = self.by_node(keys);
-        let asked = self.nodes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
-        let found = try_join_all(asked.map(|(node, part)| async move {
+        let requests = self.nodes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
+        let responses = try_join_all(requests.map(|(node, part)| async move {
             let mut client = node.get().await?;
             let keys: Vec<&str> = part.iter().map(|&at| keys[at].as_str()).collect();
             Outcome::Ok(client.get_multi(keys).await?)
         }));
-        let mut right = 0;
-        for value in found.await?.into_iter().flatten() {
+        let mut valid = 0;
+        for value in responses.await?.into_iter().flatten() {
             let key = std::str::from_utf8(&value.key)?;
-            right += usize::from(value.data.is_some_and(|data| check(key, &data)));
+            valid += usize::from(value.data.is_some_and(|data| check(key, &data)));
         }
-        if right == keys.len() { Ok(()) } else { Err("a wrong value, or none".into()) }
+        if valid == keys.len() { Ok(()) } else { Err("wrong or missing value".into()) }
     }
 
     async fn set_many(&self, keys: &[Key], values: &[Bytes]) -> Outcome<()> {
         let parts = self.by_node(keys);
-        let told = self.nodes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
-        let stored = try_join_all(told.map(|(node, part)| async move {
+        let requests = self.nodes.iter().zip(&parts).filter(|(_, part)| !part.is_empty());
+        let stored = try_join_all(requests.map(|(node, part)| async move {
             let items: Vec<(&str, &[u8])> = part.iter().map(|&at| (keys[at].as_str(), &values[at][..])).collect();
             let mut client = node.get().await?;
-            let answers = client.set_multi(&items, None, None).await?;
-            Outcome::Ok(answers.values().filter(|answer| answer.is_ok()).count())
+            let results = client.set_multi(&items, None, None).await?;
+            Outcome::Ok(results.values().filter(|result| result.is_ok()).count())
         }));
-        if stored.await?.into_iter().sum::<usize>() == keys.len() { Ok(()) } else { Err("not all stored".into()) }
+        if stored.await?.into_iter().sum::<usize>() == keys.len() {
+            Ok(())
+        } else {
+            Err("not all items were stored".into())
+        }
     }
 }

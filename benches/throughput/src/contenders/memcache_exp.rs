@@ -1,4 +1,4 @@
-//! The async client that memcache offers under `exp`, which pools connections and spreads keys by itself.
+//! The async client of memcache's module `exp`. It has connection pools and chooses the node itself.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use memcache::exp::{AsyncMemcache, Ttl};
 
-use super::POOLED;
+use super::POOL_SIZE;
 use crate::Outcome;
 use crate::data::Key;
 use crate::workload::Cache;
@@ -16,8 +16,8 @@ pub(crate) struct MemcacheExp(AsyncMemcache);
 
 impl MemcacheExp {
     pub(crate) async fn connect(nodes: &[SocketAddr]) -> Outcome<Self> {
-        let builder = AsyncMemcache::builder().max_idle(POOLED).max_connections(POOLED);
-        // Of waiting for a connection as well.
+        let builder = AsyncMemcache::builder().max_idle(POOL_SIZE).max_connections(POOL_SIZE);
+        // The connect timeout also limits the wait for a pooled connection.
         let builder = builder.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(5));
         Ok(Self(builder.connect_async(nodes.iter().copied()).await?))
     }
@@ -35,7 +35,7 @@ impl Cache for MemcacheExp {
     async fn get_many(&self, keys: &[Key], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
         let found = self.0.get_many::<Vec<u8>, _>(keys.iter().map(Key::as_str)).await?;
         if found.len() != keys.len() || !found.iter().all(|(key, value)| check(key, value)) {
-            return Err("a wrong value, or none".into());
+            return Err("wrong or missing value".into());
         }
         Ok(())
     }

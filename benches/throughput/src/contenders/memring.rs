@@ -1,4 +1,4 @@
-//! memring, with one connection per node, as it comes.
+//! memring with its defaults, which are one connection per node.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,10 +18,10 @@ impl Memring {
         let mut endpoints = Vec::new();
         for (at, node) in nodes.iter().enumerate() {
             let id: NodeId = node.to_string().parse()?;
-            // The same keys on the same nodes in every run, whatever their ports.
+            // The labels place the same keys on the same nodes in every run, whatever the ports.
             endpoints.push(Endpoint::new(id).with_label(format!("cache-{at}:11211")));
         }
-        // A machine that stands still for a moment is no reason to give up a run.
+        // A long timeout, so that a brief stall of the machine does not end the run.
         let builder = Client::builder().discovery(StaticNodes::new(endpoints)).request_timeout(Duration::from_secs(5));
         Ok(Self(builder.connect().await?))
     }
@@ -42,7 +42,7 @@ impl Cache for Memring {
             return Err(failed.error.into());
         }
         if found.hits.len() != keys.len() || !found.hits.iter().all(|(key, item)| check(key, &item.value)) {
-            return Err("a wrong value, or none".into());
+            return Err("wrong or missing value".into());
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! mtop-client, which pools connections and spreads keys by itself. It has no command that stores many items.
+//! mtop-client. It has connection pools and chooses the node itself, and has no command that stores several items.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mtop_client::{MemcachedClient, MemcachedClientConfig, RendezvousSelector, Server, ServerID, TcpClientFactory};
 use tokio::runtime::Handle;
 
-use super::POOLED;
+use super::POOL_SIZE;
 use crate::Outcome;
 use crate::data::Key;
 use crate::workload::Cache;
@@ -18,7 +18,7 @@ pub(crate) struct Mtop(Arc<MemcachedClient>);
 impl Mtop {
     pub(crate) fn connect(nodes: &[SocketAddr], handle: &Handle) -> Self {
         let servers = nodes.iter().map(|&node| Server::without_name(ServerID::from(node))).collect();
-        let config = MemcachedClientConfig { pool_max_idle: POOLED as u64, pool_name: "throughput".to_owned() };
+        let config = MemcachedClientConfig { pool_max_idle: POOL_SIZE as u64, pool_name: "throughput".to_owned() };
         let selector = RendezvousSelector::new(servers);
         Self(Arc::new(MemcachedClient::new(config, handle.clone(), selector, TcpClientFactory)))
     }
@@ -40,12 +40,12 @@ impl Cache for Mtop {
     async fn get_many(&self, keys: &[Key], check: impl Fn(&str, &[u8]) -> bool + Send + Sync) -> Outcome<()> {
         let found = self.0.get(keys.iter().map(Key::as_str)).await?;
         if found.values.len() != keys.len() || !found.values.iter().all(|(key, value)| check(key, &value.data)) {
-            return Err("a wrong value, or none".into());
+            return Err("wrong or missing value".into());
         }
         Ok(())
     }
 
     async fn set_many(&self, _: &[Key], _: &[Bytes]) -> Outcome<()> {
-        Err("mtop-client has no such command".into())
+        Err("mtop-client cannot store several items at once".into())
     }
 }

@@ -1,4 +1,4 @@
-//! One thread, one epoll instance, every read answered by an immediate write.
+//! The ceiling on one thread: an epoll loop that follows every read with an immediate write.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::script::Cursor;
-use super::{Budget, Form, PATIENCE, plan};
+use super::{Budget, Form, SILENCE_TIMEOUT, plan};
 use crate::Outcome;
 use crate::workload::Work;
 
@@ -23,8 +23,8 @@ pub(crate) struct Epoll {
 struct Connection {
     cursor: Cursor,
     share: usize,
-    /// When requests were asked, and how many of those have no answer.
-    asked: VecDeque<(Instant, usize)>,
+    /// When requests were sent, and how many of them are in flight.
+    in_flight: VecDeque<(Instant, usize)>,
 }
 
 impl Epoll {
@@ -42,24 +42,24 @@ impl Epoll {
         Ok(Self { poll, events: Events::with_capacity(64), streams, buffer: vec![0; 256 << 10] })
     }
 
-    /// How many operations were done.
+    /// Runs the workload. Returns the number of operations.
     pub(crate) fn run(&mut self, work: &Work, form: Form) -> Outcome<u64> {
         let plan = plan(work, form, self.streams.len());
         let keys = plan[0].0.keys_per_request();
         let mut connections: Vec<_> =
-            plan.into_iter().map(|(cursor, share)| Connection { cursor, share, asked: VecDeque::new() }).collect();
-        // With fewer requests than connections, these take turns.
-        let in_turn = connections.iter().any(|connection| connection.share == 0);
+            plan.into_iter().map(|(cursor, share)| Connection { cursor, share, in_flight: VecDeque::new() }).collect();
+        // With fewer requests than connections, the connections take turns.
+        let take_turns = connections.iter().any(|connection| connection.share == 0);
         let mut budget = Budget::new(work, keys);
         let now = Instant::now();
         for (connection, stream) in connections.iter_mut().zip(&mut self.streams) {
-            connection.ask(budget.take(connection.share, now), now, stream)?;
+            connection.send(budget.take(connection.share, now), now, stream)?;
         }
         let mut requests = 0;
-        while connections.iter().any(|connection| connection.cursor.owed > 0) {
-            self.poll.poll(&mut self.events, Some(PATIENCE)).or_else(unless_interrupted)?;
+        while connections.iter().any(|connection| connection.cursor.in_flight > 0) {
+            self.poll.poll(&mut self.events, Some(SILENCE_TIMEOUT)).or_else(unless_interrupted)?;
             if self.events.is_empty() {
-                return Err("a server does not answer".into());
+                return Err("a server does not respond".into());
             }
             for event in &self.events {
                 let at = event.token().0;
@@ -68,15 +68,15 @@ impl Epoll {
                 }
                 while event.is_readable() {
                     let Some(read) = read(&mut self.streams[at], &mut self.buffer)? else { break };
-                    let answered = connections[at].cursor.read(read).ok_or("more replies than requests")?;
-                    if answered > 0 {
+                    let responses = connections[at].cursor.receive(read).ok_or("more responses than requests")?;
+                    if responses > 0 {
                         let now = Instant::now();
-                        requests += answered;
-                        connections[at].answered(answered, now, work);
-                        let next = if in_turn { (at + 1) % connections.len() } else { at };
-                        connections[next].ask(budget.take(answered, now), now, &mut self.streams[next])?;
+                        requests += responses;
+                        connections[at].record(responses, now, work);
+                        let next = if take_turns { (at + 1) % connections.len() } else { at };
+                        connections[next].send(budget.take(responses, now), now, &mut self.streams[next])?;
                     }
-                    // What does not fill the buffer was all there is.
+                    // A read that does not fill the buffer has emptied the socket.
                     if read < self.buffer.len() {
                         break;
                     }
@@ -88,19 +88,19 @@ impl Epoll {
 }
 
 impl Connection {
-    fn ask(&mut self, requests: usize, now: Instant, stream: &mut TcpStream) -> io::Result<()> {
+    fn send(&mut self, requests: usize, now: Instant, stream: &mut TcpStream) -> io::Result<()> {
         if requests == 0 {
             return Ok(());
         }
-        self.cursor.ask(requests);
-        self.asked.push_back((now, requests));
+        self.cursor.request(requests);
+        self.in_flight.push_back((now, requests));
         self.flush(stream)
     }
 
     fn flush(&mut self, stream: &mut TcpStream) -> io::Result<()> {
         while !self.cursor.unwritten().is_empty() {
             match stream.write(self.cursor.unwritten()) {
-                Ok(bytes) => self.cursor.wrote(bytes),
+                Ok(bytes) => self.cursor.advance(bytes),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => unless_interrupted(error)?,
             }
@@ -108,23 +108,23 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes down how long the answers took, where a request is an operation.
-    fn answered(&mut self, mut answered: usize, now: Instant, work: &Work) {
-        while let Some((asked, open)) = self.asked.front_mut().filter(|_| answered > 0) {
-            let some = answered.min(*open);
+    /// Records the latency of responses, unless an operation has several requests.
+    fn record(&mut self, mut responses: usize, now: Instant, work: &Work) {
+        while let Some((sent, open)) = self.in_flight.front_mut().filter(|_| responses > 0) {
+            let completed = responses.min(*open);
             if work.op.keys() == 1 {
-                work.latencies.record(now - *asked, some);
+                work.latencies.record(now - *sent, completed);
             }
-            answered -= some;
-            *open -= some;
+            responses -= completed;
+            *open -= completed;
             if *open == 0 {
-                self.asked.pop_front();
+                self.in_flight.pop_front();
             }
         }
     }
 }
 
-/// `None` if there is nothing.
+/// Reads once. Returns `None` if no bytes are available.
 fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     loop {
         match stream.read(buffer) {

@@ -1,138 +1,157 @@
-//! What one connection of the ceiling sends, over and over, and how long each reply is.
+//! The requests that a connection of the ceiling repeats, and the length of each response.
 
 use std::sync::Arc;
 
 use crate::data::Dataset;
 use crate::workload::Op;
 
-/// Enough of them that their keys are all over the server's memory.
+/// Enough requests for their keys to be spread over the server's memory.
 const REQUESTS: usize = 10_000;
 
-/// Of large values so many bytes will do.
-const LONGEST: usize = 4 << 20;
+/// The limit on encoded bytes, which large values reach before the number of requests.
+const MAX_BYTES: usize = 4 << 20;
 
-/// Requests, encoded; after the last comes the first again.
+/// Encoded requests, sent in a cycle.
 #[derive(Debug)]
 pub(super) struct Script {
     bytes: Vec<u8>,
-    requests: Vec<Exchange>,
+    exchanges: Vec<Exchange>,
     pub(super) keys_per_request: usize,
 }
 
+/// A request and its response.
 #[derive(Debug, Clone, Copy)]
 struct Exchange {
-    request: usize,
-    reply: usize,
+    request_len: usize,
+    response_len: usize,
 }
 
 impl Script {
-    /// For one of so many nodes, which has its share of the keys, as it would with any client; so many keys to a request.
+    /// Encodes requests of `keys` keys each for one of `nodes` nodes, which owns an equal share of the keys.
     pub(super) fn new(data: &Dataset, op: Op, keys: usize, (node, nodes): (usize, usize)) -> Self {
-        let own: Vec<usize> = (node..data.keys.len()).step_by(nodes).collect();
+        let own: Vec<usize> = if op.keys() > 1 {
+            (node..data.keys.len()).step_by(nodes).collect()
+        } else {
+            data.picks.iter().map(|pick| pick.item as usize).filter(|item| item % nodes == node).collect()
+        };
         let mut rng = fastrand::Rng::with_seed(node as u64);
-        let mut script = Self { bytes: Vec::new(), requests: Vec::new(), keys_per_request: keys };
+        let mut script = Self { bytes: Vec::new(), exchanges: Vec::new(), keys_per_request: keys };
         for number in 0..REQUESTS {
             let from = rng.usize(..own.len());
-            let asked: Vec<usize> = own.iter().cycle().skip(from).take(keys).copied().collect();
-            script.push(data, op, number, &asked);
-            if script.bytes.len() > LONGEST {
+            let items: Vec<usize> = (from..from + keys).map(|at| own[at % own.len()]).collect();
+            script.push(data, op, number, &items);
+            if script.bytes.len() > MAX_BYTES {
                 break;
             }
         }
-        // Twice, so that what is sent at once is in one piece, though it be the last and the first.
-        if script.bytes.len() <= LONGEST / 4 {
+        // Twice, so that the end and the beginning of the cycle can be sent with one write.
+        if script.bytes.len() <= MAX_BYTES / 4 {
             script.bytes.extend_from_within(..);
         }
         script
     }
 
-    fn push(&mut self, data: &Dataset, op: Op, number: usize, asked: &[usize]) {
-        let (begin, size, at) = (self.bytes.len(), data.size, asked[0]);
-        let reply = match op {
-            Op::Set | Op::SetMany => self.set(data, at),
-            Op::Mixed if number.is_multiple_of(10) => self.set(data, at),
+    fn push(&mut self, data: &Dataset, op: Op, number: usize, items: &[usize]) {
+        let (begin, size, first) = (self.bytes.len(), data.size, items[0]);
+        let response_len = match op {
+            Op::Set | Op::SetMany => self.push_set(data, first),
+            Op::Mixed if number.is_multiple_of(10) => self.push_set(data, first),
             Op::Miss => {
-                self.bytes.extend_from_slice(format!("mg {} v\r\n", data.missing[at]).as_bytes());
+                self.bytes.extend_from_slice(format!("mg {} v\r\n", data.missing[first]).as_bytes());
                 "EN\r\n".len()
             }
-            _ if asked.len() == 1 => {
-                self.bytes.extend_from_slice(format!("mg {} v\r\n", data.keys[at]).as_bytes());
+            _ if items.len() == 1 => {
+                self.bytes.extend_from_slice(format!("mg {} v\r\n", data.keys[first]).as_bytes());
                 format!("VA {size}\r\n").len() + size + "\r\n".len()
             }
             _ => {
-                let keys: Vec<&str> = asked.iter().map(|&at| data.keys[at].as_str()).collect();
+                let keys: Vec<&str> = items.iter().map(|&item| data.keys[item].as_str()).collect();
                 self.bytes.extend_from_slice(format!("get {}\r\n", keys.join(" ")).as_bytes());
                 let head = |key| format!("VALUE {key} 0 {size}\r\n").len();
                 keys.iter().map(|key| head(key) + size + "\r\n".len()).sum::<usize>() + "END\r\n".len()
             }
         };
-        self.requests.push(Exchange { request: self.bytes.len() - begin, reply });
+        self.exchanges.push(Exchange { request_len: self.bytes.len() - begin, response_len });
     }
 
-    fn set(&mut self, data: &Dataset, at: usize) -> usize {
-        self.bytes.extend_from_slice(format!("ms {} {}\r\n", data.keys[at], data.size).as_bytes());
-        self.bytes.extend_from_slice(&data.values[at]);
+    /// Returns the length of the response.
+    fn push_set(&mut self, data: &Dataset, item: usize) -> usize {
+        self.bytes.extend_from_slice(format!("ms {} {}\r\n", data.keys[item], data.size).as_bytes());
+        self.bytes.extend_from_slice(&data.values[item]);
         self.bytes.extend_from_slice(b"\r\n");
         "HD\r\n".len()
     }
 }
 
-/// How far one connection has got.
+/// A connection's position in its script.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
     script: Arc<Script>,
-    /// The next request to be asked, and where in the bytes the next byte to be written is.
-    asking: usize,
-    writing: usize,
-    /// Bytes of what was asked that are not yet written.
-    backlog: usize,
-    /// The next reply expected, how much of it is there, and how many replies are owed.
-    answering: usize,
+    /// The index of the next request.
+    next_request: usize,
+    /// The offset of the next byte to write.
+    write_offset: usize,
+    /// The number of requested bytes that are not yet written.
+    unwritten_bytes: usize,
+    /// The index of the next response.
+    next_response: usize,
+    /// The number of bytes received of the next response.
     received: usize,
-    pub(super) owed: usize,
+    /// The number of requests without a response.
+    pub(super) in_flight: usize,
 }
 
 impl Cursor {
     pub(super) fn new(script: Script) -> Self {
         let script = Arc::new(script);
-        Self { script, asking: 0, writing: 0, backlog: 0, answering: 0, received: 0, owed: 0 }
+        Self {
+            script,
+            next_request: 0,
+            write_offset: 0,
+            unwritten_bytes: 0,
+            next_response: 0,
+            received: 0,
+            in_flight: 0,
+        }
     }
 
     pub(super) fn keys_per_request(&self) -> usize {
         self.script.keys_per_request
     }
 
-    /// Puts so many more requests up for writing.
-    pub(super) fn ask(&mut self, requests: usize) {
+    /// Adds requests to the bytes to write.
+    pub(super) fn request(&mut self, requests: usize) {
         for _ in 0..requests {
-            self.backlog += self.script.requests[self.asking].request;
-            self.asking = (self.asking + 1) % self.script.requests.len();
+            self.unwritten_bytes += self.script.exchanges[self.next_request].request_len;
+            self.next_request = (self.next_request + 1) % self.script.exchanges.len();
         }
-        self.owed += requests;
+        self.in_flight += requests;
     }
 
-    /// What is to be written next; empty if nothing is.
+    /// Returns the next bytes to write, or none if all requests are written.
     pub(super) fn unwritten(&self) -> &[u8] {
-        let rest = &self.script.bytes[self.writing..];
-        &rest[..self.backlog.min(rest.len())]
+        let rest = &self.script.bytes[self.write_offset..];
+        &rest[..self.unwritten_bytes.min(rest.len())]
     }
 
-    pub(super) fn wrote(&mut self, bytes: usize) {
-        self.backlog -= bytes;
-        self.writing = (self.writing + bytes) % self.script.bytes.len();
+    /// Records that bytes were written.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.unwritten_bytes -= bytes;
+        self.write_offset = (self.write_offset + bytes) % self.script.bytes.len();
     }
 
-    /// How many requests these bytes have answered; `None` if there are more than were asked for.
-    pub(super) fn read(&mut self, bytes: usize) -> Option<usize> {
+    /// Records that bytes were received. Returns the number of responses that they complete, or `None` if the server
+    /// sent more than was requested.
+    pub(super) fn receive(&mut self, bytes: usize) -> Option<usize> {
         self.received += bytes;
-        let mut answered = 0;
-        while self.owed > 0 && self.received >= self.script.requests[self.answering].reply {
-            self.received -= self.script.requests[self.answering].reply;
-            self.answering = (self.answering + 1) % self.script.requests.len();
-            self.owed -= 1;
-            answered += 1;
+        let mut completed = 0;
+        while self.in_flight > 0 && self.received >= self.script.exchanges[self.next_response].response_len {
+            self.received -= self.script.exchanges[self.next_response].response_len;
+            self.next_response = (self.next_response + 1) % self.script.exchanges.len();
+            self.in_flight -= 1;
+            completed += 1;
         }
-        (self.owed > 0 || self.received == 0).then_some(answered)
+        (self.in_flight > 0 || self.received == 0).then_some(completed)
     }
 }
 
@@ -140,19 +159,20 @@ impl Cursor {
 mod tests {
     use super::{Cursor, Script};
     use crate::data::Dataset;
+    use crate::key_choice::KeyChoice;
     use crate::workload::Op;
 
     #[test]
-    fn what_is_written_is_what_was_asked() {
-        let data = Dataset::new(100);
+    fn the_cycle_writes_whole_requests() {
+        let data = Dataset::new(100, KeyChoice::default());
         let mut cursor = Cursor::new(Script::new(&data, Op::Set, 1, (0, 4)));
         let mut written = Vec::new();
         for _ in 0..50 {
-            cursor.ask(70);
+            cursor.request(70);
             while !cursor.unwritten().is_empty() {
-                let some = cursor.unwritten().len().min(1_000);
-                written.extend_from_slice(&cursor.unwritten()[..some]);
-                cursor.wrote(some);
+                let bytes = cursor.unwritten().len().min(1_000);
+                written.extend_from_slice(&cursor.unwritten()[..bytes]);
+                cursor.advance(bytes);
             }
         }
         assert_eq!(written.len(), 50 * 70 * ("ms 0000100:000000000 100\r\n".len() + 100 + 2));
@@ -160,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_counted_by_their_length() {
-        let data = Dataset::new(100);
+    fn responses_are_counted_by_their_length() {
+        let data = Dataset::new(100, KeyChoice::default());
         let mut cursor = Cursor::new(Script::new(&data, Op::Get, 1, (0, 4)));
-        cursor.ask(3);
-        let reply = "VA 100\r\n".len() + 100 + 2;
-        assert_eq!(cursor.read(reply - 1), Some(0));
-        assert_eq!(cursor.read(reply + 1), Some(2));
-        assert_eq!(cursor.read(reply), Some(1));
-        assert_eq!(cursor.read(1), None);
+        cursor.request(3);
+        let response_len = "VA 100\r\n".len() + 100 + 2;
+        assert_eq!(cursor.receive(response_len - 1), Some(0));
+        assert_eq!(cursor.receive(response_len + 1), Some(2));
+        assert_eq!(cursor.receive(response_len), Some(1));
+        assert_eq!(cursor.receive(1), None);
     }
 }

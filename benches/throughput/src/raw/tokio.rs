@@ -1,4 +1,4 @@
-//! The same on tokio: one task per connection, every read answered by an immediate write.
+//! The ceiling on tokio: one task per connection, which follows every read with an immediate write.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::script::Cursor;
-use super::{Budget, Form, PATIENCE, plan};
+use super::{Budget, Form, SILENCE_TIMEOUT, plan};
 use crate::Outcome;
 use crate::workload::Work;
 
@@ -30,7 +30,8 @@ impl Tokio {
         Ok(Self { connections })
     }
 
-    /// How many operations were done. With fewer requests than connections, some have nothing to do.
+    /// Runs the workload. Returns the number of operations. With fewer requests than connections, some connections
+    /// idle.
     pub(crate) async fn run(&mut self, work: &Work, form: Form) -> Outcome<u64> {
         let plan = plan(work, form, self.connections.len());
         let keys = plan[0].0.keys_per_request();
@@ -45,9 +46,9 @@ impl Tokio {
             .collect();
         let mut requests = 0;
         for task in tasks {
-            let (connection, answered) = task.await??;
+            let (connection, responses) = task.await??;
             self.connections.push(connection);
-            requests += answered;
+            requests += responses;
         }
         Ok((requests * keys / work.op.keys()) as u64)
     }
@@ -61,39 +62,39 @@ async fn exchange(
     budget: &Mutex<Budget>,
 ) -> Outcome<((TcpStream, Vec<u8>), usize)> {
     let take = |wanted, now| budget.lock().unwrap_or_else(PoisonError::into_inner).take(wanted, now);
-    let mut asked = VecDeque::new();
+    let mut in_flight = VecDeque::new();
     let mut requests = 0;
     let mut now = Instant::now();
     let mut next = take(share, now);
     loop {
         if next > 0 {
-            cursor.ask(next);
-            asked.push_back((now, next));
+            cursor.request(next);
+            in_flight.push_back((now, next));
             while !cursor.unwritten().is_empty() {
                 let written = stream.write(cursor.unwritten()).await?;
-                cursor.wrote(written);
+                cursor.advance(written);
             }
         }
-        if cursor.owed == 0 {
+        if cursor.in_flight == 0 {
             return Ok(((stream, buffer), requests));
         }
-        let read = timeout(PATIENCE, stream.read(&mut buffer)).await??;
+        let read = timeout(SILENCE_TIMEOUT, stream.read(&mut buffer)).await??;
         if read == 0 {
-            return Err("a server has closed a connection".into());
+            return Err("a server closed the connection".into());
         }
-        let mut answered = cursor.read(read).ok_or("more replies than requests")?;
+        let mut responses = cursor.receive(read).ok_or("more responses than requests")?;
         now = Instant::now();
-        requests += answered;
-        next = take(answered, now);
-        while let Some((at, open)) = asked.front_mut().filter(|_| answered > 0) {
-            let some = answered.min(*open);
+        requests += responses;
+        next = take(responses, now);
+        while let Some((sent, open)) = in_flight.front_mut().filter(|_| responses > 0) {
+            let completed = responses.min(*open);
             if work.op.keys() == 1 {
-                work.latencies.record(now - *at, some);
+                work.latencies.record(now - *sent, completed);
             }
-            answered -= some;
-            *open -= some;
+            responses -= completed;
+            *open -= completed;
             if *open == 0 {
-                asked.pop_front();
+                in_flight.pop_front();
             }
         }
     }

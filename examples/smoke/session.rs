@@ -1,4 +1,4 @@
-//! The run as it stands: the client, its keys, and what was counted so far.
+//! One run against a service: the client, its keys, and the counts so far.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::tally::Tally;
 use crate::value::Outcome;
 
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct Session {
     pub(crate) options: Options,
     pub(crate) client: Client,
     pub(crate) changes: TopologyWatch,
@@ -23,7 +23,7 @@ pub(crate) struct Stage {
     pub(crate) summary: Summary,
 }
 
-impl Stage {
+impl Session {
     pub(crate) fn keys(&self) -> u64 {
         self.options.keys as u64
     }
@@ -36,8 +36,8 @@ impl Stage {
         self.pass(Pass::Read, "reading").await
     }
 
-    async fn pass(&mut self, pass: Pass, what: &str) -> Tally {
-        let bar = self.report.progress(what, self.keys());
+    async fn pass(&mut self, pass: Pass, label: &str) -> Tally {
+        let bar = self.report.progress(label, self.keys());
         let each = bar.clone();
         let tally = self.load.pass(pass, move || each.inc(1)).await;
         bar.finish_and_clear();
@@ -45,22 +45,22 @@ impl Stage {
         tally
     }
 
-    /// How many keys the last pass left with this outcome.
+    /// Returns how many keys ended the last pass with this outcome.
     pub(crate) fn count(&self, outcome: Outcome) -> u64 {
         self.load.entries().filter(|entry| entry.last == outcome).count() as u64
     }
 
-    /// Writes every key and reads it back; what that took from whom.
+    /// Writes every key and reads it back. Returns the counts and latencies of both passes.
     pub(crate) async fn round_trip(&mut self, step: &mut Step) -> Tally {
         let mut tally = self.write_all().await;
-        step.is("keys written", self.keys(), self.count(Outcome::Stored));
+        step.expect("keys written", self.keys(), self.count(Outcome::Stored));
         tally.merge(&self.read_all().await);
-        step.is("keys read back as written", self.keys(), self.count(Outcome::Fresh));
-        step.is("wrong values", 0, tally.wrong);
+        step.expect("keys read back as written", self.keys(), self.count(Outcome::Fresh));
+        step.expect("wrong values", 0, tally.wrong);
         tally
     }
 
-    /// Tells how the keys are shared out, beside the ring's exact shares.
+    /// Returns each node's keys and its exact share of the ring.
     pub(crate) fn shares(&self) -> Vec<Share> {
         let owners = self.load.owners();
         let shares = self.client.topology().nodes.into_iter().map(|node| {
@@ -70,54 +70,54 @@ impl Stage {
         shares.collect()
     }
 
-    /// The exact share of the ring a node has.
+    /// Returns a node's exact share of the ring.
     pub(crate) fn share_of(&self, id: &NodeId) -> f64 {
         self.client.topology().nodes.iter().find(|node| node.id == *id).map_or(0.0, |node| node.share)
     }
 
-    /// Waits for a change of the topology that is wanted, at most so long.
-    pub(crate) async fn change(
+    /// Waits up to `limit` for a topology change that matches.
+    pub(crate) async fn wait_for_change(
         &mut self,
         limit: Duration,
-        wanted: impl Fn(&TopologyChange) -> bool,
+        matches: impl Fn(&TopologyChange) -> bool,
     ) -> Option<TopologyChange> {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let change = timeout(left, self.changes.changed()).await.ok()??;
-            self.changed(&change);
-            if wanted(&change) {
+            self.record_change(&change);
+            if matches(&change) {
                 return Some(change);
             }
         }
     }
 
-    pub(crate) fn changed(&self, change: &TopologyChange) {
+    pub(crate) fn record_change(&self, change: &TopologyChange) {
         if !change.readdressed.is_empty() {
             self.load.shared.epoch.fetch_add(1, Ordering::Relaxed);
         }
         self.report.topology(change);
     }
 
-    /// Waits until discovery is as wanted, at most so long; how long it took.
-    pub(crate) async fn until(
+    /// Waits up to `limit` for a discovery status that matches. Returns how long that took.
+    pub(crate) async fn wait_for_status(
         &self,
         limit: Duration,
-        wanted: impl Fn(&DiscoveryStatus) -> bool + Send,
+        matches: impl Fn(&DiscoveryStatus) -> bool + Send,
     ) -> Option<Duration> {
-        let began = Instant::now();
-        while !wanted(&self.client.discovery_status()) {
-            if began.elapsed() >= limit {
+        let start = Instant::now();
+        while !matches(&self.client.discovery_status()) {
+            if start.elapsed() >= limit {
                 return None;
             }
             sleep(Duration::from_millis(10)).await;
         }
-        Some(began.elapsed())
+        Some(start.elapsed())
     }
 
-    /// The step is over.
-    pub(crate) fn done(&mut self, step: &Step) {
-        match step.ok() {
+    /// Counts a finished step and reports it.
+    pub(crate) fn finish_step(&mut self, step: &Step) {
+        match step.is_ok() {
             Some(true) => self.summary.passed += 1,
             Some(false) => self.summary.failed += 1,
             None => self.summary.skipped += 1,
@@ -125,16 +125,17 @@ impl Stage {
         self.report.step(step);
     }
 
-    /// Whether a machine that stood still may be why it did not: it makes operations late, and no value wrong.
-    pub(crate) fn is_worth_another_attempt(&self) -> bool {
+    /// Whether a stall of the machine can explain a failed run. A stall makes operations late, but no value wrong.
+    pub(crate) fn can_be_retried(&self) -> bool {
         self.summary.total.wrong == 0 && self.summary.error.is_none()
     }
 
-    /// Whether all went as it should. Errors are no fault of whoever watches pods come and go; silence is.
-    pub(crate) fn ok(&self) -> bool {
+    /// Whether the run succeeded. Under `--watch` on a real service, failed operations and steps do not count, because
+    /// the operator restarts pods meanwhile. Wrong values and seconds without an operation always count.
+    pub(crate) fn is_ok(&self) -> bool {
         let summary = &self.summary;
         let steps_count = self.options.watch.is_none() || self.options.target.is_own();
-        let steps = summary.failed == 0 || !steps_count;
-        summary.error.is_none() && summary.total.wrong == 0 && summary.idle_seconds == 0 && steps
+        let steps_are_ok = summary.failed == 0 || !steps_count;
+        summary.error.is_none() && summary.total.wrong == 0 && summary.idle_seconds == 0 && steps_are_ok
     }
 }

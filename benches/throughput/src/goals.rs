@@ -1,4 +1,4 @@
-//! memring's goals, and whether they are reached.
+//! memring's performance goals, and whether a run reached them.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::processes::Footprint;
 use crate::rounds::Row;
 use crate::workload::Op;
 
-/// A fraction of the ceiling in one cell, which is to be at least so large.
+/// A minimum for memring's fraction of the ceiling in one cell.
 struct Goal {
     part: Part,
     op: Op,
@@ -47,36 +47,36 @@ const GOALS: [Goal; 17] = [
     goal(Part::Against, Op::Get, 100, 1024, Threads::One, 0.90),
 ];
 
-/// How much a lone get may take longer than the ceiling's, in microseconds.
-const ADDED_MICROS: f64 = 2.0;
+/// The limit on what memring adds to the ceiling's median latency at window 1, in microseconds.
+const MAX_ADDED_MICROS: f64 = 2.0;
 
-/// How much memory a client of 1,024 callers may add, in MiB.
-const ADDED_MIB: f64 = 4.0;
+/// The limit on the memory that memring adds with 1,024 callers, in MiB.
+const MAX_ADDED_MIB: f64 = 4.0;
 
 impl Goal {
-    fn is_about(&self, cell: &Cell) -> bool {
+    fn applies_to(&self, cell: &Cell) -> bool {
         (self.part, self.op, self.size, self.window, self.threads)
             == (cell.part, cell.op, cell.size, cell.window, cell.threads)
     }
 }
 
-/// A table of the goals that were measured.
+/// Returns a table of the goals that were measured.
 pub(crate) fn table(rows: &[Row], footprints: &[Footprint]) -> String {
-    let mut table = String::from("| goal | of | at least | aim | measured | |\n|---|---|---|---|---|---|\n");
-    let mut line = |what: String, of: String, goal: String, aim: String, measured: String, reached: bool| {
-        let verdict = if reached { "reached" } else { "MISSED" };
+    let mut table = String::from("| goal | ceiling | required | aim | measured | |\n|---|---|---|---|---|---|\n");
+    let mut add = |what: String, base: String, goal: String, aim: String, measured: String, is_reached: bool| {
+        let result = if is_reached { "reached" } else { "MISSED" };
         // Writing to a string cannot fail.
-        let _ = writeln!(table, "| {what} | {of} | {goal} | {aim} | {measured} | {verdict} |");
+        let _ = writeln!(table, "| {what} | {base} | {goal} | {aim} | {measured} | {result} |");
     };
     for row in rows {
-        // The last of them: where two memrings are compared, it is the other.
+        // The last one, because the part `against` compares memring with itself.
         let Some(own) = row.cell.entrants.iter().rposition(|entrant| entrant.kind == Kind::Memring) else { continue };
         let base = row.cell.entrants[0].to_string();
-        for goal in GOALS.iter().filter(|goal| goal.is_about(&row.cell)) {
+        for goal in GOALS.iter().filter(|goal| goal.applies_to(&row.cell)) {
             let ratio = row.ratio(own);
             let aim = goal.aim.map_or(String::new(), |aim| format!("{aim:.2}"));
             let (at_least, measured) = (format!("{:.2}", goal.goal), format!("{ratio:.2}"));
-            line(row.cell.to_string(), base.clone(), at_least, aim, measured, ratio >= goal.goal);
+            add(row.cell.to_string(), base.clone(), at_least, aim, measured, ratio >= goal.goal);
         }
         if (row.cell.part, row.cell.window, row.cell.threads) == (Part::Get, 1, Threads::One) {
             let added = row.median(own, |own, base| match (own.latency, base.latency) {
@@ -84,15 +84,15 @@ pub(crate) fn table(rows: &[Row], footprints: &[Footprint]) -> String {
                 _ => f64::NAN,
             });
             let what = format!("{}: p50 added", row.cell);
-            let (at_most, measured) = (format!("at most {ADDED_MICROS} us"), format!("{added:.1} us"));
-            line(what, base, at_most, String::new(), measured, added <= ADDED_MICROS);
+            let (at_most, measured) = (format!("at most {MAX_ADDED_MICROS} us"), format!("{added:.1} us"));
+            add(what, base, at_most, String::new(), measured, added <= MAX_ADDED_MICROS);
         }
     }
     for footprint in footprints.iter().filter(|footprint| footprint.kind == Kind::Memring) {
         let mib = footprint.added as f64 / f64::from(1 << 20);
         let what = format!("memory added at window {}", footprint.window);
-        let at_most = format!("at most {ADDED_MIB} MiB");
-        line(what, String::new(), at_most, String::new(), format!("{mib:.1} MiB"), mib <= ADDED_MIB);
+        let at_most = format!("at most {MAX_ADDED_MIB} MiB");
+        add(what, String::new(), at_most, String::new(), format!("{mib:.1} MiB"), mib <= MAX_ADDED_MIB);
     }
     table
 }

@@ -1,4 +1,4 @@
-//! What is measured against: the servers, the same servers behind a relay, and servers of another kind.
+//! The servers of a run: directly, through a relay, and those of another memcached.
 
 use std::net::SocketAddr;
 
@@ -10,15 +10,15 @@ use crate::relay::Relay;
 use crate::servers::Servers;
 
 #[derive(Debug)]
-pub(crate) struct Grounds {
+pub(crate) struct Testbed {
     servers: Servers,
     direct: Vec<SocketAddr>,
     relay: Option<Relay>,
-    /// The others, and where they listen.
+    /// The servers of `--against`, and their addresses.
     against: Option<(Servers, Vec<SocketAddr>)>,
 }
 
-impl Grounds {
+impl Testbed {
     pub(crate) fn new(options: &Options) -> Outcome<Self> {
         let servers = Servers::start(&options.memcached)?;
         let direct = servers.addrs();
@@ -34,13 +34,13 @@ impl Grounds {
         Ok(Self { servers, direct, relay, against })
     }
 
-    /// What the servers say they are, and the others.
+    /// Returns the version of the servers, and of the servers of `--against`.
     pub(crate) fn versions(&self) -> Outcome<(String, Option<String>)> {
         let against = self.against.as_ref().map(|(others, _)| others.version()).transpose()?;
         Ok((self.servers.version()?, against))
     }
 
-    /// Stores the items everywhere.
+    /// Stores the items on every server.
     pub(crate) fn fill(&self, data: &Dataset) -> Outcome<()> {
         self.servers.fill(data)?;
         self.against.as_ref().map_or(Ok(()), |(others, _)| others.fill(data))
