@@ -29,7 +29,7 @@ pub(crate) struct Part<T, R> {
     pub(crate) after: Option<usize>,
 }
 
-impl<P> FanOut<P> {
+impl<P: Send> FanOut<P> {
     pub(crate) fn new(dispatcher: &Dispatcher) -> Self {
         let snapshot = dispatcher.snapshot();
         let parts = snapshot.nodes().iter().map(|_| Vec::new()).collect();
@@ -59,12 +59,12 @@ impl<P> FanOut<P> {
     /// have the batch's deadline. There is no task per key or node.
     ///
     /// Cancel safe: what is not written yet is cancelled.
-    pub(crate) async fn send<T, R: Response>(
+    pub(crate) async fn send<T: Send, R: Response + Send>(
         self,
         dispatcher: &Dispatcher,
         window: usize,
         deadline: Instant,
-        make_part: impl Fn(P) -> Part<T, R>,
+        make_part: impl Fn(P) -> Part<T, R> + Sync + Send,
     ) -> impl Iterator<Item = (T, Result<R, Error>)> {
         let Self { snapshot, parts, .. } = self;
         let busy = snapshot.nodes().iter().zip(parts).filter(|(_, parts)| !parts.is_empty());
@@ -79,10 +79,10 @@ impl<P> FanOut<P> {
     }
 }
 
-async fn send_windowed<T, R: Response>(
+async fn send_windowed<T: Send, R: Response + Send>(
     dispatcher: &Dispatcher,
     node: &Arc<Node>,
-    parts: impl ExactSizeIterator<Item = Part<T, R>>,
+    parts: impl ExactSizeIterator<Item = Part<T, R>> + Send,
     window: usize,
     deadline: Instant,
 ) -> Vec<(T, Result<R, Error>)> {

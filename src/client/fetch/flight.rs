@@ -78,7 +78,8 @@ impl Flight {
     }
 
     fn can_be_joined(&self, has_seen: bool) -> bool {
-        !self.is_closed.load(Ordering::Acquire) && !(has_seen && self.is_leaseless.load(Ordering::Acquire))
+        let is_outdated = has_seen && self.is_leaseless.load(Ordering::Acquire);
+        !is_outdated && !self.is_closed.load(Ordering::Acquire)
     }
 
     pub(super) fn deposit(&self, lease: Lease) {
