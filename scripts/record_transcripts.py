@@ -3,7 +3,7 @@
 
     python3 scripts/record_transcripts.py memcached-1.5.22 memcached-1.6.45 > tests/data/transcripts.tsv
 
-One line per exchange, with four columns: the server's version; the reply that the client expects (`Expect` in
+One line per exchange, with four columns: the server's version; the reply that the client expects (`ReplyKind` in
 src/protocol.rs, or `Stats` or `Dump` for replies of many lines); the request; the reply. Bytes that are not visible
 ASCII are written as \\xNN.
 """

@@ -1,9 +1,9 @@
 //! From a queued request to its response.
 //!
-//! A [`Call`] is one caller's request and the slot for its response. Calls wait in a node's [`Queue`]. A [`Driver`] owns
-//! one socket: it takes the pending calls, writes them as one batch, and matches the replies to the calls in its
-//! `Pipeline`, which does no I/O. A call is in the queue (nothing of it was sent) or in one pipeline (it was written, or
-//! is about to be). It gets exactly one response: from a reply, its deadline, or the end of the connection.
+//! A [`Call`] is one caller's request and the slot for its response. Calls wait in a node's [`Queue`]. A [`Driver`]
+//! owns one socket: it takes the pending calls, writes them as one batch, and matches the replies to the calls in its
+//! `Pipeline`, which does no I/O. A call is in the queue (nothing of it was sent) or in one pipeline (it was written,
+//! or is about to be). It gets exactly one response: from a reply, its deadline, or the end of the connection.
 
 mod batch_window;
 mod call;
@@ -34,7 +34,7 @@ pub(crate) use self::line_reader::LineReader;
 pub(crate) use self::new_call::NewCall;
 pub(crate) use self::queue::{Availability, PushError, Queue};
 pub(crate) use self::response::{GetResult, Response};
-pub(crate) use self::response_future::{Rejected, ResponseFuture};
+pub(crate) use self::response_future::{RejectedCall, ResponseFuture};
 pub(crate) use self::version_probe::ProbeHistory;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

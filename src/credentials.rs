@@ -36,12 +36,12 @@ impl Credentials {
     }
 
     /// Returns the credentials as they are sent: the user, a space, the password.
-    pub(crate) fn token(&self) -> String {
+    pub(crate) fn to_wire(&self) -> String {
         format!("{} {}", self.user, self.password)
     }
 
     /// Returns whether a text contains the password, so that it must not be shown.
-    pub(crate) fn are_in(&self, text: &str) -> bool {
+    pub(crate) fn password_occurs_in(&self, text: &str) -> bool {
         !self.password.is_empty() && text.contains(&*self.password)
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::fan_out::{FanOut, Line, Part};
 
-use crate::connection::{NewCall, PushError, Rejected, Response, ResponseFuture};
+use crate::connection::{NewCall, PushError, RejectedCall, Response, ResponseFuture};
 use crate::error::{Error, ErrorKind};
 use crate::node::Node;
 use crate::node_id::NodeId;
@@ -36,7 +36,7 @@ enum Undelivered<R> {
     /// There is no node to send it to.
     NoOwner(Error),
     /// Its node did not take it.
-    Rejected(Arc<Node>, Rejected<R>),
+    Rejected(Arc<Node>, RejectedCall<R>),
 }
 
 impl Dispatcher {
@@ -135,7 +135,7 @@ impl Dispatcher {
 
     async fn retry_push<R: Response>(&self, mut undelivered: Undelivered<R>) -> Result<ResponseFuture<R>, Error> {
         loop {
-            let (node, Rejected { call, reason }) = match undelivered {
+            let (node, RejectedCall { call, reason }) = match undelivered {
                 Undelivered::NoOwner(error) => return Err(error),
                 Undelivered::Rejected(node, rejected) => (node, rejected),
             };

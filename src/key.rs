@@ -54,14 +54,14 @@ impl Key {
     /// [`InvalidKey`] if the key is empty, is longer than [`MAX_LEN`](Self::MAX_LEN), or holds a space or control byte.
     #[inline]
     pub fn new(key: impl AsRef<[u8]>) -> Result<Self, InvalidKey> {
-        let mut new = Self::blank();
-        new.become_key(&[], key.as_ref())?;
+        let mut new = Self::placeholder();
+        new.assign(&[], key.as_ref())?;
         Ok(new)
     }
 
-    /// Returns a placeholder to [assign](Self::become_key) a key to.
+    /// Returns a placeholder to [assign](Self::assign) a key to.
     #[inline]
-    pub(crate) fn blank() -> Self {
+    pub(crate) fn placeholder() -> Self {
         Self(Repr::Inline { len: 0, bytes: [0; INLINE_LEN] })
     }
 
@@ -70,7 +70,7 @@ impl Key {
     /// In place because every get does this, and the processor stalls if bytes written in one width are then moved in
     /// another.
     #[inline]
-    pub(crate) fn become_key(&mut self, prefix: &[u8], key: &[u8]) -> Result<(), InvalidKey> {
+    pub(crate) fn assign(&mut self, prefix: &[u8], key: &[u8]) -> Result<(), InvalidKey> {
         if key.is_empty() {
             return Err(InvalidKey::Empty);
         }
@@ -326,8 +326,8 @@ mod tests {
     use super::*;
 
     fn namespaced(prefix: &[u8], key: &[u8]) -> Result<Key, InvalidKey> {
-        let mut joined = Key::blank();
-        joined.become_key(prefix, key)?;
+        let mut joined = Key::placeholder();
+        joined.assign(prefix, key)?;
         Ok(joined)
     }
 
@@ -338,9 +338,9 @@ mod tests {
             for new in lengths {
                 let (old, new) = ("o".repeat(old), "n".repeat(new));
                 let mut key = Key::new(&old).unwrap();
-                assert!(key.become_key(b"", b"a b").is_err() && key.become_key(b"p:", &[b'k'; 249]).is_err());
+                assert!(key.assign(b"", b"a b").is_err() && key.assign(b"p:", &[b'k'; 249]).is_err());
                 assert_eq!(key.as_bytes(), old.as_bytes(), "an error changes nothing");
-                key.become_key(b"", new.as_bytes()).unwrap();
+                key.assign(b"", new.as_bytes()).unwrap();
                 assert_eq!(key, Key::new(&new).unwrap());
                 assert_eq!(matches!(key.0, Repr::Heap(_)), new.len() > INLINE_LEN);
             }

@@ -16,9 +16,9 @@
 //! memcached, gets no meta command: the command fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 //! Classic commands go on as before.
 //!
-//! Deadlines, cancel safety and errors are those of every command: see [`Client`](crate::Client). A command that the server answers
-//! with an error line fails with [`ErrorKind::Server`](crate::ErrorKind::Server). [The guide](crate::guide#meta-flags)
-//! lists every flag, the version it needs, and the replies.
+//! Deadlines, cancel safety and errors are those of every command: see [`Client`](crate::Client). A command that the
+//! server answers with an error line fails with [`ErrorKind::Server`](crate::ErrorKind::Server). [The
+//! guide](crate::guide#meta-flags) lists every flag, the version it needs, and the replies.
 //!
 //! ```no_run
 //! # async fn doc(cache: memring::Client) -> Result<(), memring::Error> {

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use self::backoff::Backoff;
 use self::reconnector::Reconnector;
 use crate::config::Settings;
-use crate::connection::{Availability, NewCall, ProbeHistory, Queue, Rejected, Response, ResponseFuture};
+use crate::connection::{Availability, NewCall, ProbeHistory, Queue, RejectedCall, Response, ResponseFuture};
 use crate::discovery::{ListedAddresses, NodeLocator};
 use crate::error::Error;
 use crate::node_id::NodeId;
@@ -103,7 +103,7 @@ impl Node {
 
     /// Queues a call if there is space. A call that is not taken comes back with the reason.
     #[inline]
-    pub(crate) fn push<R: Response>(&self, call: NewCall<R>) -> Result<ResponseFuture<R>, Rejected<R>> {
+    pub(crate) fn push<R: Response>(&self, call: NewCall<R>) -> Result<ResponseFuture<R>, RejectedCall<R>> {
         ResponseFuture::queue(call, &self.shared.queue)
     }
 
@@ -111,7 +111,7 @@ impl Node {
     pub(crate) async fn push_when_space<R: Response>(
         &self,
         call: NewCall<R>,
-    ) -> Result<ResponseFuture<R>, Rejected<R>> {
+    ) -> Result<ResponseFuture<R>, RejectedCall<R>> {
         ResponseFuture::queue_when_space(call, &self.shared.queue).await
     }
 

@@ -4,7 +4,7 @@
 //! announces one. The response to a request is one reply or several.
 //!
 //! This module does no I/O and uses no clock and no task. To add a command, add a [`Request`] variant, its line in
-//! `encode`, an [`Expect`] that lists the replies it may get, and any new reply word in `decode`.
+//! `encode`, a [`ReplyKind`] that lists the replies it may get, and any new reply word in `decode`.
 
 mod decode;
 mod encode;
@@ -14,18 +14,20 @@ mod inspect;
 mod large_value;
 mod meta;
 mod number;
-mod output;
 mod version;
+mod write_buffer;
 
 use bytes::Bytes;
 use thiserror::Error;
 
 pub(crate) use self::decode::Decoder;
-pub(crate) use self::encode::{credentials_line, encode, encode_get_key, encode_get_start, encode_line_end};
-pub(crate) use self::inspect::{DumpLine, METADUMP, RESET_STATS, StatLine, dump_line, stat_line, stats_line};
+pub(crate) use self::encode::{credentials_command, encode, encode_get_key, encode_get_start, encode_line_end};
+pub(crate) use self::inspect::{
+    DumpLine, METADUMP_COMMAND, RESET_STATS_COMMAND, StatLine, parse_dump_line, parse_stat_line, stats_command,
+};
 pub(crate) use self::meta::{MetaCode, MetaFlags, MetaReply, MetaRequest, MetaVerb, Token};
-pub(crate) use self::output::Output;
 pub(crate) use self::version::ServerVersion;
+pub(crate) use self::write_buffer::WriteBuffer;
 
 use crate::key::Key;
 
@@ -131,24 +133,24 @@ const LINE_WEIGHT: usize = 64;
 
 impl Request {
     /// Returns which replies may answer this request.
-    pub(crate) fn expect(&self) -> Expect {
+    pub(crate) fn reply_kind(&self) -> ReplyKind {
         match self {
-            Self::Get { .. } => Expect::Values,
-            Self::Store { verb: StoreVerb::Cas(_), .. } => Expect::Swapped,
-            Self::Store { .. } => Expect::Stored,
-            Self::Delete { .. } => Expect::Deleted,
-            Self::Touch { .. } => Expect::Touched,
-            Self::Arithmetic { .. } => Expect::Number,
+            Self::Get { .. } => ReplyKind::Values,
+            Self::Store { verb: StoreVerb::Cas(_), .. } => ReplyKind::Swapped,
+            Self::Store { .. } => ReplyKind::Stored,
+            Self::Delete { .. } => ReplyKind::Deleted,
+            Self::Touch { .. } => ReplyKind::Touched,
+            Self::Arithmetic { .. } => ReplyKind::Number,
             Self::Meta(request) => match request.verb {
-                MetaVerb::Set => Expect::MetaStored,
-                MetaVerb::Debug => Expect::MetaDebug,
-                MetaVerb::Get | MetaVerb::Delete | MetaVerb::Arithmetic => Expect::Meta,
+                MetaVerb::Set => ReplyKind::MetaStored,
+                MetaVerb::Debug => ReplyKind::MetaDebug,
+                MetaVerb::Get | MetaVerb::Delete | MetaVerb::Arithmetic => ReplyKind::Meta,
             },
-            Self::MetaRun(_) => Expect::MetaRun,
-            Self::MetaNoop => Expect::MetaEnd,
-            Self::Version => Expect::Version,
-            Self::FlushAll { .. } | Self::Verbosity { .. } => Expect::Ok,
-            Self::CacheMemlimit { .. } => Expect::Memlimit,
+            Self::MetaRun(_) => ReplyKind::MetaRun,
+            Self::MetaNoop => ReplyKind::MetaEnd,
+            Self::Version => ReplyKind::Version,
+            Self::FlushAll { .. } | Self::Verbosity { .. } => ReplyKind::Ok,
+            Self::CacheMemlimit { .. } => ReplyKind::Memlimit,
         }
     }
 
@@ -183,10 +185,12 @@ impl Request {
     ///
     /// The server's version must be known before a request with a minimum is sent.
     #[inline]
-    pub(crate) fn needs(&self) -> Option<ServerVersion> {
+    pub(crate) fn min_version(&self) -> Option<ServerVersion> {
         match self {
-            Self::Meta(request) => Some(request.needs),
-            Self::MetaRun(run) => Some(run.iter().map(|request| request.needs).fold(ServerVersion::META, Ord::max)),
+            Self::Meta(request) => Some(request.min_version),
+            Self::MetaRun(run) => {
+                Some(run.iter().map(|request| request.min_version).fold(ServerVersion::META, Ord::max))
+            }
             Self::MetaNoop => Some(ServerVersion::META),
             _ => None,
         }
@@ -223,7 +227,7 @@ impl Request {
 
 /// Which replies a request may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expect {
+pub(crate) enum ReplyKind {
     /// Any number of `VALUE` blocks, then `END`.
     Values,
     /// The `END` of a retrieval whose last key already has its value.
@@ -249,7 +253,7 @@ pub(crate) enum Expect {
     Memlimit,
 }
 
-impl Expect {
+impl ReplyKind {
     fn is_meta(self) -> bool {
         matches!(self, Self::Meta | Self::MetaStored | Self::MetaDebug | Self::MetaRun | Self::MetaEnd)
     }
@@ -292,7 +296,7 @@ impl Expect {
     /// - A command with a data block: only if the server is known to have read the block. Otherwise it may have run the
     ///   block as commands.
     /// - Any other command is a single line: yes.
-    pub(crate) fn survives(self, error_line: &ErrorLine) -> bool {
+    pub(crate) fn keeps_connection_after(self, error_line: &ErrorLine) -> bool {
         if error_line.is_unauthenticated() {
             return false;
         }
@@ -371,7 +375,7 @@ impl ErrorLine {
     }
 
     /// Returns whether it is a `CLIENT_ERROR`.
-    pub(crate) fn is_clients_fault(&self) -> bool {
+    pub(crate) fn is_client_error(&self) -> bool {
         self.0.starts_with("CLIENT_ERROR")
     }
 
@@ -395,7 +399,7 @@ pub(crate) enum ProtocolError {
     #[error("a reply line is malformed")]
     Malformed,
     #[error("a reply does not fit the pending request")]
-    OutOfStep,
+    UnexpectedReply,
     #[error("a value has a key that was not requested, or is out of order")]
     WrongKey,
     #[error("a reply has the opaque token of another request")]
@@ -403,15 +407,15 @@ pub(crate) enum ProtocolError {
     #[error("a value does not end at its declared length")]
     MissingTerminator,
     #[error("a reply came without a pending request")]
-    Unrequested,
+    Unsolicited,
     #[error("the response exceeds the client's limit")]
-    Endless,
+    ResponseTooLong,
 }
 
 /// Returns the error line at the front of bytes that came without a pending request.
 ///
 /// Anything but a complete error line gives `None`, because it must not be shown.
-pub(crate) fn unrequested_error_line(input: &[u8]) -> Option<String> {
+pub(crate) fn unsolicited_error_line(input: &[u8]) -> Option<String> {
     let end = memchr::memchr(b'\n', input)?;
     decode::error_line(input[..end].strip_suffix(b"\r")?).map(|error_line| error_line.0.into())
 }

@@ -39,7 +39,7 @@ impl Client {
     /// In this process, callers that miss wait for the first of them to compute. If that one fails or is dropped, the
     /// next computes. Other processes are kept from computing by a lease: an empty item in place of the value, which
     /// memcached gives to one reader ([`FetchOptions::lease`]). They look for the value in growing intervals
-    /// ([`FetchOptions::wait`]). A stale item ([`invalidate`](Self::invalidate)), or one that soon expires
+    /// ([`FetchOptions::wait_timeout`]). A stale item ([`invalidate`](Self::invalidate)), or one that soon expires
     /// ([`FetchOptions::recache_within`]), is given to one caller to renew, while the others may get the old value
     /// ([`FetchOptions::stale`]).
     ///
@@ -67,8 +67,8 @@ impl Client {
     /// [`FetchError`]: the error of `compute`, or that it took too long, or that another process took too long. Errors of
     /// the cache are returned only if the fetch cannot be made at all.
     ///
-    /// A fetch takes at most twice the sum of [wait](FetchOptions::wait) and [limit on
-    /// computing](FetchOptions::compute_limit): once as a follower, then as the one that computes. (A `compute` that
+    /// A fetch takes at most twice the sum of [wait](FetchOptions::wait_timeout) and [limit on
+    /// computing](FetchOptions::compute_timeout): once as a follower, then as the one that computes. (A `compute` that
     /// fetches its own key waits for itself until that limit.)
     ///
     /// # Cancel safety
@@ -162,7 +162,8 @@ impl<'a> Task<'a> {
     }
 
     async fn run<E>(self, computation: impl Computation<E>) -> Result<Fetched, FetchError<E>> {
-        let limit = Instant::now() + self.options.wait.saturating_add(self.options.compute_limit).min(LONGEST_WAIT);
+        let limit =
+            Instant::now() + self.options.wait_timeout.saturating_add(self.options.compute_timeout).min(LONGEST_WAIT);
         let mut computation = Some(computation);
         loop {
             let look = self.look().await;
@@ -205,7 +206,7 @@ impl<'a> Task<'a> {
         cache_fails: bool,
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
-        let wait_end = Instant::now() + self.options.wait.min(LONGEST_WAIT);
+        let wait_end = Instant::now() + self.options.wait_timeout.min(LONGEST_WAIT);
         let mut pause = FIRST_LOOK_AFTER;
         let mut wait_is_over = cache_fails;
         loop {
@@ -213,7 +214,7 @@ impl<'a> Task<'a> {
                 return self.fill(flight, lease, computation).await;
             }
             if wait_is_over {
-                return match self.options.when_wait_ends {
+                return match self.options.on_wait_timeout {
                     OnWaitTimeout::Fail if !cache_fails => Err(LeaderError::Failed(FetchError::WaitTimeout)),
                     _ => self.compute_leaseless(flight, computation).await,
                 };
@@ -310,11 +311,11 @@ impl<'a> Task<'a> {
     ) -> Result<Fetched, LeaderError<E>> {
         // A caller that has computed returns, with the value or an error, and never comes here again.
         let Some(computation) = computation.take() else { return Err(LeaderError::Failed(FetchError::WaitTimeout)) };
-        match timeout(self.options.compute_limit, computation).await {
+        match timeout(self.options.compute_timeout, computation).await {
             Ok(Ok(value)) => {
                 flight.close();
                 let flags = self.options.store.wire_flags();
-                Ok(Fetched { value, flags, origin: Origin::Unstored })
+                Ok(Fetched { value, flags, origin: Origin::NotStored })
             }
             Ok(Err(error)) => Err(LeaderError::Failed(FetchError::Compute(error))),
             Err(_) => Err(LeaderError::Failed(FetchError::ComputeTimeout)),

@@ -69,7 +69,7 @@ impl Call {
             self.deadline = deadline;
             self.slot_mut().reset();
         } else {
-            let mut key = Key::blank();
+            let mut key = Key::placeholder();
             write_key(&mut key)?;
             *self = Self::new(Request::Get { keys: Keys::One(key), cas: form.cas, touch: form.touch }, deadline);
         }

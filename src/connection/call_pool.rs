@@ -78,7 +78,7 @@ mod tests {
     use crate::protocol::{Reply, StoreVerb};
 
     fn new_get(form: GetForm, deadline: Instant, key: &[u8]) -> Result<Arc<Call>, InvalidKey> {
-        NewCall::get(form, deadline, |place| place.become_key(b"p:", key)).map(NewCall::into_call)
+        NewCall::get(form, deadline, |place| place.assign(b"p:", key)).map(NewCall::into_call)
     }
 
     fn get(key: &str) -> Arc<Call> {

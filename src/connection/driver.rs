@@ -26,7 +26,7 @@ use super::queue::Queue;
 use super::version_probe::{ProbeHistory, VersionProbe};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
-use crate::protocol::{Output, ProtocolError, unrequested_error_line};
+use crate::protocol::{ProtocolError, WriteBuffer, unsolicited_error_line};
 
 /// How many bytes are read at a time. Smaller reads cost system calls, larger ones memory per connection.
 const READ_CHUNK: usize = 32 * 1024;
@@ -56,7 +56,7 @@ pub(crate) struct Driver<S> {
     batch: VecDeque<Arc<Call>>,
     wakes: WakeList,
     input: BytesMut,
-    output: Output,
+    output: WriteBuffer,
 }
 
 /// The settings of a connection.
@@ -114,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             batch: VecDeque::new(),
             wakes: WakeList::default(),
             input: BytesMut::new(),
-            output: Output::default(),
+            output: WriteBuffer::default(),
         }
     }
 
@@ -269,9 +269,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Poison::ErrorLine(line) => Rejected::Command.error(line, Delivery::Unknown).with_node(&self.node),
             Poison::Protocol(reason) => {
                 let error = Error::new(ErrorKind::Protocol, Delivery::Unknown).with_node(&self.node);
-                match unrequested_error_line(&self.input) {
+                match unsolicited_error_line(&self.input) {
                     // Such as `ERROR Too many open connections`, which a server sends to a new connection.
-                    Some(line) if *reason == ProtocolError::Unrequested => {
+                    Some(line) if *reason == ProtocolError::Unsolicited => {
                         error.with_message(line).with_source(*reason)
                     }
                     _ => error.with_source(*reason),

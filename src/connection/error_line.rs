@@ -22,7 +22,7 @@ impl Rejected {
 
     fn kind(self, line: &ErrorLine) -> ErrorKind {
         match self {
-            Self::Credentials if line.is_clients_fault() => ErrorKind::Auth,
+            Self::Credentials if line.is_client_error() => ErrorKind::Auth,
             Self::Credentials => ErrorKind::Unavailable,
             _ if line.is_unauthenticated() => ErrorKind::Auth,
             Self::Command if line.is_too_large() => ErrorKind::TooLarge,

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::error_line::Rejected;
 use crate::credentials::Credentials;
 use crate::error::{Delivery, Error, ErrorKind};
-use crate::protocol::{Decoder, Expect, Reply, credentials_line};
+use crate::protocol::{Decoder, Reply, ReplyKind, credentials_command};
 
 /// Sends the credentials and waits until the server accepts them. Every error is `NotSent`, because no request of a
 /// caller is in flight yet. The caller sets the time limit.
@@ -20,7 +20,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let unavailable = |error: io::Error| Error::not_sent(ErrorKind::Unavailable).with_source(error);
-    socket.write_all(credentials_line(&credentials.token()).as_bytes()).await.map_err(unavailable)?;
+    socket.write_all(credentials_command(&credentials.to_wire()).as_bytes()).await.map_err(unavailable)?;
     let (mut decoder, mut input) = (Decoder::new(0), BytesMut::new());
     loop {
         if socket.read_buf(&mut input).await.map_err(unavailable)? == 0 {
@@ -28,13 +28,16 @@ where
             return Err(unavailable(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
         }
         let violated = || Error::not_sent(ErrorKind::Protocol);
-        match decoder.decode(Expect::Stored, &mut input, |_| false).map_err(|reason| violated().with_source(reason))? {
+        match decoder
+            .decode(ReplyKind::Stored, &mut input, |_| false)
+            .map_err(|reason| violated().with_source(reason))?
+        {
             None => {}
             Some(Reply::Stored) if input.is_empty() => return Ok(()),
             Some(Reply::ErrorLine(line)) => {
                 let error = Rejected::Credentials.error(&line, Delivery::NotSent);
                 // A server that repeats the password must not put it into a log.
-                let repeats_password = credentials.are_in(line.line());
+                let repeats_password = credentials.password_occurs_in(line.line());
                 return Err(if repeats_password { error.with_message("the credentials were refused") } else { error });
             }
             Some(_) => return Err(violated().with_message("an unexpected reply to the credentials")),

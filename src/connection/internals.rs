@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::item::Item;
 use crate::key::{InvalidKey, Key};
 use crate::node_id::NodeId;
-use crate::protocol::{Keys, Output, Reply, Request, StoreVerb, encode};
+use crate::protocol::{Keys, Reply, Request, StoreVerb, WriteBuffer, encode};
 
 /// Longer than any run of a benchmark takes.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -71,7 +71,7 @@ impl Command {
 #[derive(Debug)]
 pub struct Exchange {
     pipeline: Pipeline,
-    output: Output,
+    output: WriteBuffer,
     input: BytesMut,
     batch: VecDeque<Arc<Call>>,
     wakes: WakeList,
@@ -84,7 +84,7 @@ impl Exchange {
     pub fn new(node: NodeId, max_value: usize) -> Self {
         Self {
             pipeline: Pipeline::new(node, max_value),
-            output: Output::default(),
+            output: WriteBuffer::default(),
             input: BytesMut::new(),
             batch: VecDeque::new(),
             wakes: WakeList::default(),
@@ -100,8 +100,8 @@ impl Exchange {
         len
     }
 
-    /// Sends commands in one batch, and takes `replies` for the replies to them: all that a connection does for them but
-    /// its system calls. The bytes are copied into the read buffer first, as the kernel does it.
+    /// Sends commands in one batch, and takes `replies` for the replies to them: all that a connection does for them
+    /// but its system calls. The bytes are copied into the read buffer first, as the kernel does it.
     ///
     /// Returns how many keys were found and values stored, or `None` if the replies are not those to the commands.
     pub fn exchange(&mut self, commands: &[Command], replies: &[u8]) -> Option<usize> {
@@ -161,11 +161,11 @@ impl Connection {
     /// As [`Client::get`](crate::Client::get).
     pub async fn get(&self, key: &str) -> Result<Option<Item>, Error> {
         let deadline = Instant::now() + DEADLINE;
-        self.send(NewCall::get(GetForm::default(), deadline, |place| place.become_key(&[], key.as_bytes()))?).await
+        self.send(NewCall::get(GetForm::default(), deadline, |place| place.assign(&[], key.as_bytes()))?).await
     }
 
-    /// Gets many keys by one call, as [`Client::get_many`](crate::Client::get_many) makes one of up to 100 keys. Returns
-    /// the results in the order of the keys.
+    /// Gets many keys by one call, as [`Client::get_many`](crate::Client::get_many) makes one of up to 100 keys.
+    /// Returns the results in the order of the keys.
     ///
     /// # Errors
     /// The first error of any key.

@@ -16,7 +16,7 @@ use super::error_line::Rejected;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::inspect::{MetadumpEntry, Stats};
 use crate::node_id::NodeId;
-use crate::protocol::{DumpLine, ErrorLine, ProtocolError, StatLine, dump_line, stat_line};
+use crate::protocol::{DumpLine, ErrorLine, ProtocolError, StatLine, parse_dump_line, parse_stat_line};
 
 /// The longest line accepted: longer than the line of any item (a key of 250 bytes, each written as three) and of any
 /// setting, paths included.
@@ -58,13 +58,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LineReader<S> {
             let line = self.line().await?;
             size += line.len() + 1;
             if size > MAX_STATS {
-                return Err(self.violated(ProtocolError::Endless));
+                return Err(self.violated(ProtocolError::ResponseTooLong));
             }
-            match stat_line(&line) {
+            match parse_stat_line(&line) {
                 StatLine::Stat { name, value } => stats.push(name, value),
                 StatLine::End => return Ok(stats),
                 StatLine::ErrorLine(line) => return Err(self.rejected(&line)),
-                StatLine::Reset => return Err(self.violated(ProtocolError::OutOfStep)),
+                StatLine::Reset => return Err(self.violated(ProtocolError::UnexpectedReply)),
                 // Ignored, because it cannot be mistaken for anything else.
                 StatLine::Other => {}
             }
@@ -73,10 +73,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LineReader<S> {
 
     /// Waits until the server confirms that its statistics are reset.
     pub(crate) async fn read_reset(mut self) -> Result<(), Error> {
-        match stat_line(&self.line().await?) {
+        match parse_stat_line(&self.line().await?) {
             StatLine::Reset => Ok(()),
             StatLine::ErrorLine(line) => Err(self.rejected(&line)),
-            StatLine::Stat { .. } | StatLine::End => Err(self.violated(ProtocolError::OutOfStep)),
+            StatLine::Stat { .. } | StatLine::End => Err(self.violated(ProtocolError::UnexpectedReply)),
             StatLine::Other => Err(self.violated(ProtocolError::Malformed)),
         }
     }
@@ -86,12 +86,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LineReader<S> {
     pub(crate) async fn entry(&mut self, has_begun: bool) -> Result<Option<MetadumpEntry>, Error> {
         let mut has_begun = has_begun;
         loop {
-            match dump_line(&self.line().await?).map_err(|error| self.violated(error))? {
+            match parse_dump_line(&self.line().await?).map_err(|error| self.violated(error))? {
                 DumpLine::Entry(entry) => return Ok(Some(entry)),
                 DumpLine::End => return Ok(None),
                 DumpLine::ErrorLine(line) => return Err(self.rejected(&line)),
                 DumpLine::Ok if !has_begun => has_begun = true,
-                DumpLine::Ok => return Err(self.violated(ProtocolError::OutOfStep)),
+                DumpLine::Ok => return Err(self.violated(ProtocolError::UnexpectedReply)),
             }
         }
     }

@@ -89,13 +89,13 @@ impl Pipeline {
 
     /// Whether an end of input here would cut a reply short.
     pub(super) fn is_inside_reply(&self, input: &BytesMut) -> bool {
-        !input.is_empty() || self.in_flight.expects_end() || self.decoder.is_inside_a_value()
+        !input.is_empty() || self.in_flight.expects_end() || self.decoder.is_inside_value()
     }
 
     /// The buffer to read into instead of the usual input: while a large value arrives, its bytes must go there.
     /// [`receive`](Self::receive) takes what was read.
     pub(super) fn large_value_buffer(&mut self) -> Option<&mut Vec<u8>> {
-        self.decoder.room_in_large_value()
+        self.decoder.large_value_buffer()
     }
 
     /// Fails the calls whose deadline has passed, and returns the next deadline. Their replies are still pending, and

@@ -31,7 +31,7 @@ struct Open {
 
 /// A call that a queue did not take, and why.
 #[derive(Debug)]
-pub(crate) struct Rejected<R> {
+pub(crate) struct RejectedCall<R> {
     pub(crate) call: NewCall<R>,
     pub(crate) reason: PushError,
 }
@@ -39,10 +39,10 @@ pub(crate) struct Rejected<R> {
 impl<R: Response> ResponseFuture<R> {
     /// Queues a call if there is space. A call that is not taken comes back with the reason.
     #[inline]
-    pub(crate) fn queue(call: NewCall<R>, queue: &Arc<Queue>) -> Result<Self, Rejected<R>> {
+    pub(crate) fn queue(call: NewCall<R>, queue: &Arc<Queue>) -> Result<Self, RejectedCall<R>> {
         match queue.push(call.call()) {
             Ok(()) => Ok(Self::of(call, queue)),
-            Err(reason) => Err(Rejected { call, reason }),
+            Err(reason) => Err(RejectedCall { call, reason }),
         }
     }
 
@@ -50,10 +50,10 @@ impl<R: Response> ResponseFuture<R> {
     /// [`PushError::Full`].
     ///
     /// Cancel safe: the call is queued only if this returns a future for its response.
-    pub(crate) async fn queue_when_space(call: NewCall<R>, queue: &Arc<Queue>) -> Result<Self, Rejected<R>> {
+    pub(crate) async fn queue_when_space(call: NewCall<R>, queue: &Arc<Queue>) -> Result<Self, RejectedCall<R>> {
         match queue.push_when_space(call.call()).await {
             Ok(()) => Ok(Self::of(call, queue)),
-            Err(reason) => Err(Rejected { call, reason }),
+            Err(reason) => Err(RejectedCall { call, reason }),
         }
     }
 

@@ -33,7 +33,7 @@ impl KeySpace {
 
     /// Makes a text key.
     pub(crate) fn key(&self, key: &[u8]) -> Result<Key, InvalidKey> {
-        let mut made = Key::blank();
+        let mut made = Key::placeholder();
         self.write_key(key, &mut made)?;
         Ok(made)
     }
@@ -41,7 +41,7 @@ impl KeySpace {
     /// Makes a text key in place.
     #[inline]
     pub(crate) fn write_key(&self, key: &[u8], place: &mut Key) -> Result<(), InvalidKey> {
-        let made = place.become_key(self.prefix(), key);
+        let made = place.assign(self.prefix(), key);
         #[cfg(feature = "long-keys")]
         if let Err(too_long @ InvalidKey::TooLong { .. }) = made {
             *place = self.long_keys.shorten(self.prefix.as_deref(), key, too_long)?;

@@ -17,7 +17,7 @@ use crate::protocol::{Body, MetaCode, MetaReply};
 pub struct Item {
     /// The value. Empty if the item is a lease placeholder: see [`is_lease`](Self::is_lease).
     ///
-    /// Also `None` if the item has the CAS unique given to [`unless`](super::Get::unless).
+    /// Also `None` if the item has the CAS unique given to [`unless_cas`](super::Get::unless_cas).
     pub value: Option<Bytes>,
     /// The flags stored with the value.
     pub flags: Option<u32>,
@@ -98,14 +98,14 @@ impl fmt::Debug for Item {
 #[non_exhaustive]
 pub enum TimeLeft {
     /// The item expires after this time, in whole seconds.
-    For(Duration),
+    Finite(Duration),
     /// The item does not expire: it stays until it is deleted or evicted.
-    Ever,
+    Unlimited,
 }
 
 impl TimeLeft {
     fn from_wire(seconds: i64) -> Self {
-        u64::try_from(seconds).map_or(Self::Ever, |seconds| Self::For(Duration::from_secs(seconds)))
+        u64::try_from(seconds).map_or(Self::Unlimited, |seconds| Self::Finite(Duration::from_secs(seconds)))
     }
 }
 

@@ -124,7 +124,7 @@ fn get(calls: &[OptionCall]) -> Options {
         b'v' => |it, n| it.value(), b'f' => |it, n| it.flags(), b'c' => |it, n| it.cas(), b't' => |it, n| it.ttl_left(),
         b's' => |it, n| it.size(), b'h' => |it, n| it.hit_before(), b'l' => |it, n| it.last_access(),
         b'u' => |it, n| it.no_bump(), b'T' => |it, n| it.touch(ttl_of(n)), b'N' => |it, n| it.vivify(ttl_of(n)),
-        b'R' => |it, n| it.recache_within(Duration::from_secs(n)), b'C' => |it, n| it.unless(Cas::new(n)),
+        b'R' => |it, n| it.recache_within(Duration::from_secs(n)), b'C' => |it, n| it.unless_cas(Cas::new(n)),
     })
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// TTLs by flag. They become expiry times when the command is made.
     ttls: Vec<(u8, Result<Ttl, InvalidTtl>)>,
     opaque: Option<Box<[u8]>>,
-    needs: Option<ServerVersion>,
+    min_version: Option<ServerVersion>,
     error: Option<InvalidFlag>,
 }
 
@@ -48,8 +48,8 @@ impl Options {
         self.ttls.push((letter, ttl));
     }
 
-    fn needs(&mut self, version: ServerVersion) {
-        self.needs = self.needs.max(Some(version));
+    fn require(&mut self, version: ServerVersion) {
+        self.min_version = self.min_version.max(Some(version));
     }
 
     fn opaque(&mut self, token: &[u8]) {
@@ -76,7 +76,7 @@ impl Options {
             Some(letter) => {
                 self.flags.put(letter, Token::Text(token.as_bytes().into()));
                 // Older servers may run the data block behind an unknown flag as commands.
-                self.needs(ServerVersion::META_ECHO_ON_MISS);
+                self.require(ServerVersion::META_ECHO_ON_MISS);
                 return;
             }
         };
@@ -102,8 +102,8 @@ impl Options {
         if self.flags.len() + client_words + usize::from(key.is_base64()) > MAX_FLAGS {
             return Err(Error::not_sent(ErrorKind::InvalidFlag).with_source(InvalidFlag::TooMany));
         }
-        let needs = self.needs.unwrap_or(ServerVersion::META);
-        Ok(MetaRequest { verb, key, flags: self.flags, value, opaque: self.opaque, needs })
+        let min_version = self.min_version.unwrap_or(ServerVersion::META);
+        Ok(MetaRequest { verb, key, flags: self.flags, value, opaque: self.opaque, min_version })
     }
 }
 
@@ -145,7 +145,7 @@ macro_rules! shared_options {
             /// Sets the item's new CAS unique, instead of the server's next one (`E`). Needs memcached 1.6.27.
             pub fn new_cas(mut self, cas: Cas) -> Self {
                 self.0.number(b'E', cas.0);
-                self.0.needs(ServerVersion::META_EXPLICIT_CAS);
+                self.0.require(ServerVersion::META_EXPLICIT_CAS);
                 self
             }
 
@@ -249,9 +249,9 @@ impl Get {
     }
 
     /// Leaves out the value if the item has this CAS unique (`C`). Needs memcached 1.6.40.
-    pub fn unless(mut self, cas: Cas) -> Self {
+    pub fn unless_cas(mut self, cas: Cas) -> Self {
         self.0.number(b'C', cas.0);
-        self.0.needs(ServerVersion::META_CONDITIONAL_GET);
+        self.0.require(ServerVersion::META_CONDITIONAL_GET);
         self
     }
 }
@@ -327,7 +327,7 @@ impl Set {
     /// Creates a missing item with this TTL in the modes `Append` and `Prepend` (`N`). Needs memcached 1.6.20.
     pub fn vivify(mut self, ttl: impl IntoTtl) -> Self {
         self.0.ttl(b'N', ttl.into_ttl());
-        self.0.needs(ServerVersion::META_APPEND_VIVIFY);
+        self.0.require(ServerVersion::META_APPEND_VIVIFY);
         self
     }
 
@@ -379,7 +379,7 @@ impl Delete {
     /// Keeps the item, but removes its value and its flags (`x`). Needs memcached 1.6.27.
     pub fn drop_value(mut self) -> Self {
         self.0.set(b'x');
-        self.0.needs(ServerVersion::META_EXPLICIT_CAS);
+        self.0.require(ServerVersion::META_EXPLICIT_CAS);
         self
     }
 }

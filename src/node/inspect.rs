@@ -8,22 +8,22 @@ use super::Node;
 use crate::connection::LineReader;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::inspect::{Stats, StatsKind};
-use crate::protocol::{METADUMP, RESET_STATS, stats_line};
+use crate::protocol::{METADUMP_COMMAND, RESET_STATS_COMMAND, stats_command};
 
 impl Node {
     pub(crate) async fn stats(&self, kind: StatsKind, deadline: Instant) -> Result<Stats, Error> {
-        let reader = self.send_by(deadline, stats_line(kind)).await?;
+        let reader = self.send_by(deadline, stats_command(kind)).await?;
         self.read_by(deadline, reader.read_stats()).await
     }
 
     pub(crate) async fn reset_stats(&self, deadline: Instant) -> Result<(), Error> {
-        let reader = self.send_by(deadline, RESET_STATS).await?;
+        let reader = self.send_by(deadline, RESET_STATS_COMMAND).await?;
         self.read_by(deadline, reader.read_reset()).await
     }
 
     /// Requests the list of items. Has no deadline, but each dial and each line has its time limit.
     pub(crate) async fn metadump(&self) -> Result<LineReader<TcpStream>, Error> {
-        self.send(METADUMP).await
+        self.send(METADUMP_COMMAND).await
     }
 
     async fn send_by(&self, deadline: Instant, command: &str) -> Result<LineReader<TcpStream>, Error> {

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::large_value::LargeValue;
 use super::meta::{self, MetaReply};
-use super::{Body, ErrorLine, Expect, ProtocolError, Reply, Value, number};
+use super::{Body, ErrorLine, ProtocolError, Reply, ReplyKind, Value, number};
 
 /// The longest reply line. `VALUE` lines (a key of 250 bytes and three numbers) and all known error lines are shorter.
 const MAX_LINE: usize = 2048;
@@ -75,12 +75,12 @@ impl Decoder {
 
     /// Returns whether a value has begun and is not complete. (The bytes of an incomplete line are still in the input.)
     #[inline]
-    pub(crate) fn is_inside_a_value(&self) -> bool {
+    pub(crate) fn is_inside_value(&self) -> bool {
         !matches!(self.state, State::Line { .. })
     }
 
     /// Returns the buffer of the current large value, to read into instead of the usual input.
-    pub(crate) fn room_in_large_value(&mut self) -> Option<&mut Vec<u8>> {
+    pub(crate) fn large_value_buffer(&mut self) -> Option<&mut Vec<u8>> {
         match &mut self.state {
             State::Large { value, .. } => Some(value.buffer()),
             _ => None,
@@ -88,7 +88,7 @@ impl Decoder {
     }
 
     /// Returns whether [`decode`](Self::decode) gives a reply even without input.
-    pub(crate) fn holds_a_whole_value(&self) -> bool {
+    pub(crate) fn has_complete_large_value(&self) -> bool {
         matches!(&self.state, State::Large { value, .. } if value.is_complete())
     }
 
@@ -98,7 +98,7 @@ impl Decoder {
     /// key was requested.
     pub(crate) fn decode(
         &mut self,
-        expect: Expect,
+        reply_kind: ReplyKind,
         input: &mut BytesMut,
         claim: impl FnOnce(&[u8]) -> bool,
     ) -> Result<Option<Reply>, ProtocolError> {
@@ -115,8 +115,8 @@ impl Decoder {
             }
             let line = input[..end].strip_suffix(b"\r").ok_or(ProtocolError::Malformed)?;
             let (header, len) = if let Some(fields) = line.strip_prefix(b"VALUE ") {
-                if expect != Expect::Values {
-                    return Err(ProtocolError::OutOfStep);
+                if reply_kind != ReplyKind::Values {
+                    return Err(ProtocolError::UnexpectedReply);
                 }
                 let ValueLine { key, flags, cas, len } = ValueLine::parse(fields)?;
                 if !claim(key) {
@@ -124,9 +124,9 @@ impl Decoder {
                 }
                 (Header::Value { flags, cas }, len)
             } else {
-                let (reply, len) = parse_line(line, expect)?;
-                if !expect.accepts(&reply) {
-                    return Err(ProtocolError::OutOfStep);
+                let (reply, len) = parse_line(line, reply_kind)?;
+                if !reply_kind.accepts(&reply) {
+                    return Err(ProtocolError::UnexpectedReply);
                 }
                 match (reply, len) {
                     (Reply::Meta(reply), Some(len)) => (Header::Meta(reply), len),
@@ -154,7 +154,7 @@ impl Decoder {
     /// Returns the value and how many bytes it takes; the caller removes them. Returns `None` in every other case,
     /// which [`decode`](Self::decode) must handle. `decode` gives the same result, only slower.
     #[inline]
-    pub(crate) fn next_value(&mut self, input: &[u8], key: &[u8]) -> Option<(Value, usize)> {
+    pub(crate) fn decode_value_fast(&mut self, input: &[u8], key: &[u8]) -> Option<(Value, usize)> {
         let State::Line { .. } = self.state else { return None };
         let rest = input.strip_prefix(b"VALUE ")?.strip_prefix(key)?.strip_prefix(b" ")?;
         let (flags, rest) = number::parse_prefix(rest)?;
@@ -188,11 +188,11 @@ impl Decoder {
 
     /// Decodes the one-word reply `word`, such as `END`, if its line is complete at the front of `input`.
     ///
-    /// Returns how many bytes the line takes; otherwise works as [`next_value`](Self::next_value).
+    /// Returns how many bytes the line takes; otherwise works as [`decode_value_fast`](Self::decode_value_fast).
     #[inline]
-    pub(crate) fn next_word(&mut self, input: &[u8], word: &str) -> Option<usize> {
+    pub(crate) fn decode_word_fast(&mut self, input: &[u8], word: &str) -> Option<usize> {
         let rest = input.strip_prefix(word.as_bytes())?;
-        if self.is_inside_a_value() || !rest.starts_with(b"\r\n") {
+        if self.is_inside_value() || !rest.starts_with(b"\r\n") {
             return None;
         }
         self.begin_line();
@@ -276,15 +276,15 @@ impl<'a> ValueLine<'a> {
 }
 
 /// Parses any line but a `VALUE`; also returns the length of the data block, if the line announces one.
-fn parse_line(line: &[u8], expect: Expect) -> Result<(Reply, Option<usize>), ProtocolError> {
-    if expect.is_meta() && meta::is_meta_line(line) {
+fn parse_line(line: &[u8], reply_kind: ReplyKind) -> Result<(Reply, Option<usize>), ProtocolError> {
+    if reply_kind.is_meta() && meta::is_meta_line(line) {
         let (reply, len) = meta::parse(line)?;
         return Ok((Reply::Meta(Box::new(reply)), len));
     }
-    Ok((parse_classic_line(line, expect)?, None))
+    Ok((parse_classic_line(line, reply_kind)?, None))
 }
 
-fn parse_classic_line(line: &[u8], expect: Expect) -> Result<Reply, ProtocolError> {
+fn parse_classic_line(line: &[u8], reply_kind: ReplyKind) -> Result<Reply, ProtocolError> {
     Ok(match line {
         b"END" => Reply::End,
         b"STORED" => Reply::Stored,
@@ -298,14 +298,14 @@ fn parse_classic_line(line: &[u8], expect: Expect) -> Result<Reply, ProtocolErro
             if let Some(error_line) = error_line(line) {
                 return Ok(Reply::ErrorLine(error_line));
             }
-            if expect == Expect::Memlimit && line.starts_with(b"MEMLIMIT_") {
+            if reply_kind == ReplyKind::Memlimit && line.starts_with(b"MEMLIMIT_") {
                 return Ok(Reply::ErrorLine(ErrorLine(printable(line))));
             }
             if let Some(version) = line.strip_prefix(b"VERSION ") {
                 return Ok(Reply::Version(printable(version)));
             }
             // Only if a number is expected: no other request has a reply of digits.
-            if expect == Expect::Number {
+            if reply_kind == ReplyKind::Number {
                 // Old servers pad a number that got shorter with spaces.
                 let digits = line.iter().rposition(|&byte| byte != b' ').map_or(line, |last| &line[..=last]);
                 return number::parse(digits).map(Reply::Number).ok_or(ProtocolError::Malformed);

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::{ArithmeticVerb, Output, Request, StoreVerb};
+use super::{ArithmeticVerb, Request, StoreVerb, WriteBuffer};
 use crate::key::Key;
 
 const CRLF: &[u8] = b"\r\n";
@@ -10,7 +10,7 @@ const CRLF: &[u8] = b"\r\n";
 /// Appends a request to `out`. Its meta commands get the opaque tokens `serial`, `serial + 1`, and so on.
 ///
 /// A connection merges gets, so it writes them key by key: see [`encode_get_start`].
-pub(crate) fn encode(request: &Request, serial: u64, out: &mut Output) {
+pub(crate) fn encode(request: &Request, serial: u64, out: &mut WriteBuffer) {
     let text = out.text();
     match request {
         Request::Get { keys, cas, touch } => {
@@ -29,7 +29,7 @@ pub(crate) fn encode(request: &Request, serial: u64, out: &mut Output) {
                 StoreVerb::Prepend => b"prepend ",
                 StoreVerb::Cas(_) => b"cas ",
             };
-            text.reserve(word.len() + key.as_bytes().len() + 64 + Output::copied(value));
+            text.reserve(word.len() + key.as_bytes().len() + 64 + WriteBuffer::copied(value));
             text.extend_from_slice(word);
             text.extend_from_slice(key.as_bytes());
             encode_number(*flags, text);
@@ -116,7 +116,7 @@ fn encode_setting(command: &[u8], number: u32, out: &mut BytesMut) {
 ///
 /// It is harmless on a server that needs none: the server stores it under a reserved key, already expired, so that no
 /// client can read it.
-pub(crate) fn credentials_line(token: &str) -> String {
+pub(crate) fn credentials_command(token: &str) -> String {
     format!("set memring:auth 0 -1 {}\r\n{token}\r\n", token.len())
 }
 
@@ -170,7 +170,7 @@ mod tests {
             (Request::CacheMemlimit { megabytes: u32::MAX }, "cache_memlimit 4294967295\r\n"),
         ];
         for (request, wire) in cases {
-            let mut out = Output::default();
+            let mut out = WriteBuffer::default();
             encode(&request, 7, &mut out);
             assert_eq!(out.to_vec(), wire.as_bytes(), "{request:?}");
             assert!(request.weight() >= out.len(), "{request:?} is longer than its weight");

@@ -13,13 +13,13 @@ use crate::inspect::{MetadumpEntry, StatsKind};
 /// The command that lists every item.
 ///
 /// `hash` instead of `all` would miss fewer items, but holds item locks while it waits for the reader.
-pub(crate) const METADUMP: &str = "lru_crawler metadump all\r\n";
+pub(crate) const METADUMP_COMMAND: &str = "lru_crawler metadump all\r\n";
 
 /// The command that resets the statistics.
-pub(crate) const RESET_STATS: &str = "stats reset\r\n";
+pub(crate) const RESET_STATS_COMMAND: &str = "stats reset\r\n";
 
 /// Returns the command that asks for statistics.
-pub(crate) fn stats_line(kind: StatsKind) -> &'static str {
+pub(crate) fn stats_command(kind: StatsKind) -> &'static str {
     match kind {
         StatsKind::General => "stats\r\n",
         StatsKind::Items => "stats items\r\n",
@@ -45,7 +45,7 @@ pub(crate) enum StatLine {
 }
 
 /// Parses a line of a `stats` response.
-pub(crate) fn stat_line(line: &[u8]) -> StatLine {
+pub(crate) fn parse_stat_line(line: &[u8]) -> StatLine {
     match line {
         b"END" => StatLine::End,
         b"RESET" => StatLine::Reset,
@@ -73,7 +73,7 @@ pub(crate) enum DumpLine {
 }
 
 /// Parses a line of a `metadump` response.
-pub(crate) fn dump_line(line: &[u8]) -> Result<DumpLine, ProtocolError> {
+pub(crate) fn parse_dump_line(line: &[u8]) -> Result<DumpLine, ProtocolError> {
     match line.trim_ascii_end() {
         b"OK" => Ok(DumpLine::Ok),
         b"END" => Ok(DumpLine::End),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn entry_of(line: &str) -> MetadumpEntry {
-        match dump_line(line.as_bytes()) {
+        match parse_dump_line(line.as_bytes()) {
             Ok(DumpLine::Entry(entry)) => entry,
             other => panic!("{line}: {other:?}"),
         }
@@ -181,17 +181,17 @@ mod tests {
 
     #[test]
     fn statistics_keep_spaces_and_may_have_no_value() {
-        assert_eq!(stat_line(b"STAT pid 17"), stat("pid", "17"));
-        assert_eq!(stat_line(b"STAT libevent 2.1.12 stable  "), stat("libevent", "2.1.12 stable  "));
-        assert_eq!(stat_line(b"STAT stat_key_prefix "), stat("stat_key_prefix", ""));
-        assert_eq!(stat_line(b"STAT x"), stat("x", ""));
-        assert_eq!(stat_line(b"STAT 26:addr tcp6:[::1]:11211"), stat("26:addr", "tcp6:[::1]:11211"));
-        assert_eq!(stat_line(b"END"), StatLine::End);
-        assert_eq!(stat_line(b"RESET"), StatLine::Reset);
+        assert_eq!(parse_stat_line(b"STAT pid 17"), stat("pid", "17"));
+        assert_eq!(parse_stat_line(b"STAT libevent 2.1.12 stable  "), stat("libevent", "2.1.12 stable  "));
+        assert_eq!(parse_stat_line(b"STAT stat_key_prefix "), stat("stat_key_prefix", ""));
+        assert_eq!(parse_stat_line(b"STAT x"), stat("x", ""));
+        assert_eq!(parse_stat_line(b"STAT 26:addr tcp6:[::1]:11211"), stat("26:addr", "tcp6:[::1]:11211"));
+        assert_eq!(parse_stat_line(b"END"), StatLine::End);
+        assert_eq!(parse_stat_line(b"RESET"), StatLine::Reset);
         for line in [&b""[..], b"STAT", b"STAT ", b"STAT  x", b"96 2", b"END ", b"\xff\0"] {
-            assert_eq!(stat_line(line), StatLine::Other, "{line:?}");
+            assert_eq!(parse_stat_line(line), StatLine::Other, "{line:?}");
         }
-        assert!(matches!(stat_line(b"SERVER_ERROR out of memory"), StatLine::ErrorLine(_)));
+        assert!(matches!(parse_stat_line(b"SERVER_ERROR out of memory"), StatLine::ErrorLine(_)));
     }
 
     #[test]
@@ -232,16 +232,16 @@ mod tests {
             "key=a%+1 exp=-1 la=1 cas=1 fetch=no",
             "key=a exp=-1 la=1 cas=1 fetch=no flags=4294967296",
         ] {
-            assert_eq!(dump_line(line.as_bytes()), Err(ProtocolError::Malformed), "{line:?}");
+            assert_eq!(parse_dump_line(line.as_bytes()), Err(ProtocolError::Malformed), "{line:?}");
         }
     }
 
     #[test]
     fn start_end_and_error_lines_are_recognized() {
-        assert_eq!(dump_line(b"OK"), Ok(DumpLine::Ok));
-        assert_eq!(dump_line(b"END"), Ok(DumpLine::End));
+        assert_eq!(parse_dump_line(b"OK"), Ok(DumpLine::Ok));
+        assert_eq!(parse_dump_line(b"END"), Ok(DumpLine::End));
         for line in ["BUSY currently processing crawler request", "ERROR", "CLIENT_ERROR lru crawler disabled"] {
-            let Ok(DumpLine::ErrorLine(error_line)) = dump_line(line.as_bytes()) else { panic!("{line}") };
+            let Ok(DumpLine::ErrorLine(error_line)) = parse_dump_line(line.as_bytes()) else { panic!("{line}") };
             assert_eq!(error_line.line(), line);
         }
     }
@@ -249,9 +249,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_cause_a_panic(line in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = stat_line(&line);
-            let _ = dump_line(&line);
-            let _ = dump_line(&[b"key=", &line[..]].concat());
+            let _ = parse_stat_line(&line);
+            let _ = parse_dump_line(&line);
+            let _ = parse_dump_line(&[b"key=", &line[..]].concat());
         }
 
         #[test]
@@ -270,7 +270,7 @@ mod tests {
         #[test]
         fn any_statistic_is_parsed(name in "[!-~]{1,40}", value in "[ -~]{0,80}") {
             let line = format!("STAT {name} {value}");
-            prop_assert_eq!(stat_line(line.as_bytes()), stat(&name, &value));
+            prop_assert_eq!(parse_stat_line(line.as_bytes()), stat(&name, &value));
         }
     }
 }

@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::version::ServerVersion;
-use super::{Output, ProtocolError, number};
+use super::{ProtocolError, WriteBuffer, number};
 use crate::key::MetaKey;
 
 /// A meta command, validated and ready to be encoded.
@@ -20,7 +20,7 @@ pub(crate) struct MetaRequest {
     /// The caller's opaque token. `None` leaves the token to the connection.
     pub(crate) opaque: Option<Box<[u8]>>,
     /// The oldest server version that knows the command and its flags.
-    pub(crate) needs: ServerVersion,
+    pub(crate) min_version: ServerVersion,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +89,9 @@ impl MetaRequest {
     /// Appends the command to `out`.
     ///
     /// `serial` is its opaque token unless the caller gave one. `quiet` makes the server send no reply on a miss.
-    pub(crate) fn encode(&self, serial: u64, quiet: bool, out: &mut Output) {
+    pub(crate) fn encode(&self, serial: u64, quiet: bool, out: &mut WriteBuffer) {
         let text = out.text();
-        text.reserve(self.weight() - self.value.len() + Output::copied(&self.value));
+        text.reserve(self.weight() - self.value.len() + WriteBuffer::copied(&self.value));
         text.extend_from_slice(match self.verb {
             MetaVerb::Get => b"mg ",
             MetaVerb::Set => b"ms ",

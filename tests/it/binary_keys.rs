@@ -37,7 +37,7 @@ async fn every_command_accepts_keys_of_any_bytes() {
         let unique = item.cas.unwrap();
         assert_eq!(cache.gets_and_touch(key, 10 * MINUTE).await.unwrap().unwrap().value, "r");
         let left = cache.meta_get(key, Get::new().ttl_left()).await.unwrap().unwrap().ttl_left;
-        assert!(left > Some(TimeLeft::For(MINUTE)) && left < Some(TimeLeft::Ever), "{left:?}");
+        assert!(left > Some(TimeLeft::Finite(MINUTE)) && left < Some(TimeLeft::Unlimited), "{left:?}");
         assert_eq!(cache.cas(key, unique, "flush_all\r\n", MINUTE).await.unwrap(), CasOutcome::Stored);
         assert_eq!(cache.cas(key, unique, "x", MINUTE).await.unwrap(), CasOutcome::Changed);
         assert_eq!(cache.get_and_touch(key, MINUTE).await.unwrap().unwrap().value, "flush_all\r\n");

@@ -18,7 +18,7 @@ use crate::support::{
 
 /// Options with limits that no test reaches.
 fn long_limits() -> FetchOptions {
-    FetchOptions::from(MINUTE).lease(MINUTE * 10).wait(TEST_TIMEOUT).compute_limit(TEST_TIMEOUT)
+    FetchOptions::from(MINUTE).lease(MINUTE * 10).wait_timeout(TEST_TIMEOUT).compute_timeout(TEST_TIMEOUT)
 }
 
 type Outcome = Result<Fetched, FetchError<&'static str>>;
@@ -108,10 +108,10 @@ async fn one_of_two_processes_computes_the_value() {
     let leader = BlockedFetch::start(&first, long_limits(), "first").await;
     let followers: Vec<_> = (0..10).map(|_| spawn_fetch(&second, long_limits(), "second")).collect();
     // When its wait ends, a caller computes a value that is not stored, or fails, as configured.
-    let short_wait = long_limits().wait(Duration::from_millis(30));
+    let short_wait = long_limits().wait_timeout(Duration::from_millis(30));
     let third = client_of(&server).await;
-    assert_fetched(fetch(&third, short_wait, "third").await, "third", Origin::Unstored);
-    let outcome = fetch(&third, short_wait.when_wait_ends(OnWaitTimeout::Fail), "third").await;
+    assert_fetched(fetch(&third, short_wait, "third").await, "third", Origin::NotStored);
+    let outcome = fetch(&third, short_wait.on_wait_timeout(OnWaitTimeout::Fail), "third").await;
     assert!(matches!(outcome, Err(FetchError::WaitTimeout)), "{outcome:?}");
     assert_fetched(leader.release().await, "first", Origin::Computed);
     for follower in followers {
@@ -172,7 +172,7 @@ async fn a_failed_computation_fails_only_its_own_caller() {
 #[tokio::test]
 async fn a_computation_ends_at_the_compute_limit() {
     let (_server, cache) = memcached().await;
-    let options = long_limits().compute_limit(Duration::from_millis(20));
+    let options = long_limits().compute_timeout(Duration::from_millis(20));
     let outcome = cache.fetch("k", options, std::future::pending::<Result<&str, &str>>).await;
     assert!(matches!(outcome, Err(FetchError::ComputeTimeout)), "{outcome:?}");
     assert_fetched(fetch(&cache, long_limits(), "next").await, "next", Origin::Computed);
@@ -183,12 +183,12 @@ async fn the_compute_limit_does_not_include_the_time_of_the_cache_lookup() {
     let silent = scripted_server(never_reply).await;
     let builder = client_builder(silent).request_timeout(Duration::from_millis(200));
     let cache = builder.connect().await.unwrap();
-    let options = long_limits().wait(Duration::ZERO).compute_limit(Duration::from_millis(150));
+    let options = long_limits().wait_timeout(Duration::ZERO).compute_timeout(Duration::from_millis(150));
     let compute = || async {
         tokio::task::yield_now().await;
         Ok::<_, &'static str>("value")
     };
-    assert_fetched(cache.fetch("k", options, compute).await, "value", Origin::Unstored);
+    assert_fetched(cache.fetch("k", options, compute).await, "value", Origin::NotStored);
 }
 
 #[tokio::test]
@@ -264,11 +264,11 @@ async fn a_value_computed_before_an_invalidation_is_not_stored() {
         let next = spawn_fetch(&cache, long_limits(), "new");
         if by_other {
             sleep(Duration::from_millis(50)).await;
-            assert_fetched(late.release().await, "outdated", Origin::Unstored);
+            assert_fetched(late.release().await, "outdated", Origin::NotStored);
             assert_eq!(next.await.unwrap().unwrap().value, "new");
         } else {
             assert_fetched(next.await.unwrap(), "new", Origin::Computed);
-            assert_fetched(late.release().await, "outdated", Origin::Unstored);
+            assert_fetched(late.release().await, "outdated", Origin::NotStored);
         }
         assert_eq!(cache.get("k").await.unwrap().unwrap().value, "new");
         cache.delete("k").await.unwrap();
@@ -282,11 +282,11 @@ async fn a_value_computed_without_a_lease_is_not_returned_to_later_callers() {
     let other = client_of(&server).await;
     let lease = other.meta_get("k", Get::new().value().vivify(MINUTE * 10)).await.unwrap().unwrap();
     assert!(lease.won);
-    let leaseless = BlockedFetch::start(&cache, long_limits().wait(Duration::ZERO), "outdated").await;
+    let leaseless = BlockedFetch::start(&cache, long_limits().wait_timeout(Duration::ZERO), "outdated").await;
     other.invalidate("k", MINUTE).await.unwrap();
     let next = spawn_fetch(&cache, long_limits(), "new");
     sleep(Duration::from_millis(50)).await;
-    assert_fetched(leaseless.release().await, "outdated", Origin::Unstored);
+    assert_fetched(leaseless.release().await, "outdated", Origin::NotStored);
     assert_fetched(next.await.unwrap(), "new", Origin::Computed);
 }
 
@@ -300,7 +300,7 @@ async fn a_failed_computation_returns_the_stale_value() {
     assert_fetched(failing_fetch(long_limits()).await, "old", Origin::Stale);
     // The failed caller releases its lease, so that the next caller renews the item.
     eventually("the lease is released", async || {
-        let outcome = failing_fetch(long_limits().stale(Stale::Wait).wait(Duration::ZERO)).await;
+        let outcome = failing_fetch(long_limits().stale(Stale::Wait).wait_timeout(Duration::ZERO)).await;
         matches!(outcome, Err(FetchError::Compute("failed")))
     })
     .await;
@@ -329,7 +329,7 @@ async fn callers_get_a_computed_value_when_the_cache_is_unavailable() {
     let cache = cache.with_request_timeout(DEFAULT_TIMEOUT);
     let (callers, computed) = spawn_counted_fetches(&cache, 50, Duration::from_secs(1));
     for caller in callers {
-        assert_fetched(caller.await.unwrap(), "value", Origin::Unstored);
+        assert_fetched(caller.await.unwrap(), "value", Origin::NotStored);
     }
     assert!(computed.load(Ordering::Relaxed) <= 2, "one computation, or two on a machine that stalls");
 }
@@ -338,9 +338,9 @@ async fn callers_get_a_computed_value_when_the_cache_is_unavailable() {
 async fn a_value_that_cannot_be_stored_is_returned() {
     let (_server, cache) = memcached().await;
     let fetched = cache.fetch("k", MINUTE, || async { Ok::<_, &str>(vec![b'x'; (1 << 20) + 1]) }).await.unwrap();
-    assert_eq!((fetched.value.len(), fetched.origin), ((1 << 20) + 1, Origin::Unstored));
+    assert_eq!((fetched.value.len(), fetched.origin), ((1 << 20) + 1, Origin::NotStored));
     eventually("the lease is released", async || {
-        let outcome = fetch(&cache, long_limits().wait(Duration::ZERO), "small").await;
+        let outcome = fetch(&cache, long_limits().wait_timeout(Duration::ZERO), "small").await;
         outcome.unwrap().origin == Origin::Computed
     })
     .await;

@@ -24,7 +24,7 @@ async fn a_meta_get_returns_exactly_the_requested_fields() {
     let item = cache.meta_get("k", all.clone()).await.unwrap().unwrap();
     assert_eq!(item.value.as_deref(), Some(&b"value"[..]));
     assert_eq!((item.flags, item.cas, item.size), (Some(7), stored.cas, Some(5)));
-    assert!(matches!(item.ttl_left, Some(TimeLeft::For(left)) if left <= HOUR && left > HOUR - MINUTE));
+    assert!(matches!(item.ttl_left, Some(TimeLeft::Finite(left)) if left <= HOUR && left > HOUR - MINUTE));
     assert_eq!((item.hit_before, item.last_access.map(|ago| ago < MINUTE)), (Some(false), Some(true)));
     assert_eq!((item.key.as_deref(), item.opaque.as_deref()), (Some(&b"k"[..]), Some(&b"mine"[..])));
     assert!(!(item.won || item.stale || item.recaching || item.is_lease()) && item.other.is_empty());
@@ -35,10 +35,11 @@ async fn a_meta_get_returns_exactly_the_requested_fields() {
     assert!(item.value.unwrap().is_empty());
     let item = cache.meta_get("k", Get::new().ttl_left().touch(Ttl::NEVER)).await.unwrap().unwrap();
     assert!(
-        matches!(item.ttl_left, Some(TimeLeft::For(left)) if left <= MINUTE) || item.ttl_left == Some(TimeLeft::Ever)
+        matches!(item.ttl_left, Some(TimeLeft::Finite(left)) if left <= MINUTE)
+            || item.ttl_left == Some(TimeLeft::Unlimited)
     );
     let item = cache.meta_get("k", Get::new().ttl_left()).await.unwrap().unwrap();
-    assert_eq!(item.ttl_left, Some(TimeLeft::Ever));
+    assert_eq!(item.ttl_left, Some(TimeLeft::Unlimited));
 }
 
 #[tokio::test]
@@ -92,7 +93,7 @@ async fn a_meta_delete_deletes_the_item_or_marks_it_as_stale() {
     let first = read().await.unwrap().unwrap();
     assert_eq!((first.stale, first.won, first.recaching), (true, true, false));
     assert_eq!(first.value.as_deref(), Some(&b"old"[..]));
-    assert!(matches!(first.ttl_left, Some(TimeLeft::For(left)) if left <= MINUTE));
+    assert!(matches!(first.ttl_left, Some(TimeLeft::Finite(left)) if left <= MINUTE));
     let second = read().await.unwrap().unwrap();
     assert_eq!((second.stale, second.won, second.recaching), (true, false, true));
     // A classic get returns the value of a stale item.
@@ -185,9 +186,9 @@ async fn options_that_need_a_later_server_are_unsupported_on_older_ones() {
     check(dropped.map(|done| done.is_done()), Version(1, 6, 27));
     if version >= Version::META {
         let cas = cache.meta_set("k", "v", Set::new(MINUTE).return_cas()).await.unwrap().cas.unwrap();
-        let unchanged = cache.meta_get("k", Get::new().value().unless(cas)).await;
+        let unchanged = cache.meta_get("k", Get::new().value().unless_cas(cas)).await;
         check(unchanged.map(|item| item.unwrap().value.is_none()), Version(1, 6, 40));
-        let changed = cache.meta_get("k", Get::new().value().unless(Cas::new(cas.get() + 9))).await;
+        let changed = cache.meta_get("k", Get::new().value().unless_cas(Cas::new(cas.get() + 9))).await;
         check(changed.map(|item| item.unwrap().value.is_some()), Version(1, 6, 40));
     }
     // Classic commands work on every version.
@@ -277,7 +278,7 @@ async fn all_options_together_fit_one_command() {
     let get = Get::new().value().flags().cas().ttl_left().size().hit_before().last_access().no_bump().key();
     let get = get.touch(HOUR).vivify(HOUR).recache_within(MINUTE).new_cas(Cas::new(5));
     let has_unless = server_version(server.addr()).await >= Version(1, 6, 40);
-    let get = if has_unless { get.unless(Cas::new(1)) } else { get };
+    let get = if has_unless { get.unless_cas(Cas::new(1)) } else { get };
     for key in ["text", "two words"] {
         assert!(cache.meta_get(key, get.clone()).await.unwrap().is_some());
         assert!(cache.meta_get_many([key], get.clone()).await.remove(0).1.unwrap().is_some());

@@ -158,7 +158,7 @@ impl Client {
         // Somewhat more than an equal share, because the nodes' shares differ.
         let share = keys.len() / lines.nodes().max(1);
         let capacity = (share + share / 4 + 4).min(LARGEST_LINE_KEYS).min(keys.len());
-        let mut whole = Key::blank();
+        let mut whole = Key::placeholder();
         for (index, key) in keys.iter().enumerate() {
             let queued = self.keys.write_key(key.as_ref(), &mut whole).map_err(Error::from);
             let queued = queued.and_then(|()| lines.parts_for(whole.as_bytes()));

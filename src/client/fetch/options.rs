@@ -27,9 +27,9 @@ use crate::item::SetOptions;
 pub struct FetchOptions {
     pub(super) store: SetOptions,
     pub(super) lease: Duration,
-    pub(super) compute_limit: Duration,
-    pub(super) wait: Duration,
-    pub(super) when_wait_ends: OnWaitTimeout,
+    pub(super) compute_timeout: Duration,
+    pub(super) wait_timeout: Duration,
+    pub(super) on_wait_timeout: OnWaitTimeout,
     pub(super) recache_within: Option<Duration>,
     pub(super) stale: Stale,
 }
@@ -39,9 +39,9 @@ impl FetchOptions {
         Self {
             store,
             lease: Duration::from_secs(30),
-            compute_limit: Duration::from_secs(30),
-            wait: Duration::from_secs(10),
-            when_wait_ends: OnWaitTimeout::Compute,
+            compute_timeout: Duration::from_secs(30),
+            wait_timeout: Duration::from_secs(10),
+            on_wait_timeout: OnWaitTimeout::Compute,
             recache_within: None,
             stale: Stale::Serve,
         }
@@ -57,20 +57,20 @@ impl FetchOptions {
     }
 
     /// Sets how long the computation may take. The default is 30 s.
-    pub fn compute_limit(mut self, limit: Duration) -> Self {
-        self.compute_limit = limit;
+    pub fn compute_timeout(mut self, timeout: Duration) -> Self {
+        self.compute_timeout = timeout;
         self
     }
 
     /// Sets how long to wait for a value that another process computes. The default is 10 s.
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
+    pub fn wait_timeout(mut self, timeout: Duration) -> Self {
+        self.wait_timeout = timeout;
         self
     }
 
     /// Sets what to do after waiting that long. The default is [`OnWaitTimeout::Compute`].
-    pub fn when_wait_ends(mut self, action: OnWaitTimeout) -> Self {
-        self.when_wait_ends = action;
+    pub fn on_wait_timeout(mut self, action: OnWaitTimeout) -> Self {
+        self.on_wait_timeout = action;
         self
     }
 
@@ -95,7 +95,7 @@ impl<T: Into<SetOptions>> From<T> for FetchOptions {
     }
 }
 
-/// What to do if another process does not compute the value within [`FetchOptions::wait`].
+/// What to do if another process does not compute the value within [`FetchOptions::wait_timeout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnWaitTimeout {
@@ -152,7 +152,7 @@ pub enum Origin {
     ///
     /// The item was changed meanwhile, the node is unavailable, the value is too large, or another process holds the
     /// lease.
-    Unstored,
+    NotStored,
 }
 
 /// The error of a fetch that returned no value.
@@ -167,10 +167,10 @@ pub enum FetchError<E> {
     /// The computation failed with this error.
     #[error("computing the value failed")]
     Compute(#[source] E),
-    /// The computation took longer than [`FetchOptions::compute_limit`].
+    /// The computation took longer than [`FetchOptions::compute_timeout`].
     #[error("computing the value took too long")]
     ComputeTimeout,
-    /// Another process did not compute the value within [`FetchOptions::wait`].
+    /// Another process did not compute the value within [`FetchOptions::wait_timeout`].
     #[error("another process did not compute the value in time")]
     WaitTimeout,
 }

@@ -86,12 +86,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Removes from the batch the calls that the server does not support, and requeues those that wait for its version.
     /// Returns whether any wait.
     fn filter_by_version(&mut self, wakes: &mut WakeList) -> bool {
-        if self.batch.iter().all(|call| call.request().needs().is_none()) {
+        if self.batch.iter().all(|call| call.request().min_version().is_none()) {
             return false;
         }
         let mut waiting = Vec::new();
         self.batch.retain(|call| {
-            let Some(needs) = call.request().needs() else { return true };
+            let Some(needs) = call.request().min_version() else { return true };
             match self.version_probe.admit(needs, &self.node) {
                 Admission::Send => return true,
                 Admission::Wait => waiting.push(Arc::clone(call)),

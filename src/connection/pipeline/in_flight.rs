@@ -17,7 +17,7 @@ use crate::connection::call::Call;
 use crate::connection::response::GetResult;
 use crate::error::Error;
 use crate::key::Key;
-use crate::protocol::{Expect, Request, Value};
+use crate::protocol::{ReplyKind, Request, Value};
 
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
@@ -51,7 +51,7 @@ pub(super) enum Expected {
         /// The line holds no keys after these, so `END` follows.
         is_last: bool,
     },
-    Reply(Expect),
+    Reply(ReplyKind),
     /// The reply to a meta command with this opaque token, unless its caller has set another.
     Meta {
         opaque: u64,
@@ -87,7 +87,7 @@ impl InFlight {
     /// is in flight that the window could count.)
     pub(super) fn can_be_followed(&self) -> bool {
         self.pending.back().map_or(!self.expects_end, |newest| {
-            matches!(newest.expected, Expected::Keys { .. } | Expected::Reply(Expect::Stored | Expect::Swapped))
+            matches!(newest.expected, Expected::Keys { .. } | Expected::Reply(ReplyKind::Stored | ReplyKind::Swapped))
         })
     }
 

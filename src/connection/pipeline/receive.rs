@@ -11,7 +11,7 @@ use crate::connection::response::GetResult;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, Item};
 use crate::node_id::NodeId;
-use crate::protocol::{Body, ErrorLine, Expect, MetaCode, MetaReply, ProtocolError, Reply, Request, Value};
+use crate::protocol::{Body, ErrorLine, MetaCode, MetaReply, ProtocolError, Reply, ReplyKind, Request, Value};
 
 impl Pipeline {
     /// Takes every whole reply off the front of `input` and completes the call it belongs to.
@@ -25,7 +25,7 @@ impl Pipeline {
     ) -> Result<(), Poison> {
         loop {
             self.receive_fast_path(input, written, wakes);
-            if input.is_empty() && !self.decoder.holds_a_whole_value() {
+            if input.is_empty() && !self.decoder.has_complete_large_value() {
                 return Ok(());
             }
             let expect = self.expect(written)?;
@@ -35,7 +35,7 @@ impl Pipeline {
                 return Ok(());
             };
             match reply {
-                Reply::ErrorLine(line) if !expect.survives(&line) => return Err(Poison::ErrorLine(line)),
+                Reply::ErrorLine(line) if !expect.keeps_connection_after(&line) => return Err(Poison::ErrorLine(line)),
                 Reply::ErrorLine(line) => self.receive_error_line(&line, wakes),
                 Reply::Value(value) => self.receive_value(value, wakes),
                 Reply::End => self.in_flight.end_retrieval(wakes),
@@ -48,15 +48,15 @@ impl Pipeline {
     }
 
     /// Which replies may come next.
-    fn expect(&self, written: u64) -> Result<Expect, Poison> {
+    fn expect(&self, written: u64) -> Result<ReplyKind, Poison> {
         match self.in_flight.oldest() {
-            _ if self.in_flight.expects_end() => Ok(Expect::End),
+            _ if self.in_flight.expects_end() => Ok(ReplyKind::End),
             Some(pending) if pending.start < written => Ok(match &pending.expected {
-                Expected::Keys { .. } => Expect::Values,
+                Expected::Keys { .. } => ReplyKind::Values,
                 Expected::Reply(expect) => *expect,
-                Expected::Meta { .. } | Expected::MetaRun { .. } => pending.call.request().expect(),
+                Expected::Meta { .. } | Expected::MetaRun { .. } => pending.call.request().reply_kind(),
             }),
-            _ => Err(Poison::Protocol(ProtocolError::Unrequested)),
+            _ => Err(Poison::Protocol(ProtocolError::Unsolicited)),
         }
     }
 
@@ -76,23 +76,24 @@ impl Pipeline {
     /// Receives one such reply, and returns its length.
     fn receive_one_fast(&mut self, rest: &[u8], written: u64, wakes: &mut WakeList) -> Option<usize> {
         if self.in_flight.expects_end() {
-            let len = self.decoder.next_word(rest, "END")?;
+            let len = self.decoder.decode_word_fast(rest, "END")?;
             self.in_flight.end_retrieval(wakes);
             return Some(len);
         }
         let pending = self.in_flight.oldest().filter(|pending| pending.start < written)?;
         match &pending.expected {
             Expected::Keys { .. } => {
-                if let Some((value, len)) = self.decoder.next_value(rest, self.in_flight.next_key()?.as_bytes()) {
+                if let Some((value, len)) = self.decoder.decode_value_fast(rest, self.in_flight.next_key()?.as_bytes())
+                {
                     self.receive_value(value, wakes);
                     return Some(len);
                 }
-                let len = self.decoder.next_word(rest, "END")?;
+                let len = self.decoder.decode_word_fast(rest, "END")?;
                 self.in_flight.end_retrieval(wakes);
                 Some(len)
             }
-            Expected::Reply(Expect::Stored) => {
-                let len = self.decoder.next_word(rest, "STORED")?;
+            Expected::Reply(ReplyKind::Stored) => {
+                let len = self.decoder.decode_word_fast(rest, "STORED")?;
                 self.complete_oldest(Ok(Reply::Stored), wakes);
                 Some(len)
             }

@@ -11,7 +11,7 @@ use super::in_flight::Expected;
 use super::key_dedup::FreeSlot;
 use crate::connection::call::Call;
 use crate::key::Key;
-use crate::protocol::{Keys, Output, Request, encode, encode_line_end};
+use crate::protocol::{Keys, Request, WriteBuffer, encode, encode_line_end};
 
 /// What a batch holds, and so which steps encode it.
 #[derive(Debug, Default)]
@@ -53,9 +53,9 @@ impl Pipeline {
     /// reaches a get, so earlier replies travel with the values, while replies to later requests would travel, and wake
     /// this task, separately. And a server that answers a retrieval with an error may drop the replies it had ready;
     /// the error then stands in their place. In the place of a store's reply it ends the connection
-    /// ([`Expect::survives`](crate::protocol::Expect::survives)); in the place of any other it would pass for the
-    /// reply.
-    pub(in crate::connection) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut Output) {
+    /// ([`ReplyKind::keeps_connection_after`](crate::protocol::ReplyKind::keeps_connection_after)); in the place of any
+    /// other it would pass for the reply.
+    pub(in crate::connection) fn submit(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut WriteBuffer) {
         let contents = BatchContents::of(batch);
         if contents.has_store {
             self.submit_stores(batch, out);
@@ -78,7 +78,7 @@ impl Pipeline {
     }
 
     /// Encodes the stores of the batch and removes them from it.
-    fn submit_stores(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut Output) {
+    fn submit_stores(&mut self, batch: &mut VecDeque<Arc<Call>>, out: &mut WriteBuffer) {
         for call in batch.drain(..) {
             if let Request::Store { .. } = call.request() {
                 self.submit_one(call, 0, out);
@@ -90,13 +90,13 @@ impl Pipeline {
     }
 
     /// Encodes a request other than a get. Its meta commands have the opaque tokens from `opaque` on.
-    fn submit_one(&mut self, call: Arc<Call>, opaque: u64, out: &mut Output) {
+    fn submit_one(&mut self, call: Arc<Call>, opaque: u64, out: &mut WriteBuffer) {
         let before = out.len();
         encode(call.request(), opaque, out);
         let expected = match call.request() {
             Request::Meta(_) => Expected::Meta { opaque },
             Request::MetaRun(_) => Expected::MetaRun { next: 0, first_opaque: opaque, has_error: false },
-            request => Expected::Reply(request.expect()),
+            request => Expected::Reply(request.reply_kind()),
         };
         self.in_flight.push(call, self.encoded, expected);
         self.encoded += (out.len() - before) as u64;

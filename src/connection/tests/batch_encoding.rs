@@ -10,7 +10,7 @@ use super::*;
 use crate::key::Key;
 use crate::protocol::fuzz::grammar::{Command, read_all};
 use crate::protocol::fuzz::requests::{classic, key};
-use crate::protocol::{Keys, Output};
+use crate::protocol::{Keys, WriteBuffer};
 
 fn requests() -> impl Strategy<Value = Vec<(Request, Option<Command>)>> {
     let many = (prop::collection::vec(key(), 1..150), any::<bool>(), prop::option::of(0u32..3));
@@ -53,7 +53,7 @@ proptest! {
         let mut seen = HashSet::new();
         plain.retain(|(_, _, key)| seen.insert(key.clone()));
         plain.iter_mut().for_each(|(cas, ..)| *cas = wants_cas);
-        let mut out = Output::default();
+        let mut out = WriteBuffer::default();
         Pipeline::new(node(), MAX_VALUE).submit(&mut batch, &mut out);
         let commands = read_all(&out.to_vec());
         prop_assert!(commands.len() >= stores.len());

@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexS
 use super::requests::{meta_get, meta_run, meta_set};
 use super::*;
 use crate::key::Key;
-use crate::protocol::{Body, Expect, Keys, MetaCode, MetaReply};
+use crate::protocol::{Body, Keys, MetaCode, MetaReply, ReplyKind};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -148,7 +148,7 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
                 (Request::Get { keys: Keys::Many(parsed), cas: false, touch }, keys)
             }
         };
-        let expected = if matches!(request.expect(), Expect::Swapped) { Reply::Exists } else { Reply::Stored };
+        let expected = if matches!(request.reply_kind(), ReplyKind::Swapped) { Reply::Exists } else { Reply::Stored };
         let call = rig.call_within(request, Duration::from_secs(30)).await;
         if is_dropped {
             // Half of the calls at once, half when they may be in flight.

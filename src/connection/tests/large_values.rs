@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use super::deadlines::LONG;
 use super::requests::set_bytes;
 use super::*;
-use crate::protocol::{Output, encode};
+use crate::protocol::{WriteBuffer, encode};
 
 /// Sizes around the limits above which values are not copied when written (4 KiB) and when read (8 KiB).
 const SIZES: [usize; 11] = [0, 1, 4095, 4096, 4097, 8191, 8192, 8193, 16_384, 40_000, 100_000];
@@ -169,7 +169,7 @@ async fn wherever_writing_stops_begun_calls_fail_as_unknown_and_the_others_are_r
     };
     let mut starts = vec![0];
     for request in requests() {
-        let mut out = Output::default();
+        let mut out = WriteBuffer::default();
         encode(&request, 0, &mut out);
         starts.push(starts[starts.len() - 1] + out.len());
     }

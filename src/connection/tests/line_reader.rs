@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use super::super::LineReader;
 use super::*;
 use crate::inspect::Stats;
-use crate::protocol::{METADUMP, RESET_STATS, stats_line};
+use crate::protocol::{METADUMP_COMMAND, RESET_STATS_COMMAND, stats_command};
 
 const ITEM: &str = "key=a%20b exp=-1 la=1795464173 cas=1 fetch=yes cls=1 size=65\n";
 
@@ -19,7 +19,7 @@ async fn open(command: &str) -> (LineReader<DuplexStream>, DuplexStream) {
 }
 
 async fn stats_from(response: &str) -> Result<Stats, Error> {
-    let (reader, mut peer) = open(stats_line(crate::StatsKind::General)).await;
+    let (reader, mut peer) = open(stats_command(crate::StatsKind::General)).await;
     peer.write_all(response.as_bytes()).await.unwrap();
     drop(peer);
     timeout(Duration::from_secs(10), reader.read_stats()).await.expect("no response")
@@ -27,7 +27,7 @@ async fn stats_from(response: &str) -> Result<Stats, Error> {
 
 /// The keys of all items, and how the list ended.
 async fn dump_from(response: &[u8], step: usize) -> (Vec<Vec<u8>>, Result<(), Error>) {
-    let (mut reader, mut peer) = open(METADUMP).await;
+    let (mut reader, mut peer) = open(METADUMP_COMMAND).await;
     let server = async move {
         for piece in response.chunks(step) {
             if peer.write_all(piece).await.is_err() {
@@ -100,7 +100,7 @@ async fn a_reset_must_be_confirmed() {
         ("ERROR\r\n", Some(ErrorKind::Unsupported)),
         ("RESE", Some(ErrorKind::Connection)),
     ] {
-        let (reader, mut peer) = open(RESET_STATS).await;
+        let (reader, mut peer) = open(RESET_STATS_COMMAND).await;
         peer.write_all(response.as_bytes()).await.unwrap();
         drop(peer);
         assert_eq!(reader.read_reset().await.err().map(|error| error.kind()), kind, "{response}");
@@ -150,7 +150,7 @@ async fn a_response_that_is_no_list_is_an_error() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_has_a_time_limit_and_counts_only_while_the_caller_waits() {
-    let (mut reader, mut peer) = open(METADUMP).await;
+    let (mut reader, mut peer) = open(METADUMP_COMMAND).await;
     peer.write_all(format!("{ITEM}{ITEM}{}", &ITEM[..10]).as_bytes()).await.unwrap();
     // The time that the caller takes over an item does not count.
     assert!(reader.entry(false).await.unwrap().is_some());
@@ -177,13 +177,13 @@ async fn silence_has_a_time_limit_and_counts_only_while_the_caller_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_read_the_command_is_a_timeout() {
     let (ours, _theirs) = duplex(4);
-    let outcome = LineReader::open(ours, node(), SILENCE_TIMEOUT, METADUMP).await;
+    let outcome = LineReader::open(ours, node(), SILENCE_TIMEOUT, METADUMP_COMMAND).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Timeout);
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_read_before_the_caller_asks_for_it() {
-    let (mut reader, mut peer) = open(METADUMP).await;
+    let (mut reader, mut peer) = open(METADUMP_COMMAND).await;
     let written = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let flood = tokio::spawn({
         let written = Arc::clone(&written);

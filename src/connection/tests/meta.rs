@@ -52,7 +52,7 @@ async fn a_server_that_is_too_old_is_sent_no_meta_command() {
         let rig = Rig::new();
         let (old, newest) = (rig.call(meta_get("m", "v")).await, {
             let mut request = meta(MetaVerb::Get, "n", "v", "");
-            request.needs = ServerVersion::META_CONDITIONAL_GET;
+            request.min_version = ServerVersion::META_CONDITIONAL_GET;
             rig.call(Request::Meta(Box::new(request))).await
         });
         let (_driver, mut peer) = rig.connect();
@@ -297,7 +297,7 @@ async fn no_two_commands_of_a_connection_have_the_same_opaque_token() {
 async fn a_run_needs_the_newest_version_that_any_of_its_commands_needs() {
     let rig = Rig::new();
     let mut run = vec![meta(MetaVerb::Get, "a", "v", ""), meta(MetaVerb::Get, "b", "v", "")];
-    run[0].needs = ServerVersion::META_CONDITIONAL_GET;
+    run[0].min_version = ServerVersion::META_CONDITIONAL_GET;
     let call = rig.call(Request::MetaRun(run)).await;
     let (_driver, mut peer) = rig.connect();
     peer.expect("version\r\n").await;

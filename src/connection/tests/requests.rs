@@ -60,7 +60,7 @@ pub(super) fn meta(verb: MetaVerb, key: &str, flags: &str, value: &str) -> MetaR
     }
     let value = Bytes::copy_from_slice(value.as_bytes());
     let key = Key::new(key).unwrap().into();
-    MetaRequest { verb, key, flags: parsed, value, opaque: None, needs: ServerVersion::META }
+    MetaRequest { verb, key, flags: parsed, value, opaque: None, min_version: ServerVersion::META }
 }
 
 pub(super) fn meta_get(key: &str, flags: &str) -> Request {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::super::call::Call;
 use super::super::new_call::NewCall;
 use super::super::response::ResponseSlot;
-use super::super::{GetResult, PushError, Queue, Rejected, Response, ResponseFuture};
+use super::super::{GetResult, PushError, Queue, RejectedCall, Response, ResponseFuture};
 use crate::error::Error;
 use crate::item::Item;
 use crate::protocol::{MetaReply, Reply, Request};
@@ -52,7 +52,7 @@ impl TestCall {
     /// Queues a call as soon as there is space.
     pub(super) async fn queue(queue: &Arc<Queue>, request: Request, deadline: Instant) -> Result<Self, Error> {
         let queued = match ResponseFuture::queue(NewCall::of(new_call(request, deadline)), queue) {
-            Err(Rejected { call, reason: PushError::Full }) => ResponseFuture::queue_when_space(call, queue).await,
+            Err(RejectedCall { call, reason: PushError::Full }) => ResponseFuture::queue_when_space(call, queue).await,
             queued => queued,
         };
         queued.map(Self).map_err(|rejected| match rejected.reason {

@@ -1,25 +1,25 @@
 use super::*;
 use proptest::prelude::*;
 
-fn decode_all(expect: Expect, wire: &[u8]) -> Result<Vec<Reply>, ProtocolError> {
-    decode_split(expect, wire, std::iter::repeat(wire.len()))
+fn decode_all(reply_kind: ReplyKind, wire: &[u8]) -> Result<Vec<Reply>, ProtocolError> {
+    decode_split(reply_kind, wire, std::iter::repeat(wire.len()))
 }
 
 /// Decodes `wire`, received in pieces of the given sizes.
 ///
 /// Decodes it twice, because the bytes of a large value may arrive in the input or in the value's own buffer.
 fn decode_split(
-    expect: Expect,
+    reply_kind: ReplyKind,
     wire: &[u8],
     sizes: impl IntoIterator<Item = usize> + Clone,
 ) -> Result<Vec<Reply>, ProtocolError> {
-    let from_input = decode_pieces(expect, wire, sizes.clone(), false);
-    assert_eq!(from_input, decode_pieces(expect, wire, sizes, true));
+    let from_input = decode_pieces(reply_kind, wire, sizes.clone(), false);
+    assert_eq!(from_input, decode_pieces(reply_kind, wire, sizes, true));
     from_input
 }
 
 fn decode_pieces(
-    expect: Expect,
+    reply_kind: ReplyKind,
     wire: &[u8],
     sizes: impl IntoIterator<Item = usize>,
     into_large_values: bool,
@@ -27,15 +27,15 @@ fn decode_pieces(
     let (mut decoder, mut input, mut replies) = (Decoder::new(1 << 20), BytesMut::new(), Vec::new());
     let (mut rest, mut sizes) = (wire, sizes.into_iter());
     loop {
-        while let Some(reply) = decoder.decode(expect, &mut input, |_| true)? {
+        while let Some(reply) = decoder.decode(reply_kind, &mut input, |_| true)? {
             replies.push(reply);
         }
-        assert!(!decoder.holds_a_whole_value());
+        assert!(!decoder.has_complete_large_value());
         if rest.is_empty() {
             return Ok(replies);
         }
         let size = sizes.next().unwrap_or(1).clamp(1, rest.len());
-        let (piece, after) = match decoder.room_in_large_value().filter(|_| into_large_values) {
+        let (piece, after) = match decoder.large_value_buffer().filter(|_| into_large_values) {
             Some(buffer) => {
                 let (piece, after) = rest.split_at(size.min(buffer.capacity() - buffer.len()));
                 buffer.extend_from_slice(piece);
@@ -60,14 +60,14 @@ fn whole(text: &str) -> Body {
 #[test]
 fn values_are_byte_exact() {
     let wire = b"VALUE k 7 16\r\nEND\r\nflush_all\r\n\r\nVALUE l 4294967295 0 9\r\n\r\nEND\r\n";
-    let replies = decode_all(Expect::Values, wire).unwrap();
+    let replies = decode_all(ReplyKind::Values, wire).unwrap();
     let first = Value { flags: 7, cas: None, body: whole("END\r\nflush_all\r\n") };
     let second = Value { flags: u32::MAX, cas: Some(9), body: whole("") };
     assert_eq!(replies, [Reply::Value(first), Reply::Value(second), Reply::End]);
 }
 
 #[test]
-fn next_value_agrees_with_decode() {
+fn decode_value_fast_agrees_with_decode() {
     let long = format!("VALUE k 1 {COPY_BELOW}\r\n{}\r\n", "x".repeat(COPY_BELOW));
     let decoded_fast = ["VALUE k 7 3\r\nabc\r\n", "VALUE k 0 0 12\r\n\r\nEND\r\n", "VALUE k 4294967295 2\r\n\r\n\r\nx"];
     let left_to_decode = [
@@ -91,11 +91,11 @@ fn next_value_agrees_with_decode() {
     let cases = decoded_fast.map(|wire| (wire, true)).into_iter().chain(left_to_decode.map(|wire| (wire, false)));
     for (wire, is_fast) in cases {
         let mut decoder = Decoder::new(if wire.len() > 100 { 1 << 20 } else { 10 });
-        let next = decoder.next_value(wire.as_bytes(), b"k");
+        let next = decoder.decode_value_fast(wire.as_bytes(), b"k");
         assert_eq!(next.is_some(), is_fast, "{wire}");
         if let Some((value, len)) = next {
             let mut input = BytesMut::from(wire);
-            let decoded = decoder.decode(Expect::Values, &mut input, |key| key == b"k");
+            let decoded = decoder.decode(ReplyKind::Values, &mut input, |key| key == b"k");
             assert_eq!(decoded, Ok(Some(Reply::Value(value))));
             assert_eq!(input.len(), wire.len() - len);
         }
@@ -114,11 +114,11 @@ fn small_values_share_allocations_and_keep_their_bytes() {
 }
 
 #[test]
-fn next_word_takes_only_a_complete_line() {
+fn decode_word_fast_takes_only_a_complete_line() {
     let mut decoder = Decoder::new(1 << 20);
-    assert_eq!(decoder.next_word(b"END\r\nEND\r\n", "END"), Some(5));
+    assert_eq!(decoder.decode_word_fast(b"END\r\nEND\r\n", "END"), Some(5));
     for other in ["", "END", "END\r", "END\n", "ENDS\r\n", "STORED\r\n"] {
-        assert_eq!(decoder.next_word(other.as_bytes(), "END"), None, "{other:?}");
+        assert_eq!(decoder.decode_word_fast(other.as_bytes(), "END"), None, "{other:?}");
     }
 }
 
@@ -144,15 +144,15 @@ fn writing_to_a_shared_value_changes_no_other() {
 fn the_fast_path_takes_nothing_inside_a_value() {
     let mut decoder = Decoder::new(1 << 20);
     let mut input = BytesMut::from("VALUE k 0 26\r\n");
-    assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(None));
+    assert_eq!(decoder.decode(ReplyKind::Values, &mut input, |_| true), Ok(None));
     input.extend_from_slice(b"VALUE k 0 5\r\nVALUE\r\n");
-    assert_eq!(decoder.next_value(&input, b"k"), None);
-    assert_eq!(decoder.next_word(b"END\r\n", "END"), None);
+    assert_eq!(decoder.decode_value_fast(&input, b"k"), None);
+    assert_eq!(decoder.decode_word_fast(b"END\r\n", "END"), None);
 }
 
 #[test]
 fn each_reply_is_accepted_only_for_requests_it_can_answer() {
-    use Expect::*;
+    use ReplyKind::*;
     let cases = [
         ("STORED", Reply::Stored, vec![Stored, Swapped]),
         ("EXISTS", Reply::Exists, vec![Swapped]),
@@ -172,12 +172,12 @@ fn each_reply_is_accepted_only_for_requests_it_can_answer() {
         ("END", Reply::End, vec![Values, End]),
     ];
     for (line, reply, accepted_by) in cases {
-        for expect in [Values, End, Stored, Swapped, Deleted, Touched, Number, Version, Ok, Memlimit] {
-            let decoded = decode_all(expect, format!("{line}\r\n").as_bytes());
-            if accepted_by.contains(&expect) {
-                assert_eq!(decoded.as_deref(), Result::Ok(&[reply.clone()][..]), "{line} for {expect:?}");
+        for reply_kind in [Values, End, Stored, Swapped, Deleted, Touched, Number, Version, Ok, Memlimit] {
+            let decoded = decode_all(reply_kind, format!("{line}\r\n").as_bytes());
+            if accepted_by.contains(&reply_kind) {
+                assert_eq!(decoded.as_deref(), Result::Ok(&[reply.clone()][..]), "{line} for {reply_kind:?}");
             } else {
-                assert!(decoded.is_err(), "{line} for {expect:?}");
+                assert!(decoded.is_err(), "{line} for {reply_kind:?}");
             }
         }
     }
@@ -213,20 +213,22 @@ fn malformed_lines_are_errors() {
         "-1",
         &long,
     ] {
-        for expect in [Expect::Values, Expect::Stored, Expect::Swapped, Expect::Number, Expect::Memlimit] {
-            let decoded = decode_all(expect, format!("{line}\r\n").as_bytes());
-            assert!(decoded.is_err(), "{line:?} for {expect:?}: {decoded:?}");
+        for reply_kind in
+            [ReplyKind::Values, ReplyKind::Stored, ReplyKind::Swapped, ReplyKind::Number, ReplyKind::Memlimit]
+        {
+            let decoded = decode_all(reply_kind, format!("{line}\r\n").as_bytes());
+            assert!(decoded.is_err(), "{line:?} for {reply_kind:?}: {decoded:?}");
         }
     }
-    assert_eq!(decode_all(Expect::Stored, b"STORED\n"), Err(ProtocolError::Malformed));
-    assert_eq!(decode_all(Expect::Values, b"VALUE k 0 1\r\nab\r\n"), Err(ProtocolError::MissingTerminator));
-    assert_eq!(decode_all(Expect::Values, &[b'x'; MAX_LINE + 1]), Err(ProtocolError::LineTooLong));
+    assert_eq!(decode_all(ReplyKind::Stored, b"STORED\n"), Err(ProtocolError::Malformed));
+    assert_eq!(decode_all(ReplyKind::Values, b"VALUE k 0 1\r\nab\r\n"), Err(ProtocolError::MissingTerminator));
+    assert_eq!(decode_all(ReplyKind::Values, &[b'x'; MAX_LINE + 1]), Err(ProtocolError::LineTooLong));
 }
 
 #[test]
 fn a_key_not_requested_is_an_error_before_its_value_arrives() {
     let mut input = BytesMut::from("VALUE other 0 1000\r\n");
-    let decoded = Decoder::new(1 << 20).decode(Expect::Values, &mut input, |key| key == b"requested");
+    let decoded = Decoder::new(1 << 20).decode(ReplyKind::Values, &mut input, |key| key == b"requested");
     assert_eq!(decoded, Err(ProtocolError::WrongKey));
 }
 
@@ -236,7 +238,7 @@ fn no_byte_of_a_line_is_searched_twice() {
     let mut input = BytesMut::new();
     for (at, byte) in b"VALUE k 0 1".iter().enumerate() {
         input.extend_from_slice(&[*byte]);
-        assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(None));
+        assert_eq!(decoder.decode(ReplyKind::Values, &mut input, |_| true), Ok(None));
         assert!(matches!(decoder.state, State::Line { scanned } if scanned == at + 1));
     }
 }
@@ -245,39 +247,41 @@ fn no_byte_of_a_line_is_searched_twice() {
 fn a_value_over_the_limit_is_not_allocated() {
     let mut decoder = Decoder::new(1000);
     let mut input = BytesMut::from("VALUE k 0 1001\r\n");
-    assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(None));
+    assert_eq!(decoder.decode(ReplyKind::Values, &mut input, |_| true), Ok(None));
     assert!(input.capacity() < 1000);
     for _ in 0..1001 {
         input.extend_from_slice(b"v");
-        assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(None));
+        assert_eq!(decoder.decode(ReplyKind::Values, &mut input, |_| true), Ok(None));
     }
     assert!(input.capacity() < 1000, "the value is dropped as it arrives");
     input.extend_from_slice(b"\r\nEND\r\n");
     let skipped = Value { flags: 0, cas: None, body: Body::TooLarge { len: 1001 } };
-    assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(Some(Reply::Value(skipped))));
-    assert_eq!(decoder.decode(Expect::Values, &mut input, |_| true), Ok(Some(Reply::End)));
+    assert_eq!(decoder.decode(ReplyKind::Values, &mut input, |_| true), Ok(Some(Reply::Value(skipped))));
+    assert_eq!(decoder.decode(ReplyKind::Values, &mut input, |_| true), Ok(Some(Reply::End)));
 }
 
 #[test]
 fn error_lines_that_end_the_connection() {
-    let survives = |expect: Expect, line: &str| {
-        let replies = decode_all(expect, format!("{line}\r\n").as_bytes()).unwrap();
+    let survives = |reply_kind: ReplyKind, line: &str| {
+        let replies = decode_all(reply_kind, format!("{line}\r\n").as_bytes()).unwrap();
         let [Reply::ErrorLine(error_line)] = &replies[..] else { panic!("{line}: {replies:?}") };
-        expect.survives(error_line)
+        reply_kind.keeps_connection_after(error_line)
     };
     for line in ["ERROR", "CLIENT_ERROR line too long", "SERVER_ERROR out of memory writing get response"] {
-        assert!(!survives(Expect::Values, line));
-        assert!(survives(Expect::Number, line) && survives(Expect::Ok, line) && survives(Expect::Memlimit, line));
-        assert!(!survives(Expect::Stored, line) && !survives(Expect::Swapped, line));
+        assert!(!survives(ReplyKind::Values, line));
+        assert!(
+            survives(ReplyKind::Number, line) && survives(ReplyKind::Ok, line) && survives(ReplyKind::Memlimit, line)
+        );
+        assert!(!survives(ReplyKind::Stored, line) && !survives(ReplyKind::Swapped, line));
     }
-    for expect in [Expect::Stored, Expect::Swapped] {
-        assert!(survives(expect, "SERVER_ERROR object too large for cache"));
-        assert!(survives(expect, "SERVER_ERROR out of memory storing object"));
-        assert!(!survives(expect, "CLIENT_ERROR bad data chunk"));
+    for reply_kind in [ReplyKind::Stored, ReplyKind::Swapped] {
+        assert!(survives(reply_kind, "SERVER_ERROR object too large for cache"));
+        assert!(survives(reply_kind, "SERVER_ERROR out of memory storing object"));
+        assert!(!survives(reply_kind, "CLIENT_ERROR bad data chunk"));
     }
     for line in ["unauthenticated", "authentication failure", "bad authentication token format"] {
-        for expect in [Expect::Number, Expect::Stored, Expect::Ok, Expect::Values] {
-            assert!(!survives(expect, &format!("CLIENT_ERROR {line}")), "{line}");
+        for reply_kind in [ReplyKind::Number, ReplyKind::Stored, ReplyKind::Ok, ReplyKind::Values] {
+            assert!(!survives(reply_kind, &format!("CLIENT_ERROR {line}")), "{line}");
         }
     }
 }
@@ -307,18 +311,18 @@ fn piece_sizes() -> impl Strategy<Value = Vec<usize>> {
 proptest! {
     #[test]
     fn any_split_gives_the_same_replies(wire in any_wire(), sizes in piece_sizes()) {
-        let whole = decode_all(Expect::Values, &wire);
+        let whole = decode_all(ReplyKind::Values, &wire);
         prop_assert!(whole.is_ok());
-        prop_assert_eq!(&decode_split(Expect::Values, &wire, sizes), &whole);
-        prop_assert_eq!(&decode_split(Expect::Values, &wire, []), &whole);
+        prop_assert_eq!(&decode_split(ReplyKind::Values, &wire, sizes), &whole);
+        prop_assert_eq!(&decode_split(ReplyKind::Values, &wire, []), &whole);
     }
 
     #[test]
     fn no_bytes_cause_a_panic(wire in prop::collection::vec(any::<u8>(), 0..400), cut in 0usize..400) {
-        use Expect::*;
-        for expect in [Values, Swapped, Number, Version, Memlimit] {
-            let whole = decode_all(expect, &wire);
-            let split = decode_split(expect, &wire, [cut.max(1)]);
+        use ReplyKind::*;
+        for reply_kind in [Values, Swapped, Number, Version, Memlimit] {
+            let whole = decode_all(reply_kind, &wire);
+            let split = decode_split(reply_kind, &wire, [cut.max(1)]);
             prop_assert_eq!(whole.is_ok(), split.is_ok());
         }
     }

@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::protocol::Expect;
+use crate::protocol::ReplyKind;
 
 /// One recorded response and what was expected.
 pub(super) struct Transcript {
-    pub(super) expect: String,
+    pub(super) reply_kind: String,
     pub(super) response: Vec<u8>,
 }
 
@@ -17,10 +17,10 @@ pub(super) static TRANSCRIPTS: LazyLock<Vec<Transcript>> = LazyLock::new(|| {
     let lines = include_str!("../../../tests/data/transcripts.tsv").lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| {
-            let [_version, expect, _request, response] = line.split('\t').collect::<Vec<_>>()[..] else {
+            let [_version, reply_kind, _request, response] = line.split('\t').collect::<Vec<_>>()[..] else {
                 panic!("not a transcript: {line}");
             };
-            Transcript { expect: expect.to_owned(), response: unescaped(response) }
+            Transcript { reply_kind: reply_kind.to_owned(), response: unescaped(response) }
         })
         .collect()
 });
@@ -35,29 +35,29 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-pub(super) const EXPECTS: [Expect; 15] = [
-    Expect::Values,
-    Expect::End,
-    Expect::Stored,
-    Expect::Swapped,
-    Expect::Deleted,
-    Expect::Touched,
-    Expect::Number,
-    Expect::Meta,
-    Expect::MetaStored,
-    Expect::MetaDebug,
-    Expect::MetaRun,
-    Expect::MetaEnd,
-    Expect::Version,
-    Expect::Ok,
-    Expect::Memlimit,
+pub(super) const REPLY_KINDS: [ReplyKind; 15] = [
+    ReplyKind::Values,
+    ReplyKind::End,
+    ReplyKind::Stored,
+    ReplyKind::Swapped,
+    ReplyKind::Deleted,
+    ReplyKind::Touched,
+    ReplyKind::Number,
+    ReplyKind::Meta,
+    ReplyKind::MetaStored,
+    ReplyKind::MetaDebug,
+    ReplyKind::MetaRun,
+    ReplyKind::MetaEnd,
+    ReplyKind::Version,
+    ReplyKind::Ok,
+    ReplyKind::Memlimit,
 ];
 
 /// Returns the recorded responses of the expected kinds that `is_wanted` selects by name.
 pub(super) fn recorded(is_wanted: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
     TRANSCRIPTS
         .iter()
-        .filter(|recorded| is_wanted(&recorded.expect))
+        .filter(|recorded| is_wanted(&recorded.reply_kind))
         .map(|recorded| recorded.response.clone())
         .collect()
 }

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::corpus::{recorded, wire};
-use crate::protocol::{DumpLine, ErrorLine, ServerVersion, StatLine, dump_line, stat_line, unrequested_error_line};
+use crate::protocol::{
+    DumpLine, ErrorLine, ServerVersion, StatLine, parse_dump_line, parse_stat_line, unsolicited_error_line,
+};
 
 fn lines(responses: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let lines = responses.iter().flat_map(|response| response.split(|&byte| byte == b'\n'));
@@ -32,7 +34,7 @@ fn percent_decoded(text: &[u8]) -> Vec<u8> {
 }
 
 fn check(line: &[u8]) {
-    match stat_line(line) {
+    match parse_stat_line(line) {
         StatLine::Stat { name, value } => {
             let pair = line.strip_prefix(b"STAT ").unwrap();
             assert!(!name.is_empty() && !name.contains(' '));
@@ -45,7 +47,7 @@ fn check(line: &[u8]) {
         StatLine::ErrorLine(error_line) => assert_printable(&error_line),
         StatLine::Other => {}
     }
-    match dump_line(line) {
+    match parse_dump_line(line) {
         Ok(DumpLine::Entry(entry)) => {
             assert_eq!(&entry.key[..], &percent_decoded(field(line, "key=").unwrap())[..]);
             assert_eq!(entry.exp.is_none(), field(line, "exp=") == Some(b"-1"));
@@ -66,11 +68,11 @@ fn every_recorded_line_is_parsed() {
     let (stats, items) = (recorded(|kind| kind == "Stats"), recorded(|kind| kind == "Dump"));
     assert!(stats.len() > 20 && items.len() >= 4);
     for line in lines(&stats).iter().filter(|line| !line.is_empty()) {
-        assert!(!matches!(stat_line(line), StatLine::Other | StatLine::ErrorLine(_)), "{}", line.escape_ascii());
+        assert!(!matches!(parse_stat_line(line), StatLine::Other | StatLine::ErrorLine(_)), "{}", line.escape_ascii());
         check(line);
     }
     for line in lines(&items).iter().filter(|line| !line.is_empty()) {
-        assert!(!matches!(dump_line(line), Err(_) | Ok(DumpLine::ErrorLine(_))), "{}", line.escape_ascii());
+        assert!(!matches!(parse_dump_line(line), Err(_) | Ok(DumpLine::ErrorLine(_))), "{}", line.escape_ascii());
         check(line);
     }
 }
@@ -84,7 +86,7 @@ proptest! {
         ],
     ) {
         check(&line);
-        if let Some(shown) = unrequested_error_line(&line) {
+        if let Some(shown) = unsolicited_error_line(&line) {
             prop_assert!(shown.contains("ERROR") && !shown.contains(['\r', '\n']));
         }
         if let Some(version) = ServerVersion::parse(&String::from_utf8_lossy(&line)) {

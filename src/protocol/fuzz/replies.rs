@@ -4,8 +4,8 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::corpus::{EXPECTS, TRANSCRIPTS, recorded, wire};
-use crate::protocol::{Body, Decoder, Expect, MetaCode, ProtocolError, Reply};
+use super::corpus::{REPLY_KINDS, TRANSCRIPTS, recorded, wire};
+use crate::protocol::{Body, Decoder, MetaCode, ProtocolError, Reply, ReplyKind};
 
 /// The observable results of a decoder.
 #[derive(Debug, PartialEq)]
@@ -17,19 +17,25 @@ struct Decoded {
     inside_a_value: bool,
 }
 
-/// Decodes `wire`, received in pieces of the given sizes, with `expects` in turn.
+/// Decodes `wire`, received in pieces of the given sizes, with `reply_kinds` in turn.
 ///
 /// Keys that contain the byte `not_requested` are treated as not requested.
-fn decode(expects: &[Expect], wire: &[u8], max_value: usize, sizes: &[usize], not_requested: Option<u8>) -> Decoded {
+fn decode(
+    reply_kinds: &[ReplyKind],
+    wire: &[u8],
+    max_value: usize,
+    sizes: &[usize],
+    not_requested: Option<u8>,
+) -> Decoded {
     let mut decoder = Decoder::new(max_value);
     let mut input = BytesMut::new();
     let mut results = Decoded { replies: Vec::new(), error: None, claimed: Vec::new(), inside_a_value: false };
     let (mut fed, mut sizes) = (0, sizes.iter());
     loop {
         loop {
-            let expect = expects[results.replies.len() % expects.len()];
+            let reply_kind = reply_kinds[results.replies.len() % reply_kinds.len()];
             let claimed = &mut results.claimed;
-            let decoded = decoder.decode(expect, &mut input, |key| {
+            let decoded = decoder.decode(reply_kind, &mut input, |key| {
                 claimed.push(key.to_vec());
                 not_requested.is_none_or(|byte| !key.contains(&byte))
             });
@@ -50,7 +56,7 @@ fn decode(expects: &[Expect], wire: &[u8], max_value: usize, sizes: &[usize], no
             }
         }
         if fed == wire.len() {
-            results.inside_a_value = decoder.is_inside_a_value();
+            results.inside_a_value = decoder.is_inside_value();
             return results;
         }
         let piece = sizes.next().copied().unwrap_or(1).clamp(1, wire.len() - fed);
@@ -60,11 +66,11 @@ fn decode(expects: &[Expect], wire: &[u8], max_value: usize, sizes: &[usize], no
 }
 
 /// Returns whether the protocol allows this line as a reply.
-fn is_allowed(expect: Expect, line: &[u8]) -> bool {
-    use Expect::*;
+fn is_allowed(reply_kind: ReplyKind, line: &[u8]) -> bool {
+    use ReplyKind::*;
     let word = first_word(line);
-    let allowed: &[Expect] = match word {
-        b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => &EXPECTS,
+    let allowed: &[ReplyKind] = match word {
+        b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR" => &REPLY_KINDS,
         b"VALUE" => &[Values],
         b"END" => &[Values, End],
         b"STORED" => &[Stored, Swapped],
@@ -85,7 +91,7 @@ fn is_allowed(expect: Expect, line: &[u8]) -> bool {
         _ if !word.is_empty() && word.iter().all(u8::is_ascii_digit) => &[Number],
         _ => &[],
     };
-    allowed.contains(&expect)
+    allowed.contains(&reply_kind)
 }
 
 fn first_word(line: &[u8]) -> &[u8] {
@@ -97,10 +103,10 @@ fn number(word: &[u8]) -> u64 {
 }
 
 /// Asserts that a reply is what these bytes mean, all of them.
-fn assert_decodes(reply: &Reply, expect: Expect, bytes: &[u8], max_value: usize) {
+fn assert_decodes(reply: &Reply, reply_kind: ReplyKind, bytes: &[u8], max_value: usize) {
     let line_end = bytes.windows(2).position(|two| two == b"\r\n").unwrap();
     let (line, rest) = (&bytes[..line_end], &bytes[line_end + 2..]);
-    assert!(is_allowed(expect, line), "{reply:?} for {expect:?}");
+    assert!(is_allowed(reply_kind, line), "{reply:?} for {reply_kind:?}");
     let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let body = match reply {
         Reply::Value(value) => {
@@ -145,13 +151,13 @@ fn assert_decodes(reply: &Reply, expect: Expect, bytes: &[u8], max_value: usize)
     }
 }
 
-fn check(expects: &[Expect], wire: &[u8], max_value: usize, sizes: &[usize], not_requested: Option<u8>) {
-    let whole = decode(expects, wire, max_value, &[wire.len()], not_requested);
-    assert_eq!(decode(expects, wire, max_value, sizes, not_requested), whole, "received in pieces");
-    assert_eq!(decode(expects, wire, max_value, &[], not_requested), whole, "received byte by byte");
+fn check(reply_kinds: &[ReplyKind], wire: &[u8], max_value: usize, sizes: &[usize], not_requested: Option<u8>) {
+    let whole = decode(reply_kinds, wire, max_value, &[wire.len()], not_requested);
+    assert_eq!(decode(reply_kinds, wire, max_value, sizes, not_requested), whole, "received in pieces");
+    assert_eq!(decode(reply_kinds, wire, max_value, &[], not_requested), whole, "received byte by byte");
     let (mut start, mut values) = (0, 0);
     for (index, (reply, end)) in whole.replies.iter().enumerate() {
-        assert_decodes(reply, expects[index % expects.len()], &wire[start..*end], max_value);
+        assert_decodes(reply, reply_kinds[index % reply_kinds.len()], &wire[start..*end], max_value);
         if let Reply::Value(_) = reply {
             let key = wire[start..].split(|&byte| byte == b' ').nth(1).unwrap();
             assert_eq!(whole.claimed[values], key);
@@ -180,28 +186,35 @@ fn not_requested() -> impl Strategy<Value = Option<u8>> {
 fn every_recorded_response_is_decoded() {
     let mut responses = 0;
     for recorded in TRANSCRIPTS.iter() {
-        let Some(expect) = EXPECTS.into_iter().find(|expect| format!("{expect:?}") == recorded.expect) else {
+        let Some(reply_kind) =
+            REPLY_KINDS.into_iter().find(|reply_kind| format!("{reply_kind:?}") == recorded.reply_kind)
+        else {
             continue;
         };
         // An error line in reply to a retrieval ends the connection, because some servers send a second line after it.
-        let ends_connection = expect == Expect::Values && recorded.response.starts_with(b"CLIENT_ERROR");
+        let ends_connection = reply_kind == ReplyKind::Values && recorded.response.starts_with(b"CLIENT_ERROR");
         let response = if ends_connection {
             recorded.response.strip_suffix(b"\r\n\r\n").map(|line| [line, b"\r\n"].concat())
         } else {
             None
         };
         let response = response.as_ref().unwrap_or(&recorded.response);
-        let results = decode(&[expect], response, 1 << 20, &[response.len()], None);
-        assert_eq!((results.error, results.inside_a_value), (None, false), "{expect:?}: {}", response.escape_ascii());
+        let results = decode(&[reply_kind], response, 1 << 20, &[response.len()], None);
+        assert_eq!(
+            (results.error, results.inside_a_value),
+            (None, false),
+            "{reply_kind:?}: {}",
+            response.escape_ascii()
+        );
         let (last, end) = results.replies.last().unwrap();
         assert_eq!(*end, response.len());
         let is_last = match last {
             Reply::Value(_) => false,
-            Reply::Meta(reply) if expect == Expect::MetaRun => reply.code == MetaCode::End,
+            Reply::Meta(reply) if reply_kind == ReplyKind::MetaRun => reply.code == MetaCode::End,
             _ => true,
         };
-        assert!(is_last, "{expect:?} ends with {last:?}");
-        check(&[expect], response, 100, &[7, 1, 30], None);
+        assert!(is_last, "{reply_kind:?} ends with {last:?}");
+        check(&[reply_kind], response, 100, &[7, 1, 30], None);
         responses += 1;
     }
     assert!(responses > 150, "{responses} responses");
@@ -211,25 +224,25 @@ proptest! {
     #[test]
     fn classic_replies(
         wire in wire(recorded(|kind| !["Stats", "Dump"].contains(&kind) && !kind.starts_with("Meta"))),
-        expects in prop_oneof![
-            3 => Just(vec![Expect::Values]),
-            2 => prop::collection::vec(select(&EXPECTS[..]), 1..5),
+        reply_kinds in prop_oneof![
+            3 => Just(vec![ReplyKind::Values]),
+            2 => prop::collection::vec(select(&REPLY_KINDS[..]), 1..5),
         ],
         (sizes, max_value, not_requested) in (sizes(), max_value(), not_requested()),
     ) {
-        check(&expects, &wire, max_value, &sizes, not_requested);
+        check(&reply_kinds, &wire, max_value, &sizes, not_requested);
     }
 
     #[test]
     fn meta_replies(
         wire in wire(recorded(|kind| kind.starts_with("Meta"))),
-        expects in prop_oneof![
-            2 => Just(vec![Expect::Meta]),
-            3 => Just(vec![Expect::MetaRun]),
-            2 => prop::collection::vec(select(&EXPECTS[..]), 1..5),
+        reply_kinds in prop_oneof![
+            2 => Just(vec![ReplyKind::Meta]),
+            3 => Just(vec![ReplyKind::MetaRun]),
+            2 => prop::collection::vec(select(&REPLY_KINDS[..]), 1..5),
         ],
         (sizes, max_value, not_requested) in (sizes(), max_value(), not_requested()),
     ) {
-        check(&expects, &wire, max_value, &sizes, not_requested);
+        check(&reply_kinds, &wire, max_value, &sizes, not_requested);
     }
 }

@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use super::grammar::{Command, read_all};
 use crate::key::Key;
-use crate::protocol::{ArithmeticVerb, Keys, Output, Request, StoreVerb, encode};
+use crate::protocol::{ArithmeticVerb, Keys, Request, StoreVerb, WriteBuffer, encode};
 
 /// Generates any valid key, protocol words included.
 pub(crate) fn key() -> impl Strategy<Value = Key> {
@@ -109,7 +109,7 @@ pub(crate) fn classic() -> impl Strategy<Value = (Request, Command)> {
 
 /// Encodes a request, and parses the bytes as a server does.
 pub(crate) fn read_back(request: &Request, serial: u64) -> Vec<Command> {
-    let mut out = Output::default();
+    let mut out = WriteBuffer::default();
     encode(request, serial, &mut out);
     assert!(request.weight() >= out.len(), "{} bytes for a weight of {}", out.len(), request.weight());
     read_all(&out.to_vec())

@@ -16,7 +16,7 @@ const MAX_IDLE_TEXT: usize = 256 * 1024;
 
 /// Encoded requests that wait to be written to a socket.
 #[derive(Debug, Default)]
-pub(crate) struct Output {
+pub(crate) struct WriteBuffer {
     text: BytesMut,
     /// How many bytes of text have been written and removed.
     text_written: u64,
@@ -33,7 +33,7 @@ struct Block {
     bytes: Bytes,
 }
 
-impl Output {
+impl WriteBuffer {
     /// Returns how many bytes wait to be written.
     pub(crate) fn len(&self) -> usize {
         self.text.len() + self.blocks_len
@@ -150,8 +150,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// Appends a text and a block for each pair of lengths; returns the output and the bytes it must hold.
-    fn filled(parts: &[(usize, usize)]) -> (Output, Vec<u8>) {
-        let (mut output, mut whole) = (Output::default(), Vec::new());
+    fn filled(parts: &[(usize, usize)]) -> (WriteBuffer, Vec<u8>) {
+        let (mut output, mut whole) = (WriteBuffer::default(), Vec::new());
         let mut bytes = (0u8..251).cycle();
         for &(text, block) in parts {
             let text: Vec<u8> = bytes.by_ref().take(text).collect();
@@ -167,7 +167,7 @@ mod tests {
     fn small_blocks_are_copied_and_large_ones_are_not() {
         let small = Bytes::from(vec![1; LARGE_BLOCK - 1]);
         let large = Bytes::from(vec![2; LARGE_BLOCK]);
-        let mut output = Output::default();
+        let mut output = WriteBuffer::default();
         output.push_block(&small);
         assert!(output.is_one_piece());
         output.push_block(&large);
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_block_is_released_with_its_last_byte() {
         let block = Bytes::from(vec![1; LARGE_BLOCK]);
-        let mut output = Output::default();
+        let mut output = WriteBuffer::default();
         output.push_block(&block);
         output.text().extend_from_slice(b"\r\n");
         output.advance(LARGE_BLOCK - 1);
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn shrink_frees_the_buffer_of_a_large_batch() {
-        let mut output = Output::default();
+        let mut output = WriteBuffer::default();
         output.text().extend_from_slice(&vec![b'x'; MAX_IDLE_TEXT + 1]);
         output.advance(MAX_IDLE_TEXT + 1);
         output.shrink();
