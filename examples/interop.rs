@@ -4,8 +4,8 @@
 //! interop read FILE --placement php:ketama_weighted --flags 0 --node 10.0.0.1:11211 --node 10.0.0.2:11211=2
 //! ```
 //!
-//! FILE has a key and its value on each line, a tab between them. Every value read must be that of the file, with the flags
-//! named: exit code 1 if one is not, 2 if something else is wrong.
+//! FILE has a key and its value on each line, with a tab in between. Every value read must be that of the file, with
+//! flags named: exit code 1 if one is not, 2 if something else is wrong.
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -58,7 +58,7 @@ mod with_placement;
 /// 3. All points of all nodes are ordered by position. Points at the same position are ordered by the bytes of their
 ///    labels, smaller first. The order in which nodes are given has no effect.
 /// 4. A key, any bytes, has the position `h(key)`. Its owner is the node of the first point in that order whose
-///    position is not less, or of the very first point if there is none.
+///    position is not less, or of the first point of all if there is none.
 /// 5. The successors of a key are the nodes in the order of their first points from that point on, around the circle:
 ///    see [`nodes_for`](Self::nodes_for).
 ///

@@ -1,4 +1,4 @@
-//! docs/discovery.md against the source: its rows, the tests it cites, and the comments that cite its rows.
+//! Pages of documentation against the source: docs/discovery.md and the files that ARCHITECTURE.md lists.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 
@@ -161,4 +161,27 @@ fn every_timer_exists() {
         let exists = sources.iter().any(|(_, text)| forms.iter().any(|form| text.contains(form)));
         assert!(exists, "no option or constant {name}");
     }
+}
+
+/// The list of files in ARCHITECTURE.md has every file of `src` but tests, and no other.
+#[test]
+fn every_file_is_in_the_layout_tree() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, tree) = page.split_once("\nsrc/\n").unwrap();
+    let (tree, _) = tree.split_once("\n```").unwrap();
+    let mut listed = BTreeSet::new();
+    let mut folder = String::new();
+    for line in tree.lines() {
+        let path = line.split_whitespace().next().unwrap();
+        let is_nested = line.starts_with("    ");
+        if path.ends_with('/') {
+            path.clone_into(&mut folder);
+        } else {
+            assert!(line.split_whitespace().count() > 1, "{path} has no description");
+            listed.insert(format!("src/{}{path}", if is_nested { &folder } else { "" }));
+        }
+    }
+    let existing: BTreeSet<String> = sources().into_iter().map(|(file, _)| file.to_str().unwrap().to_owned()).collect();
+    let existing = existing.into_iter().filter(|file| file.starts_with("src/") && !file.contains("tests"));
+    assert_eq!(existing.collect::<BTreeSet<_>>(), listed);
 }

@@ -69,7 +69,7 @@ fn an_unknown_client_or_option_is_an_error() {
         )
     };
     for (client, config) in [
-        ("nobody", "{}"),
+        ("unknown", "{}"),
         ("libmemcached", r#"{"distribution": "virtual_bucket"}"#),
         ("libmemcached", r#"{"distribution": "ketama", "hash": "sha256"}"#),
         ("twemproxy", r#"{"distribution": "random"}"#),

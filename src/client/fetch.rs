@@ -64,7 +64,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`FetchError`]: the error of `compute`, or that it took too long, or that another process took too long. Errors of
+    /// [`FetchError`]: the error of `compute`, or a timeout of it or of another process that computes. Errors of
     /// the cache are returned only if the fetch cannot be made at all.
     ///
     /// A fetch takes at most twice the sum of [wait](FetchOptions::wait_timeout) and [limit on

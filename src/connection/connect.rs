@@ -49,7 +49,7 @@ mod tests {
         assert_eq!(SockRef::from(&socket).tcp_keepalive_time().unwrap(), Duration::from_secs(30));
     }
 
-    /// Row 34 of the failure table: if one address of a node refuses, the next is tried.
+    /// If one address of a node refuses, the next is tried (`docs/discovery.md`, row 34).
     #[tokio::test]
     async fn the_first_address_that_accepts_is_used() {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -97,7 +97,7 @@ impl VersionProbe {
     }
 
     /// Decides what to do with a command that needs this version or a later one.
-    pub(super) fn admit(&mut self, needs: ServerVersion, node: &NodeId) -> Admission {
+    pub(super) fn admission(&mut self, needs: ServerVersion, node: &NodeId) -> Admission {
         let found = match &self.state {
             State::Known(version) if needs <= *version => return Admission::Send,
             State::Known(version) => format!("the server is {version}"),

@@ -57,7 +57,8 @@ impl Reconnector {
         }
     }
 
-    /// Serves on a connection, and on those that replace it when the node's address changes, until the last one ends.
+    /// Serves on a connection, and on the connections that replace it when the node's address changes, until the last
+    /// one ends.
     async fn serve(&mut self, socket: TcpStream, peer: SocketAddr) {
         let mut serving = Serving::new(Arc::clone(&self.shared), self.index, socket, peer);
         let end = loop {

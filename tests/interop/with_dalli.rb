@@ -16,7 +16,7 @@ servers = servers.map { |server| server.sub('=', ':') }
 client = Dalli::Client.new(servers, config == 'namespace' ? { namespace: 'ns' } : {})
 if action == 'owners'
   ring = client.send(:ring)
-  # Nobody listens there, nor has to.
+  # No server listens there.
   ring.servers.each { |server| server.define_singleton_method(:alive?) { true } }
 end
 File.foreach(file, encoding: 'UTF-8', chomp: true) do |line|

@@ -29,7 +29,8 @@ for line in open(file, encoding="utf-8"):
     key, value = line.rstrip("\n").split("\t")
     value = value.encode()
     node = sockets[ring.get_node(key)]
-    command = b"set %s 0 600 %d\r\n%s" % (key.encode(), len(value), value) if action == "write" else b"get " + key.encode()
+    write = b"set %s 0 600 %d\r\n%s" % (key.encode(), len(value), value)
+    command = write if action == "write" else b"get " + key.encode()
     node.write(command + b"\r\n")
     node.flush()
     if action == "write":

@@ -83,8 +83,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         true
     }
 
-    /// Removes from the batch the calls that the server does not support, and requeues those that wait for its version.
-    /// Returns whether any wait.
+    /// Removes from the batch the calls that the server does not support, and requeues the calls that wait for its
+    /// version. Returns whether any wait.
     fn filter_by_version(&mut self, wakes: &mut WakeList) -> bool {
         if self.batch.iter().all(|call| call.request().min_version().is_none()) {
             return false;
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut waiting = Vec::new();
         self.batch.retain(|call| {
             let Some(needs) = call.request().min_version() else { return true };
-            match self.version_probe.admit(needs, &self.node) {
+            match self.version_probe.admission(needs, &self.node) {
                 Admission::Send => return true,
                 Admission::Wait => waiting.push(Arc::clone(call)),
                 Admission::Refuse(error) => wakes.add(call.fail(&error)),
