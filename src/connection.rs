@@ -1,9 +1,10 @@
 //! From a queued request to its response.
 //!
-//! A [`Call`] is one caller's request and the slot for its response. Calls wait in a node's [`Queue`]. A [`Driver`]
-//! owns one socket: it takes the pending calls, writes them as one batch, and matches the replies to the calls in its
-//! `Pipeline`, which does no I/O. A call is in the queue (nothing of it was sent) or in one pipeline (it was written,
-//! or is about to be). It gets exactly one response: from a reply, its deadline, or the end of the connection.
+//! A [`Call`](call::Call) is one caller's request and the slot for its response. Calls wait in a node's [`Queue`]. A
+//! [`Driver`] owns one socket: it takes the pending calls, writes them as one batch, and matches the replies to the
+//! calls in its `Pipeline`, which does no I/O. A call is in the queue (nothing of it was sent) or in one pipeline (it
+//! was written, or is about to be). It gets exactly one response: from a reply, its deadline, or the end of the
+//! connection.
 
 mod batch_window;
 mod call;

@@ -195,7 +195,7 @@ impl ClientBuilder {
     /// Sets the placement of keys: as another client places them, or [your own](Placement::custom).
     ///
     /// With the same placement, applications in other languages find the same items: see
-    /// [`Placement`](crate::Placement).
+    /// [`Placement`].
     ///
     /// A placement hashes each node's label: the label of its [`Endpoint`](Endpoint::with_label), the result of
     /// [`node_labels`](Self::node_labels), or else its identity, `host:port`. Except for your own placement, a label
