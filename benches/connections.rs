@@ -10,7 +10,7 @@ use memring::testing::Memcached;
 use memring::{Client, Ttl};
 
 const NODES: usize = 4;
-const KEYS: usize = 1_000;
+const KEYS: usize = 10_000;
 const ROUNDS: usize = 5;
 const RUN: Duration = Duration::from_millis(250);
 const CONNECTIONS: [usize; 3] = [1, 2, 4];
@@ -30,8 +30,10 @@ async fn throughput(client: &Client, window: usize) -> Outcome<f64> {
             tokio::spawn(async move {
                 let keys: Vec<String> = (0..KEYS).map(key).collect();
                 let mut done = 0u64;
-                for index in (0..KEYS).cycle().skip(caller * 37) {
-                    let item = client.get(&keys[index]).await?;
+                // Callers that walk the keys in order would meet, and their gets be merged.
+                let mut rng = fastrand::Rng::with_seed(caller as u64);
+                loop {
+                    let item = client.get(&keys[rng.usize(..KEYS)]).await?;
                     if item.is_none_or(|item| item.value.len() != 100) {
                         return Err("wrong or missing value".into());
                     }

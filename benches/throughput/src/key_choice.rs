@@ -30,9 +30,9 @@ impl fmt::Display for KeyChoice {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum KeyOrder {
     /// One item after the other.
-    #[default]
     Sequential,
     /// Each item with the same probability.
+    #[default]
     Uniform,
     /// The item of rank r with a probability proportional to r^-0.99.
     Zipf,

@@ -33,7 +33,7 @@ Workload:
       --only PART,...         get, sizes, miss, set, mixed, get_many, set_many, relay, against, memory, idle
       --windows N,...         numbers of concurrent operations, over all nodes
       --value-size BYTES      only the cells with values of this size
-      --keys ORDER            key order of single-key operations: sequential, uniform, zipf (0.99) [sequential]
+      --keys ORDER            key order of single-key operations: sequential, uniform, zipf (0.99) [uniform]
       --items N               number of items; large values have at most 128 MiB in all [10,000, at most 16 MiB]
       --runtime current|2     one thread or two workers [both]
       --contenders NAME,...   contenders beside the ceiling
@@ -284,9 +284,10 @@ mod tests {
     }
 
     #[test]
-    fn unless_chosen_keys_are_sequential() {
+    fn unless_chosen_keys_are_uniform() {
+        let uniform = KeyChoice { order: KeyOrder::Uniform, items: None };
         match parse("--quick").unwrap() {
-            Command::Measure(options) => assert_eq!((options.keys, options.value_size), (KeyChoice::default(), None)),
+            Command::Measure(options) => assert_eq!((options.keys, options.value_size), (uniform, None)),
             other => panic!("{other:?}"),
         }
     }
