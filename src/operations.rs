@@ -83,28 +83,17 @@ impl Operations {
         self.run(key, ClassicCommand::Store { verb, flags, exptime, value }, deadline).await
     }
 
-    /// Stores an item that is not there. Returns whether it was stored.
-    pub(crate) async fn add(
+    /// Stores an item if the condition of the verb (`Add`, `Replace`) holds. Returns whether it was stored.
+    pub(crate) async fn store_if(
         &self,
+        verb: StoreVerb,
         key: MetaKey,
         value: Bytes,
         options: SetOptions,
         deadline: Instant,
     ) -> Result<bool, Error> {
         let form = (options.wire_flags(), options.exptime()?);
-        Ok(self.store(StoreVerb::Add, key, value, form, deadline).await? == Reply::Stored)
-    }
-
-    /// Stores an item that is there already. Returns whether it was stored.
-    pub(crate) async fn replace(
-        &self,
-        key: MetaKey,
-        value: Bytes,
-        options: SetOptions,
-        deadline: Instant,
-    ) -> Result<bool, Error> {
-        let form = (options.wire_flags(), options.exptime()?);
-        Ok(self.store(StoreVerb::Replace, key, value, form, deadline).await? == Reply::Stored)
+        Ok(self.store(verb, key, value, form, deadline).await? == Reply::Stored)
     }
 
     /// Appends or prepends to an item, which keeps its flags and TTL. Returns whether it did.

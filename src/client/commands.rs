@@ -66,7 +66,8 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<bool, Error> {
-        self.operations().add(self.any_key(key)?, value.into(), options.into(), self.deadline()).await
+        let (key, deadline) = (self.any_key(key)?, self.deadline());
+        self.operations().store_if(StoreVerb::Add, key, value.into(), options.into(), deadline).await
     }
 
     /// Stores an item that is there already. Returns whether it was stored.
@@ -76,7 +77,8 @@ impl Client {
         value: impl Into<Bytes>,
         options: impl Into<SetOptions>,
     ) -> Result<bool, Error> {
-        self.operations().replace(self.any_key(key)?, value.into(), options.into(), self.deadline()).await
+        let (key, deadline) = (self.any_key(key)?, self.deadline());
+        self.operations().store_if(StoreVerb::Replace, key, value.into(), options.into(), deadline).await
     }
 
     /// Stores an item if it has not changed since it was read by [`gets`](Self::gets). The new item has the flags and

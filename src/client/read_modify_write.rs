@@ -11,7 +11,7 @@ use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::MetaKey;
 use crate::meta::{self, Arithmetic, Delete, Outcome, Set};
 use crate::operations::Operations;
-use crate::protocol::{ArithmeticVerb, MetaVerb};
+use crate::protocol::{ArithmeticVerb, MetaVerb, StoreVerb};
 use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
 
 /// How often an operation is tried while other clients change the same item.
@@ -232,7 +232,7 @@ impl Steps<'_> {
     /// Stores a value over one version only, or as a new item. Returns whether it was stored.
     async fn store_over(&self, version: Option<Cas>, value: Bytes, options: SetOptions) -> Result<bool, Error> {
         let Some(cas) = version else {
-            return self.operations.add(self.key.clone(), value, options, self.deadline()).await;
+            return self.add(value, options).await;
         };
         self.operations.value_limit().check(&value)?;
         let (key, set) = (self.key.clone(), Set::from_store(&options).compare(cas));
@@ -244,6 +244,10 @@ impl Steps<'_> {
             }
             reply => Ok(Outcome::of(reply?.code) == Outcome::Done),
         }
+    }
+
+    async fn add(&self, value: Bytes, options: SetOptions) -> Result<bool, Error> {
+        self.operations.store_if(StoreVerb::Add, self.key.clone(), value, options, self.deadline()).await
     }
 
     async fn count(&self, verb: ArithmeticVerb, delta: u64, counter: Counter) -> Result<u64, Error> {
@@ -270,7 +274,7 @@ impl Steps<'_> {
             }
             // Another client may be creating it at the same time.
             let value = initial.to_string().into();
-            if self.operations.add(self.key.clone(), value, ttl.into(), self.deadline()).await? {
+            if self.add(value, ttl.into()).await? {
                 return Ok(initial);
             }
         }

@@ -12,7 +12,7 @@ use crate::item::{Cas, SetOptions};
 use crate::key::{KeySpace, MetaKey};
 use crate::meta::{Delete, Outcome, Set};
 use crate::operations::Operations;
-use crate::protocol::MetaVerb;
+use crate::protocol::{MetaVerb, StoreVerb};
 
 /// A lease on an item. One that is dropped unused is given back, if the server can be reached. If not, the lease ends
 /// with its TTL at the server.
@@ -103,7 +103,7 @@ impl Lock {
         let now = Instant::now();
         // A server counts whole seconds, and may end the last one at once.
         let until = now + lease.saturating_sub(Duration::from_secs(1));
-        let taken = operations.add(key.clone(), Bytes::new(), lease.into(), now + timeout).await?;
+        let taken = operations.store_if(StoreVerb::Add, key.clone(), Bytes::new(), lease.into(), now + timeout).await?;
         Ok(taken.then(|| Self { operations: operations.clone(), timeout, key, until }))
     }
 }
