@@ -8,6 +8,7 @@ mod lookup;
 mod value_limit;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use tokio::time::Instant;
 
 use crate::connection::NewCall;
@@ -44,31 +45,39 @@ impl Operations {
     }
 
     /// Stores an item. A value over the client's limit is not sent; its key is deleted if the client is set to.
-    pub(crate) async fn set(
+    ///
+    /// Not an `async fn`, whose future would hold key and value beside the call that is made of them.
+    pub(crate) fn set(
         &self,
         key: MetaKey,
         value: Bytes,
         options: SetOptions,
         deadline: Instant,
-    ) -> Result<(), Error> {
-        let (flags, exptime) = (options.wire_flags(), options.exptime()?);
-        if let Err(too_large) = self.value_limit.check(&value) {
-            return Err(self.refuse_set(key, too_large, deadline).await);
-        }
-        let command = ClassicCommand::Store { verb: StoreVerb::Set, flags, exptime, value };
-        match self.run(key, command, deadline).await? {
-            Reply::Stored => Ok(()),
-            _ => Err(not_stored()),
+    ) -> impl Future<Output = Result<(), Error>> + Send + Sync {
+        let stored = match (options.exptime(), self.value_limit.check(&value)) {
+            (Ok(exptime), Ok(())) => {
+                let flags = options.wire_flags();
+                let command = ClassicCommand::Store { verb: StoreVerb::Set, flags, exptime, value };
+                Ok(Either::Left(self.run(key, command, deadline)))
+            }
+            (Ok(_), Err(too_large)) => Ok(Either::Right(Box::pin(self.refuse_set(key, too_large, deadline)))),
+            (Err(invalid), _) => Err(Error::from(invalid)),
+        };
+        async move {
+            match stored?.await? {
+                Reply::Stored => Ok(()),
+                _ => Err(not_stored()),
+            }
         }
     }
 
-    #[cold]
-    async fn refuse_set(&self, key: MetaKey, too_large: TooLarge, deadline: Instant) -> Error {
-        if self.value_limit.deletes_old_value() {
-            too_large.after_delete(Box::pin(self.run(key, ClassicCommand::Delete, deadline)).await)
+    /// Returns the error of a set whose value is too large, after a delete if the client is set to.
+    async fn refuse_set(&self, key: MetaKey, too_large: TooLarge, deadline: Instant) -> Result<Reply, Error> {
+        Err(if self.value_limit.deletes_old_value() {
+            too_large.after_delete(self.run(key, ClassicCommand::Delete, deadline).await)
         } else {
             too_large.into()
-        }
+        })
     }
 
     async fn store(

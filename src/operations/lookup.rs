@@ -18,18 +18,41 @@ use crate::protocol::MetaVerb;
 impl Operations {
     /// Reads the item of a caller's key.
     #[inline]
-    pub(crate) async fn get(&self, keys: &KeySpace, key: &[u8], form: GetForm, deadline: Instant) -> GetResult {
-        let Ok(call) = NewCall::get(form, deadline, |place| keys.write_key(key, place)) else {
-            // A binary key, or an invalid one.
-            let key = keys.any_key(key)?;
-            return Box::pin(self.get_by_meta(&key, form, deadline)).await;
-        };
-        match self.dispatcher.send(call).await {
-            Ok(Some(item)) if may_be_lease(&item) => {
-                let key = keys.any_key(key)?;
-                Box::pin(self.unless_lease(&key, item, form.cas, deadline)).await
-            }
-            found => found,
+    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would hold each argument twice")]
+    pub(crate) fn get<'a>(
+        &'a self,
+        keys: &'a KeySpace,
+        key: &'a [u8],
+        form: GetForm,
+        deadline: Instant,
+    ) -> impl Future<Output = GetResult> + Send + Sync + 'a {
+        async move {
+            let doubtful = match NewCall::get(form, deadline, |place| keys.write_key(key, place)) {
+                Ok(call) => match self.dispatcher.send(call).await {
+                    Ok(Some(item)) if may_be_lease(&item) => Some(item),
+                    found => return found,
+                },
+                // A binary key, or an invalid one.
+                Err(_) => None,
+            };
+            // Boxed, so that the rare case does not enlarge every get's future.
+            Box::pin(self.look_closer(keys, key, doubtful, form, deadline)).await
+        }
+    }
+
+    /// Reads an item that may be a lease, or has a binary key.
+    async fn look_closer(
+        &self,
+        keys: &KeySpace,
+        key: &[u8],
+        doubtful: Option<Item>,
+        form: GetForm,
+        deadline: Instant,
+    ) -> GetResult {
+        let key = keys.any_key(key)?;
+        match doubtful {
+            Some(item) => self.unless_lease(&key, item, form.cas, deadline).await,
+            None => self.get_by_meta(&key, form, deadline).await,
         }
     }
 
