@@ -50,7 +50,7 @@
 //! | a pod restarts, at any address | [`Unavailable`](ErrorKind::Unavailable) for its keys while it is away, then misses, because the cache is empty; no key moves |
 //! | a pod is added | its share of the keys moves to it, after it is connected, and misses until it is filled |
 //! | a pod is removed | as for a restart until the removal grace ends (default 120 s); then its share moves to the other pods |
-//! | a pod hangs | [`Timeout`](ErrorKind::Timeout) for its keys at each deadline; the connection is given up and dialed again |
+//! | a pod hangs | [`Timeout`](ErrorKind::Timeout) for its keys at each deadline; the connection is closed after a silence, and dialed again |
 //! | DNS fails, returns no records, or is unreachable | nothing: the last good set of nodes stays, and so do the connections |
 //! | most pods vanish from DNS at once | nothing for at least 30 s, then as for removals |
 //! | a node gets more requests than it can take | callers wait for space until their deadline, then [`Overloaded`](ErrorKind::Overloaded) |
@@ -77,7 +77,7 @@
 //! | `testing` | no | the module `testing`: in-process pods and DNS to test an application with |
 //!
 //! # Logging
-//! `tracing` events with the target `memring`: connections made, lost and given up, nodes that cannot be reached,
+//! `tracing` events with the target `memring`: connections made, closed and lost, nodes that cannot be reached,
 //! changes of the topology and of discovery's state. There is no event per request, and no event has a key or a value.
 //!
 //! # Stability

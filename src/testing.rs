@@ -43,7 +43,7 @@
 //!   memcached pads it only if no other connection references the item at that moment. Flushed items stay flushed,
 //!   while a later `flush_all` with a delay can revive them in memcached.
 //!
-//! Test the behaviour of memcached itself against a real one. [`Memcached`] runs a single server.
+//! Test the behavior of memcached itself against a real one. [`Memcached`] runs a single server.
 
 pub use self::dns::{Dns, DnsFault, DnsQueries, SrvRecord};
 pub use self::memcached::Memcached;

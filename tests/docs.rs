@@ -1,6 +1,6 @@
-//! Pages of documentation against the source: docs/discovery.md and the files that ARCHITECTURE.md lists.
+//! Pages of documentation against the source: what they cite and list must exist.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
+#![expect(clippy::unwrap_used, reason = "a test fails with a panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,11 @@ fn root() -> &'static Path {
 }
 
 fn page() -> String {
-    fs::read_to_string(root().join("docs/discovery.md")).unwrap()
+    read("docs/discovery.md")
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap()
 }
 
 /// Returns the cells of each table row under a heading, without the table's own heading.
@@ -71,6 +75,24 @@ fn test_paths(file: &Path, test: &str) -> [String; 2] {
     [format!("{module}::{test}"), format!("{module}::tests::{test}")]
 }
 
+/// Returns the paths of all functions, and of the modules that hold them.
+fn existing_paths() -> BTreeSet<String> {
+    let mut existing = BTreeSet::new();
+    for (file, text) in sources() {
+        for name in text.lines().filter_map(function_name) {
+            let paths = test_paths(&file, name);
+            existing.extend(paths[0].rsplit_once("::").map(|(module, _)| module.to_owned()));
+            existing.extend(paths);
+        }
+    }
+    existing
+}
+
+/// Returns what stands in backticks in a line or a page.
+fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
 fn function_name(line: &str) -> Option<&str> {
     let line = line.trim_start();
     let line = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")?;
@@ -107,17 +129,31 @@ fn every_row_is_there_once_and_has_a_line_in_the_table_of_tests() {
 
 #[test]
 fn every_cited_test_exists() {
-    let mut existing = BTreeSet::new();
-    for (file, text) in sources() {
-        for test in text.lines().filter_map(function_name) {
-            existing.extend(test_paths(&file, test));
-        }
-    }
+    let existing = existing_paths();
     for (row, tests) in cited_tests(&page()) {
         for test in tests {
             assert!(existing.contains(&test), "row {row}: no test {test}; rename it in docs/discovery.md too");
         }
     }
+}
+
+/// tests/README.md cites unit tests as `lib <path>`, and others as `<test program> <path>`.
+#[test]
+fn every_test_in_the_list_of_defects_exists() {
+    let (existing, page) = (existing_paths(), read("tests/README.md"));
+    let mut cited = 0;
+    for line in page.lines().filter(|line| line.starts_with("  - ")) {
+        for span in code_spans(line).filter(|span| span.contains("::") || span.contains(' ')) {
+            let path = match span.split_once(' ') {
+                None => span.to_owned(),
+                Some(("lib", path)) => path.to_owned(),
+                Some((program, path)) => format!("{program}::{path}"),
+            };
+            assert!(existing.contains(&path), "no test {path}; rename it in tests/README.md too");
+            cited += 1;
+        }
+    }
+    assert!(cited > 40, "{cited}");
 }
 
 #[test]
@@ -163,10 +199,28 @@ fn every_timer_exists() {
     }
 }
 
+/// ARCHITECTURE.md names methods and variants as `Type::name`.
+#[test]
+fn every_method_named_in_the_architecture_exists() {
+    let (page, sources) = (read("ARCHITECTURE.md"), sources());
+    let (page, _) = page.split_once("\nsrc/\n").unwrap();
+    let text: String = page.split("\n```\n").step_by(2).collect();
+    let names: BTreeSet<(&str, &str)> = code_spans(&text).filter_map(|span| span.rsplit_once("::")).collect();
+    assert!(names.len() > 30, "{names:?}");
+    for (owner, name) in names {
+        let forms = ["fn NAME(", "fn NAME<", "    NAME(", "    NAME,"].map(|form| form.replace("NAME", name));
+        let exists = sources
+            .iter()
+            .filter(|(file, text)| file.starts_with("src") && text.contains(owner))
+            .any(|(_, text)| forms.iter().any(|form| text.contains(form)));
+        assert!(exists, "no {owner}::{name}");
+    }
+}
+
 /// The list of files in ARCHITECTURE.md has every file of `src` but tests, and no other.
 #[test]
 fn every_file_is_in_the_layout_tree() {
-    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let page = read("ARCHITECTURE.md");
     let (_, tree) = page.split_once("\nsrc/\n").unwrap();
     let (tree, _) = tree.split_once("\n```").unwrap();
     let mut listed = BTreeSet::new();

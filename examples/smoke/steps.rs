@@ -1,4 +1,4 @@
-//! The steps of a run against our own service: changes of pods and DNS, and the expected behaviour of the client.
+//! The steps of a run against our own service: changes of pods and DNS, and the expected behavior of the client.
 
 use std::io;
 use std::time::{Duration, Instant};

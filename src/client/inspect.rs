@@ -19,7 +19,7 @@ impl Client {
     /// Reads statistics of every node. Returns a result for each node, none while no nodes are known and after
     /// [`shutdown`](Self::shutdown).
     ///
-    /// Each node is asked on a connection of its own. All have one deadline, dialling included. The result of a node is
+    /// Each node is asked on a connection of its own. All have one deadline, dialing included. The result of a node is
     /// [`ErrorKind::Unsupported`] if its server does not have such statistics.
     ///
     /// ```no_run

@@ -11,8 +11,8 @@ use crate::discovery::time::later_by;
 use crate::discovery::{ListedAddresses, Membership};
 use crate::node_id::NodeId;
 
-/// How long after it was last known to be good an address may still be dialled, if lookups fail. Within this time
-/// another pod is unlikely to have got the address; after it, not dialling is safer.
+/// How long after it was last known to be good an address may still be dialed, if lookups fail. Within this time
+/// another pod is unlikely to have got the address; after it, not dialing is safer.
 const MAX_STALENESS: Duration = Duration::from_secs(300);
 
 /// The addresses of all nodes.

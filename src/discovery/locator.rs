@@ -85,7 +85,7 @@ impl NodeLocator {
             }
             Err(error) => {
                 let known = self.book.lock().last_known(id, now).ok_or_else(|| error.clone())?;
-                debug!(target: "memring", node = %id, %error, "lookup failed, dialling the last known address");
+                debug!(target: "memring", node = %id, %error, "lookup failed, dialing the last known address");
                 Ok(known)
             }
         }

@@ -130,7 +130,7 @@ impl DiscoveryOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum EmptyPolicy {
-    /// Keeps the nodes while answers are empty. This is safe, because a host that no longer exists is not dialled.
+    /// Keeps the nodes while answers are empty. This is safe, because a host that no longer exists is not dialed.
     #[default]
     Keep,
     /// Drops the nodes when answers have been empty for this long.

@@ -42,7 +42,7 @@ impl PlacementRule {
     /// unique, so every node gets keys. A ring has room for 10,000 nodes: if there are more, only the first ones are
     /// used. They are the same in every client, because endpoints are sorted.
     pub(super) fn ring_of(&self, endpoints: &[Endpoint]) -> Ring {
-        self.ring(endpoints.iter().map(|endpoint| self.labelled(endpoint)).collect()).unwrap_or_else(|error| {
+        self.ring(endpoints.iter().map(|endpoint| self.labeled(endpoint)).collect()).unwrap_or_else(|error| {
             warn!(target: "memring", %error, "the labels of the nodes make no ring, using their identities instead");
             let room = endpoints.len().min(Ring::MAX_TOTAL_WEIGHT as usize);
             if room < endpoints.len() {
@@ -53,7 +53,7 @@ impl PlacementRule {
         })
     }
 
-    fn labelled(&self, endpoint: &Endpoint) -> RingNode {
+    fn labeled(&self, endpoint: &Endpoint) -> RingNode {
         let label = match (endpoint.label(), &self.label_of) {
             (Some(label), _) => label.to_owned(),
             (None, Some(label_of)) => label_of(endpoint),

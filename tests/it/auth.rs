@@ -193,7 +193,7 @@ async fn refused_credentials_are_sent_again_with_backoff_until_the_server_accept
 }
 
 #[tokio::test]
-async fn a_server_that_requires_credentials_the_client_does_not_have_is_dialled_with_backoff() {
+async fn a_server_that_requires_credentials_the_client_does_not_have_is_dialed_with_backoff() {
     let (addr, dials) = counting_server(|socket, _| always_reply(socket, b"CLIENT_ERROR unauthenticated\r\n")).await;
     let cache = slow_client_builder(addr).connect().await.unwrap();
     let mut failed_unsent = 0;

@@ -43,7 +43,7 @@ async fn no_failure_of_dns_removes_a_node() {
 
 /// Connection and DNS fail at the same time (`docs/discovery.md`, row 42).
 #[tokio::test]
-async fn a_lost_connection_is_redialled_at_the_last_known_address_while_dns_fails() {
+async fn a_lost_connection_is_redialed_at_the_last_known_address_while_dns_fails() {
     let service = Service::builder().pods(1).ttl(Duration::from_secs(1)).memcached().start().await.unwrap();
     let cache = service_client(&service, fast_polling().lookup_timeout(Duration::from_millis(200))).await;
     cache.set("k", "v", MINUTE).await.unwrap();

@@ -52,7 +52,7 @@ async fn a_refused_connection_fails_requests_at_once_until_the_server_listens() 
 }
 
 #[tokio::test]
-async fn a_server_that_closes_every_connection_is_dialled_with_backoff() {
+async fn a_server_that_closes_every_connection_is_dialed_with_backoff() {
     let (addr, dials) = counting_server(|mut socket, _| async move {
         let _ = socket.write_all(b"ERROR Too many open connections\r\n").await;
     })
@@ -101,7 +101,7 @@ async fn one_open_connection_serves_every_request_when_the_second_is_refused() {
 
 /// DNS lists a pod that does not listen (`docs/discovery.md`, row 40).
 #[tokio::test]
-async fn a_pod_that_refuses_connections_is_dialled_with_backoff_and_stays_in_the_topology() {
+async fn a_pod_that_refuses_connections_is_dialed_with_backoff_and_stays_in_the_topology() {
     /// Counts the dials by their address lookups.
     #[derive(Debug)]
     struct RefusingNode {

@@ -135,7 +135,7 @@ async fn a_pod_that_restarts_at_a_new_address_keeps_its_keys() {
 }
 
 #[tokio::test]
-async fn a_pod_that_dns_lists_again_is_dialled_at_once_whatever_the_backoff() {
+async fn a_pod_that_dns_lists_again_is_dialed_at_once_whatever_the_backoff() {
     let service = service(2).await;
     let hour = Duration::from_secs(3600);
     let client =
@@ -146,7 +146,7 @@ async fn a_pod_that_dns_lists_again_is_dialled_at_once_whatever_the_backoff() {
     service.kill(0).await.unwrap();
     eventually("the pod has vanished from DNS", async || cache.discovery_status().vanished == 1).await;
     service.restart(0).await.unwrap();
-    eventually("the pod is dialled", async || is_miss(&cache.get(&key).await)).await;
+    eventually("the pod is dialed", async || is_miss(&cache.get(&key).await)).await;
 }
 
 /// SRV answers have no addresses, and the old address accepts connections silently (`docs/discovery.md`, row 12).

@@ -12,8 +12,8 @@ use crate::rounds::Row;
 const WIDTH: u32 = 1_000;
 const HEIGHT: u32 = 460;
 
-/// The contenders' colours, with memring's first.
-const COLOURS: [RGBColor; 7] = [
+/// The contenders' colors, with memring's first.
+const COLORS: [RGBColor; 7] = [
     RGBColor(200, 30, 30),
     RGBColor(31, 90, 180),
     RGBColor(30, 140, 60),
@@ -94,13 +94,13 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, lines: &[L
     chart.draw_series(LineSeries::new([(first, 1.0), (last, 1.0)], BLACK.stroke_width(1)))?;
     for line in lines {
         let at = names.iter().position(|name| *name == line.name).unwrap_or_default();
-        let colour = COLOURS[at % COLOURS.len()];
+        let color = COLORS[at % COLORS.len()];
         let width = if line.name == "memring" { 3 } else { 2 };
         chart
-            .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(width)))?
+            .draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(width)))?
             .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(width)));
-        chart.draw_series(line.points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(width)));
+        chart.draw_series(line.points.iter().map(|&point| Circle::new(point, 3, color.filled())))?;
     }
     chart
         .configure_series_labels()

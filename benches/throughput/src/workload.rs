@@ -141,7 +141,7 @@ async fn run_caller<C: Cache>(cache: &C, work: &Work, start: Instant, seed: u64)
 }
 
 /// A caller's walk over the list of picks, from a random start. The list holds the keys themselves, because a service
-/// has its key at hand and does not load it from elsewhere in memory. Batches take [`BATCH_KEYS`] neighbours of the
+/// has its key at hand and does not load it from elsewhere in memory. Batches take [`BATCH_KEYS`] neighbors of the
 /// items.
 struct KeyWalk {
     at: usize,

@@ -46,7 +46,7 @@ impl Pipeline {
     /// Encodes a batch of calls, empties it, and records which replies to expect.
     ///
     /// All gets of a batch share as few lines as the limits on a line allow: the cheapest form for client and server.
-    /// Touching gets follow; neighbours share a line if they have the same form.
+    /// Touching gets follow; neighbors share a line if they have the same form.
     ///
     /// Stores go first, then gets, then all other requests. No caller can notice, because no call of the batch was
     /// complete when the last was queued. The order has two reasons. A server writes the replies it has ready when it
@@ -146,7 +146,7 @@ impl Pipeline {
         Ok(free_slot)
     }
 
-    /// Encodes the gets with a touch. Neighbours share a line if they have the same form.
+    /// Encodes the gets with a touch. Neighbors share a line if they have the same form.
     fn submit_touching_gets(&mut self, batch: &VecDeque<Arc<Call>>, out: &mut BytesMut) {
         let mut line: Option<GetLine> = None;
         for call in batch {

@@ -18,7 +18,7 @@ async fn stores_go_first_then_plain_gets_then_touching_gets_then_all_others() {
     let counted = rig.call(incr("n", 1)).await;
     let swapped = rig.call(cas("c", 7, "w")).await;
     let (_driver, mut peer) = rig.connect();
-    // Neighbours share a line if they set the same expiry time. That a plain get asks for the CAS unique changes
+    // Neighbors share a line if they set the same expiry time. That a plain get asks for the CAS unique changes
     // nothing.
     peer.expect("set s 0 0 1\r\nv\r\ncas c 0 0 1 7\r\nw\r\ngets a b\r\ngat 60 a b\r\ngat 0 a\r\nincr n 1\r\n").await;
     peer.send(

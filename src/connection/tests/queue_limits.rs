@@ -1,5 +1,6 @@
 //! The limits of a queue, and the callers that wait for space in it.
 
+use super::super::Availability;
 use super::deadlines::{LONG, SHORT};
 use super::*;
 
@@ -77,4 +78,15 @@ async fn an_unavailable_node_fails_queued_and_new_calls() {
     assert_failed(rig.try_call(get("b")).await, ErrorKind::Unavailable, Delivery::NotSent);
     rig.queue.mark_available();
     rig.call(get("c")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_queue_stays_closed() {
+    let rig = Rig::new();
+    rig.queue.close();
+    rig.queue.mark_available();
+    assert!(matches!(rig.queue.availability(), Availability::Closed));
+    rig.queue.mark_unavailable(&Error::not_sent(ErrorKind::Auth));
+    assert!(matches!(rig.queue.availability(), Availability::Closed));
+    assert_failed(rig.try_call(get("a")).await, ErrorKind::Unavailable, Delivery::NotSent);
 }

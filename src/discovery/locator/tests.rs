@@ -105,7 +105,7 @@ fn nxdomain<T>() -> Result<T, DiscoveryError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ip_literal_is_dialled_without_a_lookup() {
+async fn an_ip_literal_is_dialed_without_a_lookup() {
     let rig = Rig::new();
     let literal = NodeId::new("::1", 11211).unwrap();
     rig.locator.confirm(&literal, ip(1));
@@ -113,9 +113,9 @@ async fn an_ip_literal_is_dialled_without_a_lookup() {
     assert_eq!(rig.lookups(), 0);
 }
 
-/// docs/discovery.md, rows 11 and 34: listed addresses are dialled in their order.
+/// docs/discovery.md, rows 11 and 34: listed addresses are dialed in their order.
 #[tokio::test(start_paused = true)]
-async fn listed_addresses_are_dialled_without_a_lookup_until_their_ttl_ends() {
+async fn listed_addresses_are_dialed_without_a_lookup_until_their_ttl_ends() {
     let rig = Rig::new();
     rig.list(&[1, 2], Some(5));
     assert_eq!(rig.dial().await.unwrap(), [1, 2]);
@@ -151,7 +151,7 @@ async fn every_dial_looks_up_a_node_listed_without_addresses() {
 /// docs/discovery.md, rows 37 and 41: its old address may belong to another pod by now. A poll is requested, and a
 /// later failure does not bring the old address back.
 #[tokio::test(start_paused = true)]
-async fn a_host_that_does_not_exist_is_not_dialled() {
+async fn a_host_that_does_not_exist_is_not_dialed() {
     for nothing in [nxdomain(), Ok(Vec::new())] {
         let rig = Rig::new();
         rig.list(&[1], Some(1));
@@ -168,7 +168,7 @@ async fn a_host_that_does_not_exist_is_not_dialled() {
 
 /// docs/discovery.md, row 42: for five minutes after the address was last known to be good.
 #[tokio::test(start_paused = true)]
-async fn the_last_known_address_is_dialled_while_lookups_fail() {
+async fn the_last_known_address_is_dialed_while_lookups_fail() {
     let rig = Rig::new();
     rig.next(Ok(vec![ip(1), ip(2)]));
     assert_eq!(rig.dial().await.unwrap(), [1, 2]);

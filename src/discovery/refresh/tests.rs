@@ -228,7 +228,7 @@ async fn nodes_join_at_the_next_poll_and_leave_when_their_grace_ends() {
 
 /// docs/discovery.md, rows 9 and 11: without a lookup. A pod that comes back elsewhere is the same node.
 #[tokio::test(start_paused = true)]
-async fn a_node_is_dialled_where_it_was_listed_last() {
+async fn a_node_is_dialed_where_it_was_listed_last() {
     let at = |ip: Option<&str>| {
         let steady = Endpoint::new("a:11211".parse().unwrap());
         let restarted = ip.map(|ip| Endpoint::new("b:11211".parse().unwrap()).with_addresses([ip.parse().unwrap()]));
