@@ -2,6 +2,7 @@
 
 use super::deadlines::{LONG, SHORT};
 use super::*;
+use crate::connection::Availability;
 
 /// A caller that waits for space in the queue for at most `limit`.
 fn spawn_caller(rig: &Rig, request: Request, limit: Duration) -> JoinHandle<Result<TestCall, Error>> {
@@ -77,4 +78,32 @@ async fn an_unavailable_node_fails_queued_and_new_calls() {
     assert_failed(rig.try_call(get("b")).await, ErrorKind::Unavailable, Delivery::NotSent);
     rig.queue.mark_available();
     rig.call(get("c")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_waiting_for_space_get_it_when_a_connection_takes_a_batch() {
+    let rig = Rig::with_limits(1, 1 << 20);
+    let first = rig.call_within(get("a"), LONG).await;
+    let second = spawn_caller(&rig, get("b"), LONG);
+    sleep(SHORT).await;
+    assert!(!second.is_finished());
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("get a\r\n").await;
+    // Queued without a reply to the first call.
+    let second = timeout(SHORT, second).await.unwrap().unwrap().unwrap();
+    peer.send("END\r\n").await;
+    peer.expect("get b\r\n").await;
+    peer.send("END\r\n").await;
+    assert_eq!((first.value().await.unwrap(), second.value().await.unwrap()), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_queue_stays_closed() {
+    let rig = Rig::new();
+    rig.queue.close();
+    rig.queue.mark_available();
+    assert!(matches!(rig.queue.availability(), Availability::Closed));
+    assert_failed(rig.try_call(get("a")).await, ErrorKind::Unavailable, Delivery::NotSent);
+    rig.queue.mark_unavailable(&Error::not_sent(ErrorKind::Auth));
+    assert_failed(rig.try_call(get("b")).await, ErrorKind::Unavailable, Delivery::NotSent);
 }
