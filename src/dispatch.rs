@@ -212,3 +212,90 @@ impl<'a, R: Response + 'a> Future for Dispatch<'a, R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::connection::GetForm;
+    use crate::discovery::{DiscoveryOptions, StaticNodes, start_refresh};
+    use crate::error::Delivery;
+    use crate::key::{Key, MetaKey};
+    use crate::meta::{Get, Options};
+    use crate::protocol::MetaVerb;
+    use crate::topology::{PlacementRule, Worker};
+
+    /// A dispatcher with one node, where no server listens, and the tasks that keep the topology.
+    async fn dispatcher_with_a_node() -> (Dispatcher, Arc<Node>, JoinSet<()>) {
+        let id: NodeId = "127.0.0.1:1".parse().unwrap();
+        let source = Arc::new(StaticNodes::new([id.clone()]));
+        let (discovery, refresh) = start_refresh(source, DiscoveryOptions::default());
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
+        let (published, mut watched) = watch::channel(snapshot.load().view());
+        let worker = Worker {
+            snapshot: Arc::clone(&snapshot),
+            published,
+            roster: discovery.roster,
+            locator: discovery.locator,
+            rule: PlacementRule::default(),
+            settings: Settings::default(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(refresh);
+        tasks.spawn(worker.run());
+        watched.wait_for(|view| view.is_known()).await.unwrap();
+        let dispatcher = Dispatcher::new(snapshot);
+        let node = dispatcher.node(&id).unwrap();
+        (dispatcher, node, tasks)
+    }
+
+    fn deadline() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    fn delete() -> NewCall<Reply> {
+        NewCall::command(Request::Delete { key: Key::new("k").unwrap() }, deadline())
+    }
+
+    fn assert_not_sent<T>(outcome: Result<T, Error>, kind: ErrorKind) {
+        let error = outcome.map(drop).unwrap_err();
+        assert_eq!((error.kind(), error.delivery()), (kind, Delivery::NotSent), "{error}");
+    }
+
+    /// This does not happen, because the snapshot changes before the nodes that left close. If it did, the dispatcher
+    /// must not route the call again without an end.
+    #[tokio::test]
+    async fn a_call_to_a_closed_node_that_has_not_left_fails() {
+        let (dispatcher, node, _tasks) = dispatcher_with_a_node().await;
+        node.retire(Duration::ZERO).await;
+        assert_not_sent(dispatcher.send(delete()).await, ErrorKind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn a_call_to_a_node_that_left_is_routed_again_if_it_has_one_key() {
+        let (dispatcher, node, _tasks) = dispatcher_with_a_node().await;
+        dispatcher.close();
+        node.retire(Duration::ZERO).await;
+        // The error of a snapshot without nodes: the call was routed by it.
+        assert_not_sent(dispatcher.queue_at(&node, delete()).await, ErrorKind::Closed);
+        let key = Key::new("k").unwrap();
+        let get = NewCall::get(GetForm::default(), deadline(), |place| {
+            *place = key.clone();
+            Ok::<_, Error>(())
+        });
+        assert_not_sent(dispatcher.queue_at(&node, get.unwrap()).await, ErrorKind::Closed);
+
+        let get_many = NewCall::get_many(vec![key.clone(), key.clone()], GetForm::default(), deadline());
+        assert_not_sent(dispatcher.queue_at(&node, get_many).await, ErrorKind::Unavailable);
+        let request = Options::from(Get::new()).into_request(MetaVerb::Get, MetaKey::Text(key), bytes::Bytes::new());
+        let run = NewCall::meta_run(vec![request.unwrap()], deadline());
+        assert_not_sent(dispatcher.queue_at(&node, run).await, ErrorKind::Unavailable);
+        let version = NewCall::command(Request::Version, deadline());
+        assert_not_sent(dispatcher.queue_at(&node, version).await, ErrorKind::Unavailable);
+    }
+}

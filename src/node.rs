@@ -150,7 +150,7 @@ impl Node {
         let health = self.shared.health.borrow();
         if health.is_connected() {
             NodeState::Connected
-        } else if let Availability::Unavailable(_) = self.shared.queue.availability() {
+        } else if !matches!(self.shared.queue.availability(), Availability::Available) {
             NodeState::Unreachable
         } else {
             NodeState::Connecting

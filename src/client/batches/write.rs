@@ -85,6 +85,8 @@ impl Client {
             }
         });
         let writes = self.group_writes(requests.collect());
+        // Without an owner there is no delete either, and all keys have one error.
+        too_large.retain(|&index, _| writes.results[index].is_ok());
         let mut results = self.send_writes(writes).await;
         for (index, refused) in too_large {
             results[index] = Err(refused.after_delete(std::mem::replace(&mut results[index], Ok(false))));
@@ -190,4 +192,23 @@ fn gather<K>(keys: Vec<K>, results: Vec<Result<bool, Error>>) -> WriteMany<K> {
         }
     }
     WriteMany { done, not_found, errors: failures.errors }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[tokio::test]
+    async fn without_an_owner_all_keys_have_one_error_those_of_large_values_too() {
+        // No server listens there, and none has to.
+        let builder = Client::builder().nodes(["127.0.0.1:1"]).max_value_size(1).delete_when_too_large(true);
+        let cache = builder.connect().await.unwrap();
+        cache.operations().dispatcher().remove_owners();
+        let written = cache.set_many([("a", "1"), ("b", "22"), ("c", "3")], Duration::from_secs(60)).await;
+        let [failed] = &written.errors[..] else { panic!("{written:?}") };
+        assert_eq!((failed.error.kind(), &failed.keys[..]), (ErrorKind::NoNodes, &["a", "b", "c"][..]));
+    }
 }

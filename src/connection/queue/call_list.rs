@@ -268,4 +268,21 @@ mod tests {
         assert_eq!(Arc::strong_count(&calls[1]), 1);
         assert!(!list.remove(&calls[1]));
     }
+
+    #[test]
+    fn vacant_places_are_removed_when_they_outnumber_the_calls() {
+        for first in [0, u32::MAX - 20] {
+            let mut list = CallList { first, ..CallList::new() };
+            let calls: Vec<_> = (0..300).map(|_| call(Instant::now())).collect();
+            calls.iter().for_each(|call| list.push_back(Arc::clone(call)));
+            for call in &calls[1..299] {
+                assert!(list.remove(call));
+                assert!(list.places.len() - list.len() <= list.len().max(VACANT_PLACES));
+            }
+            // The calls left know their new positions.
+            list.push_front(call(Instant::now()));
+            assert!(list.remove(&calls[299]) && list.remove(&calls[0]));
+            assert_eq!((list.len(), list.places.len()), (1, 1));
+        }
+    }
 }

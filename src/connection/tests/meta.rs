@@ -1,5 +1,6 @@
 //! Meta commands: sent only once the server's version is known, and matched to replies by their opaque tokens.
 
+use super::deadlines::SHORT;
 use super::requests::{meta, meta_get, meta_run, meta_set};
 use super::*;
 use crate::protocol::{Body, MetaCode, MetaVerb, ServerVersion};
@@ -44,6 +45,19 @@ async fn no_meta_command_is_sent_before_the_version_is_known_and_the_probe_is_se
     peer.expect("mg m v O1\r\n").await;
     peer.send("EN O1\r\n").await;
     assert_eq!(code_of(again).await.unwrap(), MetaCode::Miss);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_that_waits_for_the_version_is_kept() {
+    let rig = Rig::new();
+    let (_driver, mut peer) = rig.connect();
+    rig.assert_serves(&mut peer).await;
+    // The idle connection takes the call, so no task plans its deadline before the connection puts it back.
+    let start = Instant::now();
+    let call = rig.call_within(meta_get("m", "v"), SHORT).await;
+    peer.expect("version\r\n").await;
+    assert_failed(code_of(call).await, ErrorKind::Timeout, Delivery::NotSent);
+    assert!(start.elapsed() <= SHORT + SHORT, "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -81,6 +81,23 @@ async fn an_unavailable_node_fails_queued_and_new_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn callers_waiting_for_space_get_it_when_a_connection_takes_a_batch() {
+    let rig = Rig::with_limits(1, 1 << 20);
+    let first = rig.call_within(get("a"), LONG).await;
+    let second = spawn_caller(&rig, get("b"), LONG);
+    sleep(SHORT).await;
+    assert!(!second.is_finished());
+    let (_driver, mut peer) = rig.connect();
+    peer.expect("get a\r\n").await;
+    // Queued without a reply to the first call.
+    let second = timeout(SHORT, second).await.unwrap().unwrap().unwrap();
+    peer.send("END\r\n").await;
+    peer.expect("get b\r\n").await;
+    peer.send("END\r\n").await;
+    assert_eq!((first.value().await.unwrap(), second.value().await.unwrap()), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_queue_stays_closed() {
     let rig = Rig::new();
     rig.queue.close();
