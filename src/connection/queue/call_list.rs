@@ -81,11 +81,16 @@ impl CallList {
         while self.places.back().is_some_and(|place| Arc::ptr_eq(place, &self.vacant)) {
             self.places.pop_back();
         }
+        self.compact();
+        true
+    }
+
+    /// Removes the vacant places if there are too many.
+    fn compact(&mut self) {
         let vacant = self.places.len() - self.len;
         if vacant > self.len.max(VACANT_PLACES) {
             self.retain(|_| true);
         }
-        true
     }
 
     /// Moves calls from the front to the end of `batch`, until that has `max_calls`, or the calls moved reach
@@ -119,6 +124,7 @@ impl CallList {
             self.len -= 1;
             batch.push_back(call);
         }
+        self.compact();
     }
 
     /// Removes the calls whose deadline has passed, in their order.
@@ -284,5 +290,21 @@ mod tests {
             assert!(list.remove(&calls[299]) && list.remove(&calls[0]));
             assert_eq!((list.len(), list.places.len()), (1, 1));
         }
+    }
+
+    #[test]
+    fn vacant_places_are_removed_when_a_batch_leaves_more_of_them_than_calls() {
+        let mut list = CallList::new();
+        let calls: Vec<_> = (0..400).map(|_| call(Instant::now())).collect();
+        calls.iter().for_each(|call| list.push_back(Arc::clone(call)));
+        // Of the last 200 calls every tenth stays.
+        for (index, call) in calls.iter().enumerate().skip(200).filter(|(index, _)| index % 10 != 9) {
+            assert!(list.remove(call), "{index}");
+        }
+        assert_eq!((list.len(), list.places.len()), (220, 400));
+        let mut batch = VecDeque::new();
+        list.move_to(&mut batch, 200, usize::MAX);
+        assert_eq!((batch.len(), list.len(), list.places.len()), (200, 20, 20));
+        assert!(list.remove(&calls[209]) && !list.remove(&calls[210]));
     }
 }
