@@ -1,7 +1,7 @@
 //! Get or compute, with one caller computing.
 
 mod flight;
-mod lease;
+mod lock;
 mod options;
 
 use std::future::poll_fn;
@@ -17,13 +17,13 @@ pub(super) use self::flight::Flights;
 pub use self::options::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 
 use self::flight::{Flight, FlightResult};
-use self::lease::{Lease, LeaseKind, Lock};
+use self::lock::Lock;
 use super::Client;
 use crate::config::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind};
 use crate::key::{KeySpace, MetaKey};
 use crate::meta::{Get, Item, Outcome};
-use crate::operations::Operations;
+use crate::operations::{Lease, LeaseKind, Operations};
 use crate::protocol::MetaVerb;
 use crate::ttl::Ttl;
 
@@ -263,7 +263,7 @@ impl<'a> Task<'a> {
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
         let mut fetched = self.compute(flight, computation).await?;
-        match lease.fill(fetched.value.clone(), &self.options.store).await {
+        match lease.fill(fetched.value.clone(), &self.options.store, self.deadline()).await {
             Ok(Outcome::Done) => fetched.origin = Origin::Computed,
             // Valid for every caller, though not for the cache.
             Err(error) if error.kind() == ErrorKind::TooLarge => {}
@@ -355,7 +355,7 @@ impl<'a> Task<'a> {
                     (false, true) => LeaseKind::Stale,
                     (false, false) => LeaseKind::Early,
                 };
-                let lease = Lease::new(self.operations, self.timeout, self.key.clone(), cas, kind);
+                let lease = Lease::new(self.operations, self.key.clone(), cas, kind);
                 Look::Won(lease, old.filter(|_| may_serve))
             }
             (_, _, Some(old)) if !item.stale => Look::Found(old),

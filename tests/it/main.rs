@@ -10,6 +10,7 @@ mod dns;
 mod fetch;
 mod keys;
 mod large_values;
+mod leases;
 mod lifecycle;
 mod meta;
 mod node_commands;

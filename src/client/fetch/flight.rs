@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, OnceCell};
 
 use super::Fetched;
-use super::lease::Lease;
 use crate::connection::lock;
+use crate::operations::Lease;
 
 /// The flights in progress, by key.
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::LEASE;
 use crate::error::Error;
 use crate::item::SetOptions;
 
@@ -38,7 +39,7 @@ impl FetchOptions {
     fn new(store: SetOptions) -> Self {
         Self {
             store,
-            lease: Duration::from_secs(30),
+            lease: LEASE,
             compute_timeout: Duration::from_secs(30),
             wait_timeout: Duration::from_secs(10),
             on_wait_timeout: OnWaitTimeout::Compute,
