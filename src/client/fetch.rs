@@ -33,6 +33,9 @@ const FIRST_LOOK_AFTER: Duration = Duration::from_millis(10);
 /// The longest wait between two such looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// A value of this size may be over the server's limit, so the item is looked at before it is stored.
+const MAY_BE_TOO_LARGE: usize = 64 * 1024;
+
 impl Client {
     /// Returns the item's value, or computes and stores it. One caller at a time computes, however many ask.
     ///
@@ -263,14 +266,26 @@ impl<'a> Task<'a> {
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
         let mut fetched = self.compute(flight, computation).await?;
-        match lease.fill(fetched.value.clone(), &self.options.store, self.deadline()).await {
-            Ok(Outcome::Done) => fetched.origin = Origin::Computed,
-            // Valid for every caller, though not for the cache.
-            Err(error) if error.kind() == ErrorKind::TooLarge => {}
-            // The item has changed meanwhile, or may have: a later caller may know of a newer value.
-            _ => return Err(LeaderError::Private(fetched)),
-        }
-        Ok(FlightResult::Value(fetched))
+        // A value is valid for the followers if the item has not changed until the flight was closed. If it has, or may
+        // have, a follower may know of a newer value.
+        let is_valid = if self.operations.value_limit().check(&fetched.value).is_err() {
+            lease.give_back(self.deadline()).await
+        } else {
+            // A server that refuses a value for its size does not compare the version first, and deletes the item.
+            let is_large = fetched.value.len() >= MAY_BE_TOO_LARGE;
+            if is_large && !lease.is_current(self.deadline()).await {
+                return Err(LeaderError::Private(fetched));
+            }
+            match lease.fill(fetched.value.clone(), &self.options.store, self.deadline()).await {
+                Ok(Outcome::Done) => {
+                    fetched.origin = Origin::Computed;
+                    true
+                }
+                Err(error) => is_large && error.kind() == ErrorKind::TooLarge,
+                Ok(_) => false,
+            }
+        };
+        if is_valid { Ok(FlightResult::Value(fetched)) } else { Err(LeaderError::Private(fetched)) }
     }
 
     /// Computes under a lock.
