@@ -3,6 +3,7 @@
 mod flight;
 mod lock;
 mod options;
+mod touched_leases;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -22,7 +23,7 @@ use super::Client;
 use crate::config::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind};
 use crate::key::{KeySpace, MetaKey};
-use crate::meta::{Get, Item, Outcome};
+use crate::meta::{Get, Item, Outcome, TimeLeft};
 use crate::operations::{Lease, LeaseKind, Operations};
 use crate::protocol::MetaVerb;
 use crate::ttl::Ttl;
@@ -211,7 +212,7 @@ impl<'a> Task<'a> {
     ) -> Result<FlightResult, LeaderError<E>> {
         let wait_end = Instant::now() + self.options.wait_timeout.min(LONGEST_WAIT);
         let mut pause = FIRST_LOOK_AFTER;
-        let mut wait_is_over = cache_fails;
+        let (mut wait_is_over, mut has_limited_lease) = (cache_fails, false);
         loop {
             if let Some(lease) = flight.take_lease() {
                 return self.fill(flight, lease, computation).await;
@@ -240,7 +241,12 @@ impl<'a> Task<'a> {
                     Ok(None) => wait_is_over = self.pause(flight, &mut pause, wait_end).await,
                     Err(_) => return self.compute_leaseless(flight, computation).await,
                 },
-                Look::Taken(None) => wait_is_over = self.pause(flight, &mut pause, wait_end).await,
+                Look::Taken(None) => {
+                    if !std::mem::replace(&mut has_limited_lease, true) {
+                        self.limit_lease().await;
+                    }
+                    wait_is_over = self.pause(flight, &mut pause, wait_end).await;
+                }
                 Look::Failed(_) => return self.compute_leaseless(flight, computation).await,
             }
         }
@@ -286,6 +292,26 @@ impl<'a> Task<'a> {
             }
         };
         if is_valid { Ok(FlightResult::Value(fetched)) } else { Err(LeaderError::Private(fetched)) }
+    }
+
+    /// Has a lease of another process end in time if it was touched. No lease may last longer than this fetch's own.
+    async fn limit_lease(&self) {
+        let found = self.operations.read_without_value(&self.key, Get::new(), self.deadline()).await;
+        let Ok(Some(Item { cas: Some(cas), ttl_left: Some(left), recaching: true, size: Some(0), .. })) = found else {
+            return;
+        };
+        // A server counts whole seconds.
+        let longest = self.options.lease + Duration::from_secs(1);
+        if left <= TimeLeft::Finite(longest) {
+            return;
+        }
+        let left = self.flights.touched_leases.time_left(self.key.as_bytes(), cas, longest);
+        if left.is_zero() {
+            // The holder cannot fill the item any more, and the next reader can.
+            Lease::new(self.operations, self.key.clone(), cas, LeaseKind::Vivified).give_back(self.deadline()).await;
+        } else {
+            self.operations.shorten_lease(&self.key, cas, TimeLeft::Finite(left), self.deadline()).await;
+        }
     }
 
     /// Computes under a lock.

@@ -4,17 +4,20 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use memring::meta::{Get, TimeLeft};
-use memring::{Client, ErrorKind};
+use memring::meta::{Get, Set, TimeLeft};
+use memring::testing::Memcached;
+use memring::{Client, ErrorKind, FetchOptions, Origin};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 
 use crate::scripted::scripted_server;
-use crate::support::{MINUTE, Version, client_builder, eventually, memcached_at_least};
+use crate::support::{
+    MINUTE, TEST_TIMEOUT, Version, client_builder, client_of, eventually, memcached_at_least, value_of,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The default of [`memring::FetchOptions::lease`].
+/// The default of [`FetchOptions::lease`].
 const USUAL_LEASE: TimeLeft = TimeLeft::Finite(Duration::from_secs(30));
 
 /// Leaves a lease on an item, as a process that dies while it computes.
@@ -159,4 +162,53 @@ async fn an_item_that_is_filled_while_a_lease_is_touched_has_its_own_ttl() {
     let cache = client_builder(addr).connect().await.unwrap();
     assert_eq!(cache.get_and_touch("k", 2 * HOUR).await.unwrap(), None);
     assert_eq!(commands.lock().unwrap().last().unwrap(), "mg k c s t T3600");
+}
+
+#[tokio::test]
+async fn a_fetch_does_not_wait_longer_for_a_lease_that_was_touched() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
+    leave_lease(&cache, b"k", Duration::from_secs(1)).await;
+    assert!(cache.touch("k", HOUR).await.unwrap());
+    let options = FetchOptions::from(MINUTE).lease(Duration::from_secs(1)).wait_timeout(TEST_TIMEOUT);
+    let fetched = cache.fetch("k", options, || async { Ok::<_, &str>("value") }).await.unwrap();
+    assert_eq!((&fetched.value[..], fetched.origin), (&b"value"[..], Origin::Computed));
+    assert!(time_left(&cache, b"k").await > USUAL_LEASE, "the value has its own TTL");
+}
+
+#[tokio::test]
+async fn a_lease_that_is_touched_again_and_again_ends() {
+    let Some((server, cache)) = memcached_at_least(Version::META).await else { return };
+    leave_lease(&cache, b"k", Duration::from_secs(1)).await;
+    let touch = touch_repeatedly(&server).await;
+    let options = FetchOptions::from(MINUTE).lease(Duration::from_secs(1)).wait_timeout(Duration::from_millis(50));
+    eventually("a value is stored", async || {
+        let fetched = cache.fetch("k", options, || async { Ok::<_, &str>("value") }).await.unwrap();
+        fetched.origin == Origin::Computed
+    })
+    .await;
+    touch.abort();
+    assert_eq!(value_of(&cache, "k").await.unwrap(), b"value");
+}
+
+async fn touch_repeatedly(server: &Memcached) -> tokio::task::JoinHandle<()> {
+    let cache = client_of(server).await;
+    assert!(cache.touch("k", HOUR).await.unwrap());
+    tokio::spawn(async move {
+        loop {
+            let _ = cache.touch("k", HOUR).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+}
+
+/// A lease that is not longer than the fetch's own is its holder's, however long that one computes.
+#[tokio::test]
+async fn a_fetch_leaves_the_lease_of_another_process() {
+    let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
+    let lease = cache.meta_get("k", Get::new().value().cas().vivify(MINUTE)).await.unwrap().unwrap();
+    let options = FetchOptions::from(MINUTE).lease(MINUTE).wait_timeout(Duration::from_millis(50));
+    let fetched = cache.fetch("k", options, || async { Ok::<_, &str>("value") }).await.unwrap();
+    assert_eq!(fetched.origin, Origin::NotStored);
+    assert!(time_left(&cache, b"k").await > USUAL_LEASE);
+    assert!(cache.meta_set("k", "filled", Set::new(MINUTE).compare(lease.cas.unwrap())).await.unwrap().is_done());
 }

@@ -51,7 +51,8 @@ impl FetchOptions {
     /// Sets how long a lease lasts, in whole seconds. The default is 30 s.
     ///
     /// While a process holds the lease, no other process computes the value. If that process dies, another one takes
-    /// over after this time at the latest. Choose a little more than the computation takes.
+    /// over after this time at the latest. Choose a little more than the computation takes, and the same time in all
+    /// processes: a fetch shortens a lease that has more time left, because another client has touched it.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
