@@ -1,5 +1,6 @@
 //! Get or compute, with one caller computing.
 
+mod computed;
 mod flight;
 mod lock;
 mod options;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+pub use self::computed::Computed;
 pub(super) use self::flight::Flights;
 pub use self::options::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 
@@ -22,6 +24,7 @@ use self::lock::Lock;
 use super::Client;
 use crate::config::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind};
+use crate::item::SetOptions;
 use crate::key::{KeySpace, MetaKey};
 use crate::meta::{Get, Item, Outcome, TimeLeft};
 use crate::operations::{Lease, LeaseKind, Operations};
@@ -50,6 +53,9 @@ impl Client {
     /// A value is not stored, and returned to its own caller only, if the item was invalidated, deleted or stored by
     /// another client while the value was computed. If the cache fails, the value is still computed, once in this
     /// process. If computing fails and there is an old value that may be served, that is returned.
+    ///
+    /// `compute` returns a value, such as a `String`, a `Vec<u8>` or [`Bytes`], or a [`Computed`], which says how to
+    /// store it.
     ///
     /// Below memcached 1.6.10 there are no leases: a key of its own (`memring:lock:…`) keeps other processes from
     /// computing. That is weaker: a value is stored even if the item was deleted meanwhile, nothing is renewed early,
@@ -86,7 +92,7 @@ impl Client {
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
-        V: Into<Bytes>,
+        V: Into<Computed>,
     {
         let task = Task::new(self, self.any_key(key).map_err(FetchError::Cache)?, options.into())?;
         // Boxed because the future is large and this is not the hot path.
@@ -120,9 +126,9 @@ enum Look {
 }
 
 /// The caller's computation. It starts when it is first polled, if ever.
-trait Computation<E>: Future<Output = Result<Bytes, E>> {}
+trait Computation<E>: Future<Output = Result<Computed, E>> {}
 
-impl<E, T: Future<Output = Result<Bytes, E>>> Computation<E> for T {}
+impl<E, T: Future<Output = Result<Computed, E>>> Computation<E> for T {}
 
 /// Why a leader has no value for its followers.
 enum LeaderError<E> {
@@ -271,18 +277,17 @@ impl<'a> Task<'a> {
         lease: Lease,
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
-        let mut fetched = self.compute(flight, computation).await?;
+        let (mut fetched, store) = self.compute(flight, computation).await?;
         // A value is valid for the followers if the item has not changed until the flight was closed. If it has, or may
         // have, a follower may know of a newer value.
-        let is_valid = if self.operations.value_limit().check(&fetched.value).is_err() {
-            lease.give_back(self.deadline()).await
-        } else {
+        let store = store.filter(|_| self.operations.value_limit().check(&fetched.value).is_ok());
+        let is_valid = if let Some(store) = store {
             // A server that refuses a value for its size does not compare the version first, and deletes the item.
             let is_large = fetched.value.len() >= MAY_BE_TOO_LARGE;
             if is_large && !lease.is_current(self.deadline()).await {
                 return Err(LeaderError::Private(fetched));
             }
-            match lease.fill(fetched.value.clone(), &self.options.store, self.deadline()).await {
+            match lease.fill(fetched.value.clone(), &store, self.deadline()).await {
                 Ok(Outcome::Done) => {
                     fetched.origin = Origin::Computed;
                     true
@@ -290,6 +295,8 @@ impl<'a> Task<'a> {
                 Err(error) => is_large && error.kind() == ErrorKind::TooLarge,
                 Ok(_) => false,
             }
+        } else {
+            lease.give_back(self.deadline()).await
         };
         if is_valid { Ok(FlightResult::Value(fetched)) } else { Err(LeaderError::Private(fetched)) }
     }
@@ -326,10 +333,12 @@ impl<'a> Task<'a> {
             flight.close();
             return Ok(FlightResult::LookAgain);
         }
-        let mut fetched = self.compute(flight, computation).await?;
-        let (key, value) = (self.key.clone(), fetched.value.clone());
-        if self.operations.set(key, value, self.options.store, self.deadline()).await.is_ok() {
-            fetched.origin = Origin::Computed;
+        let (mut fetched, store) = self.compute(flight, computation).await?;
+        if let Some(store) = store {
+            let (key, value) = (self.key.clone(), fetched.value.clone());
+            if self.operations.set(key, value, store, self.deadline()).await.is_ok() {
+                fetched.origin = Origin::Computed;
+            }
         }
         drop(lock);
         Ok(FlightResult::Value(fetched))
@@ -342,21 +351,26 @@ impl<'a> Task<'a> {
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
         flight.mark_leaseless();
-        self.compute(flight, computation).await.map(FlightResult::Value)
+        self.compute(flight, computation).await.map(|(fetched, _)| FlightResult::Value(fetched))
     }
 
+    /// Computes the value. Returns it with the options to store it with, if it is to be stored.
     async fn compute<E>(
         &self,
         flight: &Flight,
         computation: &mut Option<impl Computation<E>>,
-    ) -> Result<Fetched, LeaderError<E>> {
+    ) -> Result<(Fetched, Option<SetOptions>), LeaderError<E>> {
         // A caller that has computed returns, with the value or an error, and never comes here again.
         let Some(computation) = computation.take() else { return Err(LeaderError::Failed(FetchError::WaitTimeout)) };
         match timeout(self.options.compute_timeout, computation).await {
-            Ok(Ok(value)) => {
+            Ok(Ok(computed)) => {
                 flight.close();
-                let flags = self.options.store.wire_flags();
-                Ok(Fetched { value, flags, origin: Origin::NotStored })
+                let (value, store) = computed.into_parts(self.options.store);
+                if let Some(Err(invalid)) = store.map(|store| store.exptime()) {
+                    return Err(LeaderError::Failed(FetchError::Cache(invalid.into())));
+                }
+                let flags = store.unwrap_or(self.options.store).wire_flags();
+                Ok((Fetched { value, flags, origin: Origin::NotStored }, store))
             }
             Ok(Err(error)) => Err(LeaderError::Failed(FetchError::Compute(error))),
             Err(_) => Err(LeaderError::Failed(FetchError::ComputeTimeout)),

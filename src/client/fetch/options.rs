@@ -152,8 +152,8 @@ pub enum Origin {
     Computed,
     /// The value was computed and not stored.
     ///
-    /// The item was changed meanwhile, the node is unavailable, the value is too large, or another process holds the
-    /// lease.
+    /// The item was changed meanwhile, the node is unavailable, the value is too large, another process holds the
+    /// lease, or the computation [decided so](crate::Computed::do_not_store).
     NotStored,
 }
 
