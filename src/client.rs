@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 pub use self::batches::{GetMany, KeysFailed, WriteMany};
 pub use self::builder::ClientBuilder;
-pub use self::fetch::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
+pub use self::fetch::{Computed, FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 pub use self::inspect::Metadump;
 pub use self::read_modify_write::Counter;
 

@@ -11,6 +11,10 @@ use crate::key::LongKeys;
 /// overflows.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// How long a lease lasts by default: a little more than most computations take. A process that dies keeps others from
+/// computing for so long.
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+
 /// The settings of nodes and their connections, as the builder collects them.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {

@@ -103,8 +103,8 @@ mod ttl;
 
 // The public API:
 pub use crate::client::{
-    Client, ClientBuilder, Counter, FetchError, FetchOptions, Fetched, GetMany, KeysFailed, Metadump, OnWaitTimeout,
-    Origin, Stale, WriteMany,
+    Client, ClientBuilder, Computed, Counter, FetchError, FetchOptions, Fetched, GetMany, KeysFailed, Metadump,
+    OnWaitTimeout, Origin, Stale, WriteMany,
 };
 pub use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,

@@ -4,6 +4,7 @@
 //! commands.
 
 mod classic;
+mod lease;
 mod lookup;
 mod value_limit;
 
@@ -20,6 +21,7 @@ use crate::meta::Options;
 use crate::protocol::{ArithmeticVerb, MetaReply, MetaVerb, Reply, Request, StoreVerb};
 
 pub(crate) use self::classic::ClassicCommand;
+pub(crate) use self::lease::{Lease, LeaseKind};
 pub(crate) use self::lookup::may_be_lease;
 pub(crate) use self::value_limit::{TooLarge, ValueLimit};
 

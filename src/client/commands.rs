@@ -24,7 +24,8 @@ impl Client {
         self.operations().get(&self.keys, key.as_ref(), GetForm::with_cas(true), self.deadline()).await
     }
 
-    /// Reads an item and sets a new TTL in one step. Returns `None` if the item is not there.
+    /// Reads an item and sets a new TTL in one step. Returns `None` if the item is not there. A lease of a
+    /// [`fetch`](Self::fetch) is not there, and has at most 30 s left after this.
     ///
     /// Needs memcached 1.5.3. An older server replies with an error, which also fails the commands in flight on that
     /// connection.

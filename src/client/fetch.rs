@@ -1,8 +1,10 @@
 //! Get or compute, with one caller computing.
 
+mod computed;
 mod flight;
-mod lease;
+mod lock;
 mod options;
+mod touched_leases;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,17 +15,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+pub use self::computed::Computed;
 pub(super) use self::flight::Flights;
 pub use self::options::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 
 use self::flight::{Flight, FlightResult};
-use self::lease::{Lease, LeaseKind, Lock};
+use self::lock::Lock;
 use super::Client;
 use crate::config::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind};
+use crate::item::SetOptions;
 use crate::key::{KeySpace, MetaKey};
-use crate::meta::{Get, Item, Outcome};
-use crate::operations::Operations;
+use crate::meta::{Get, Item, Outcome, TimeLeft};
+use crate::operations::{Lease, LeaseKind, Operations};
 use crate::protocol::MetaVerb;
 use crate::ttl::Ttl;
 
@@ -32,6 +36,9 @@ const FIRST_LOOK_AFTER: Duration = Duration::from_millis(10);
 
 /// The longest wait between two such looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A value of this size may be over the server's limit, so the item is looked at before it is stored.
+const MAY_BE_TOO_LARGE: usize = 64 * 1024;
 
 impl Client {
     /// Returns the item's value, or computes and stores it. One caller at a time computes, however many ask.
@@ -46,6 +53,9 @@ impl Client {
     /// A value is not stored, and returned to its own caller only, if the item was invalidated, deleted or stored by
     /// another client while the value was computed. If the cache fails, the value is still computed, once in this
     /// process. If computing fails and there is an old value that may be served, that is returned.
+    ///
+    /// `compute` returns a value, such as a `String`, a `Vec<u8>` or [`Bytes`], or a [`Computed`], which says how to
+    /// store it.
     ///
     /// Below memcached 1.6.10 there are no leases: a key of its own (`memring:lock:…`) keeps other processes from
     /// computing. That is weaker: a value is stored even if the item was deleted meanwhile, nothing is renewed early,
@@ -82,7 +92,7 @@ impl Client {
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<V, E>>,
-        V: Into<Bytes>,
+        V: Into<Computed>,
     {
         let task = Task::new(self, self.any_key(key).map_err(FetchError::Cache)?, options.into())?;
         // Boxed because the future is large and this is not the hot path.
@@ -116,9 +126,9 @@ enum Look {
 }
 
 /// The caller's computation. It starts when it is first polled, if ever.
-trait Computation<E>: Future<Output = Result<Bytes, E>> {}
+trait Computation<E>: Future<Output = Result<Computed, E>> {}
 
-impl<E, T: Future<Output = Result<Bytes, E>>> Computation<E> for T {}
+impl<E, T: Future<Output = Result<Computed, E>>> Computation<E> for T {}
 
 /// Why a leader has no value for its followers.
 enum LeaderError<E> {
@@ -208,7 +218,7 @@ impl<'a> Task<'a> {
     ) -> Result<FlightResult, LeaderError<E>> {
         let wait_end = Instant::now() + self.options.wait_timeout.min(LONGEST_WAIT);
         let mut pause = FIRST_LOOK_AFTER;
-        let mut wait_is_over = cache_fails;
+        let (mut wait_is_over, mut has_limited_lease) = (cache_fails, false);
         loop {
             if let Some(lease) = flight.take_lease() {
                 return self.fill(flight, lease, computation).await;
@@ -237,7 +247,12 @@ impl<'a> Task<'a> {
                     Ok(None) => wait_is_over = self.pause(flight, &mut pause, wait_end).await,
                     Err(_) => return self.compute_leaseless(flight, computation).await,
                 },
-                Look::Taken(None) => wait_is_over = self.pause(flight, &mut pause, wait_end).await,
+                Look::Taken(None) => {
+                    if !std::mem::replace(&mut has_limited_lease, true) {
+                        self.limit_lease().await;
+                    }
+                    wait_is_over = self.pause(flight, &mut pause, wait_end).await;
+                }
                 Look::Failed(_) => return self.compute_leaseless(flight, computation).await,
             }
         }
@@ -262,15 +277,48 @@ impl<'a> Task<'a> {
         lease: Lease,
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
-        let mut fetched = self.compute(flight, computation).await?;
-        match lease.fill(fetched.value.clone(), &self.options.store).await {
-            Ok(Outcome::Done) => fetched.origin = Origin::Computed,
-            // Valid for every caller, though not for the cache.
-            Err(error) if error.kind() == ErrorKind::TooLarge => {}
-            // The item has changed meanwhile, or may have: a later caller may know of a newer value.
-            _ => return Err(LeaderError::Private(fetched)),
+        let (mut fetched, store) = self.compute(flight, computation).await?;
+        // A value is valid for the followers if the item has not changed until the flight was closed. If it has, or may
+        // have, a follower may know of a newer value.
+        let store = store.filter(|_| self.operations.value_limit().check(&fetched.value).is_ok());
+        let is_valid = if let Some(store) = store {
+            // A server that refuses a value for its size does not compare the version first, and deletes the item.
+            let is_large = fetched.value.len() >= MAY_BE_TOO_LARGE;
+            if is_large && !lease.is_current(self.deadline()).await {
+                return Err(LeaderError::Private(fetched));
+            }
+            match lease.fill(fetched.value.clone(), &store, self.deadline()).await {
+                Ok(Outcome::Done) => {
+                    fetched.origin = Origin::Computed;
+                    true
+                }
+                Err(error) => is_large && error.kind() == ErrorKind::TooLarge,
+                Ok(_) => false,
+            }
+        } else {
+            lease.give_back(self.deadline()).await
+        };
+        if is_valid { Ok(FlightResult::Value(fetched)) } else { Err(LeaderError::Private(fetched)) }
+    }
+
+    /// Has a lease of another process end in time if it was touched. No lease may last longer than this fetch's own.
+    async fn limit_lease(&self) {
+        let found = self.operations.read_without_value(&self.key, Get::new(), self.deadline()).await;
+        let Ok(Some(Item { cas: Some(cas), ttl_left: Some(left), recaching: true, size: Some(0), .. })) = found else {
+            return;
+        };
+        // A server counts whole seconds.
+        let longest = self.options.lease + Duration::from_secs(1);
+        if left <= TimeLeft::Finite(longest) {
+            return;
         }
-        Ok(FlightResult::Value(fetched))
+        let left = self.flights.touched_leases.time_left(self.key.as_bytes(), cas, longest);
+        if left.is_zero() {
+            // The holder cannot fill the item any more, and the next reader can.
+            Lease::new(self.operations, self.key.clone(), cas, LeaseKind::Vivified).give_back(self.deadline()).await;
+        } else {
+            self.operations.shorten_lease(&self.key, cas, TimeLeft::Finite(left), self.deadline()).await;
+        }
     }
 
     /// Computes under a lock.
@@ -285,10 +333,12 @@ impl<'a> Task<'a> {
             flight.close();
             return Ok(FlightResult::LookAgain);
         }
-        let mut fetched = self.compute(flight, computation).await?;
-        let (key, value) = (self.key.clone(), fetched.value.clone());
-        if self.operations.set(key, value, self.options.store, self.deadline()).await.is_ok() {
-            fetched.origin = Origin::Computed;
+        let (mut fetched, store) = self.compute(flight, computation).await?;
+        if let Some(store) = store {
+            let (key, value) = (self.key.clone(), fetched.value.clone());
+            if self.operations.set(key, value, store, self.deadline()).await.is_ok() {
+                fetched.origin = Origin::Computed;
+            }
         }
         drop(lock);
         Ok(FlightResult::Value(fetched))
@@ -301,21 +351,26 @@ impl<'a> Task<'a> {
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
         flight.mark_leaseless();
-        self.compute(flight, computation).await.map(FlightResult::Value)
+        self.compute(flight, computation).await.map(|(fetched, _)| FlightResult::Value(fetched))
     }
 
+    /// Computes the value. Returns it with the options to store it with, if it is to be stored.
     async fn compute<E>(
         &self,
         flight: &Flight,
         computation: &mut Option<impl Computation<E>>,
-    ) -> Result<Fetched, LeaderError<E>> {
+    ) -> Result<(Fetched, Option<SetOptions>), LeaderError<E>> {
         // A caller that has computed returns, with the value or an error, and never comes here again.
         let Some(computation) = computation.take() else { return Err(LeaderError::Failed(FetchError::WaitTimeout)) };
         match timeout(self.options.compute_timeout, computation).await {
-            Ok(Ok(value)) => {
+            Ok(Ok(computed)) => {
                 flight.close();
-                let flags = self.options.store.wire_flags();
-                Ok(Fetched { value, flags, origin: Origin::NotStored })
+                let (value, store) = computed.into_parts(self.options.store);
+                if let Some(Err(invalid)) = store.map(|store| store.exptime()) {
+                    return Err(LeaderError::Failed(FetchError::Cache(invalid.into())));
+                }
+                let flags = store.unwrap_or(self.options.store).wire_flags();
+                Ok((Fetched { value, flags, origin: Origin::NotStored }, store))
             }
             Ok(Err(error)) => Err(LeaderError::Failed(FetchError::Compute(error))),
             Err(_) => Err(LeaderError::Failed(FetchError::ComputeTimeout)),
@@ -355,7 +410,7 @@ impl<'a> Task<'a> {
                     (false, true) => LeaseKind::Stale,
                     (false, false) => LeaseKind::Early,
                 };
-                let lease = Lease::new(self.operations, self.timeout, self.key.clone(), cas, kind);
+                let lease = Lease::new(self.operations, self.key.clone(), cas, kind);
                 Look::Won(lease, old.filter(|_| may_serve))
             }
             (_, _, Some(old)) if !item.stale => Look::Found(old),

@@ -9,8 +9,8 @@ use super::Client;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::MetaKey;
-use crate::meta::{self, Arithmetic, Delete, Outcome, Set};
-use crate::operations::Operations;
+use crate::meta::{self, Arithmetic, Delete, Options, Outcome, Set};
+use crate::operations::{Lease, LeaseKind, Operations};
 use crate::protocol::{ArithmeticVerb, MetaVerb, StoreVerb};
 use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
 
@@ -77,6 +77,9 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Contended`] if other clients changed the item 16 times in between. Any other failure ends the
     /// update. After one with [`Delivery::Unknown`] the value may have been stored.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the value may be stored. If the item is stale, another client may renew it.
     pub async fn update<V: Into<Bytes>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -87,13 +90,15 @@ impl Client {
         options.exptime()?;
         for attempt in 0..ATTEMPTS {
             back_off(attempt).await;
-            let current = steps.read().await?;
-            let Some(value) = change(current.item.as_ref()) else {
-                steps.decline_renewal(current.won, current.cas).await;
+            let Current { item, cas, renewal } = steps.read().await?;
+            let Some(value) = change(item.as_ref()) else {
+                steps.decline(renewal).await;
                 return Ok(None);
             };
             let value = value.into();
-            if steps.store_over(current.cas, value.clone(), options).await? {
+            let is_stored = steps.store_over(cas, value.clone(), options).await?;
+            renewal.into_iter().for_each(Lease::end);
+            if is_stored {
                 return Ok(Some(value));
             }
         }
@@ -112,17 +117,18 @@ impl Client {
         let steps = self.steps(key)?;
         for attempt in 0..ATTEMPTS {
             back_off(attempt).await;
-            let Some(found) = steps.operations.read_by_meta(&steps.key, None, steps.deadline()).await? else {
-                return Ok(None);
-            };
+            let Some(found) = steps.read_by_meta().await? else { return Ok(None) };
+            let renewal = steps.renewal(&found);
             if found.is_lease() {
-                steps.decline_renewal(found.won, found.cas).await;
+                steps.decline(renewal).await;
                 return Ok(None);
             }
             let (Some(cas), Some(item)) = (found.cas, found.into_item(true)) else {
                 return Err(Error::unexpected_response());
             };
-            match steps.delete_version(cas).await? {
+            let outcome = steps.delete_version(cas).await?;
+            renewal.into_iter().for_each(Lease::end);
+            match outcome {
                 Outcome::Done => return Ok(Some(item)),
                 Outcome::NotFound => return Ok(None),
                 _ => {}
@@ -179,7 +185,7 @@ struct Current {
     /// The version to replace. `None` if there is nothing to replace.
     cas: Option<Cas>,
     /// The server chose this reader to renew the item.
-    won: bool,
+    renewal: Option<Lease>,
 }
 
 impl Steps<'_> {
@@ -208,24 +214,36 @@ impl Steps<'_> {
 
     /// Reads the item, and the version it has.
     async fn read(&self) -> Result<Current, Error> {
-        match self.operations.read_by_meta(&self.key, None, self.deadline()).await {
-            Ok(None) => Ok(Current { item: None, cas: None, won: false }),
+        match self.read_by_meta().await {
+            Ok(None) => Ok(Current { item: None, cas: None, renewal: None }),
             Ok(Some(found)) => {
-                let (cas, won) = (found.cas, found.won);
+                let (cas, renewal) = (found.cas, self.renewal(&found));
                 let item = if found.stale { None } else { found.into_item(true) };
-                Ok(Current { item, cas, won })
+                Ok(Current { item, cas, renewal })
             }
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 let item = self.operations.get_checked(&self.key, true, self.deadline()).await?;
-                Ok(Current { cas: item.as_ref().and_then(|item| item.cas), item, won: false })
+                Ok(Current { cas: item.as_ref().and_then(|item| item.cas), item, renewal: None })
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn decline_renewal(&self, won: bool, cas: Option<Cas>) {
-        if let (true, Some(cas)) = (won, cas) {
-            self.operations.pass_on_renewal(&self.key, cas, self.deadline()).await;
+    async fn read_by_meta(&self) -> Result<Option<meta::Item>, Error> {
+        self.operations.read_by_meta(&self.key, Options::default(), self.deadline()).await
+    }
+
+    /// Returns the right to renew the item, if the server chose this reader to. It is given back if the command fails,
+    /// panics or is dropped, because no other reader renews the item until then.
+    fn renewal(&self, found: &meta::Item) -> Option<Lease> {
+        let cas = found.cas.filter(|_| found.won)?;
+        Some(Lease::new(self.operations, self.key.clone(), cas, LeaseKind::Stale))
+    }
+
+    /// Has another reader renew the item.
+    async fn decline(&self, renewal: Option<Lease>) {
+        if let Some(renewal) = renewal {
+            renewal.give_back(self.deadline()).await;
         }
     }
 

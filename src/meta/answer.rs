@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::item::Cas;
 use crate::protocol::{Body, MetaCode, MetaReply};
+use crate::ttl::{InvalidTtl, Ttl};
 
 /// The item that a [`Get`](super::Get) found.
 ///
@@ -106,6 +107,14 @@ pub enum TimeLeft {
 impl TimeLeft {
     fn from_wire(seconds: i64) -> Self {
         u64::try_from(seconds).map_or(Self::Unlimited, |seconds| Self::Finite(Duration::from_secs(seconds)))
+    }
+
+    /// Returns the TTL with which an item has this time left: at least a second.
+    pub(crate) fn as_ttl(self) -> Result<Ttl, InvalidTtl> {
+        match self {
+            Self::Finite(left) => Ttl::new(left.max(Duration::from_secs(1))),
+            Self::Unlimited => Ok(Ttl::NEVER),
+        }
     }
 }
 

@@ -48,6 +48,14 @@ impl Options {
         self.ttls.push((letter, ttl));
     }
 
+    /// Sets an expiry time. The server executes flags in their order: it reports the TTL left before that.
+    pub(crate) fn touch(exptime: u32) -> Self {
+        let mut options = Self::default();
+        options.set(b't');
+        options.number(b'T', exptime.into());
+        options
+    }
+
     fn require(&mut self, version: ServerVersion) {
         self.min_version = self.min_version.max(Some(version));
     }

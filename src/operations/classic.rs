@@ -7,9 +7,8 @@ use tokio::time::Instant;
 use super::Operations;
 use crate::connection::NewCall;
 use crate::error::Error;
-use crate::item::Cas;
 use crate::key::{Key, MetaKey};
-use crate::meta::{Number, Options};
+use crate::meta::{self, Number, Options};
 use crate::protocol::{ArithmeticVerb, MetaCode, MetaReply, MetaVerb, Reply, Request, StoreVerb};
 
 /// A classic command without its key.
@@ -54,9 +53,7 @@ impl Operations {
             }
             ClassicCommand::Delete => (MetaVerb::Delete, Reply::Deleted, Bytes::new()),
             ClassicCommand::Touch { exptime } => {
-                options.number(b'T', exptime.into());
-                options.set(b'c');
-                (MetaVerb::Get, Reply::Touched, Bytes::new())
+                return self.touch_by_meta(key, exptime, deadline).await;
             }
             ClassicCommand::Arithmetic { verb, delta } => {
                 options.set(b'v');
@@ -66,12 +63,18 @@ impl Operations {
                 return Ok(Number::from_reply(reply)?.value.map_or(Reply::NotFound, Reply::Number));
             }
         };
-        let reply = self.meta(verb, key.clone(), options, value, deadline).await?;
-        if let (true, Some(cas)) = (reply.won, reply.cas) {
-            // A touch does not renew the item.
-            self.pass_on_renewal(&key, Cas(cas), deadline).await;
-        }
-        classic_reply(&reply, done)
+        classic_reply(&self.meta(verb, key, options, value, deadline).await?, done)
+    }
+
+    /// Touches an item. It does not renew one, and leaves a lease as it was.
+    async fn touch_by_meta(&self, key: MetaKey, exptime: u32, deadline: Instant) -> Result<Reply, Error> {
+        let mut options = Options::touch(exptime);
+        options.set(b's');
+        options.set(b'c');
+        let reply = self.meta(MetaVerb::Get, key.clone(), options, Bytes::new(), deadline).await?;
+        let Some(found) = meta::Item::from_reply(reply)? else { return Ok(Reply::NotFound) };
+        self.leave_renewal(&key, &found, found.ttl_left, deadline).await;
+        Ok(Reply::Touched)
     }
 }
 

@@ -8,12 +8,16 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Operations;
+use crate::config::LEASE;
 use crate::connection::{GetForm, GetResult, NewCall};
 use crate::error::{Error, ErrorKind};
-use crate::item::{Cas, Item};
+use crate::item::Item;
 use crate::key::{Key, KeySpace, MetaKey};
-use crate::meta::{self, Delete, Get, Options};
+use crate::meta::{self, Get, Options, TimeLeft};
 use crate::protocol::MetaVerb;
+
+/// What a lease gets that a classic get has touched, because what it had left before is not known.
+const USUAL_LEASE: TimeLeft = TimeLeft::Finite(LEASE);
 
 impl Operations {
     /// Reads the item of a caller's key.
@@ -51,7 +55,7 @@ impl Operations {
     ) -> GetResult {
         let key = keys.any_key(key)?;
         match doubtful {
-            Some(item) => self.unless_lease(&key, item, form.cas, deadline).await,
+            Some(item) => self.unless_lease(&key, item, form, deadline).await,
             None => self.get_by_meta(&key, form, deadline).await,
         }
     }
@@ -64,14 +68,14 @@ impl Operations {
             Ok::<(), Error>(())
         };
         match self.dispatcher.send(NewCall::get(GetForm::with_cas(cas), deadline, write_key)?).await? {
-            Some(item) if may_be_lease(&item) => self.unless_lease(key, item, cas, deadline).await,
+            Some(item) if may_be_lease(&item) => self.unless_lease(key, item, GetForm::with_cas(cas), deadline).await,
             found => Ok(found),
         }
     }
 
     /// Reads an item that [may be a lease](may_be_lease) once more, and returns it unless it is.
-    pub(crate) async fn unless_lease(&self, key: &MetaKey, found: Item, cas: bool, deadline: Instant) -> GetResult {
-        match self.get_by_meta(key, GetForm::with_cas(cas), deadline).await {
+    pub(crate) async fn unless_lease(&self, key: &MetaKey, found: Item, form: GetForm, deadline: Instant) -> GetResult {
+        match self.get_by_meta(key, form, deadline).await {
             // A server without meta commands has no leases.
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Some(found)),
             found => found,
@@ -79,34 +83,32 @@ impl Operations {
     }
 
     /// Reads by a meta get. The server may choose this reader to renew the item ([`meta::Item::won`]): it must then do
-    /// so, or [pass that on](Self::pass_on_renewal).
+    /// so, or give that back ([`Lease`](super::Lease)).
     pub(crate) async fn read_by_meta(
         &self,
         key: &MetaKey,
-        touch: Option<u32>,
+        mut options: Options,
         deadline: Instant,
     ) -> Result<Option<meta::Item>, Error> {
-        let mut options: Options = Get::new().value().flags().cas().into();
-        if let Some(exptime) = touch {
-            options.number(b'T', exptime.into());
-        }
+        b"vfc".iter().for_each(|letter| options.set(*letter));
         let reply = self.meta(MetaVerb::Get, key.clone(), options, Bytes::new(), deadline).await?;
         meta::Item::from_reply(reply)
     }
 
-    /// Lets the server choose another reader to renew an item. The item's version changes.
-    pub(crate) async fn pass_on_renewal(&self, key: &MetaKey, cas: Cas, deadline: Instant) {
-        let options = Delete::new().compare(cas).mark_stale();
-        // If this fails, no reader renews the item until it expires.
-        let _ = self.meta(MetaVerb::Delete, key.clone(), options, Bytes::new(), deadline).await;
-    }
-
-    /// Reads by a meta get, and leaves the renewal to other readers.
+    /// Reads by a meta get, and leaves the renewal to other readers. Touches the item of a binary key only, because the
+    /// classic get before this has touched that of a text key.
     async fn get_by_meta(&self, key: &MetaKey, form: GetForm, deadline: Instant) -> GetResult {
-        let Some(found) = self.read_by_meta(key, form.touch, deadline).await? else { return Ok(None) };
-        if let (true, Some(cas)) = (found.won, found.cas) {
-            self.pass_on_renewal(key, cas, deadline).await;
-        }
+        let options = match (form.touch, key) {
+            (None, _) => Options::default(),
+            (Some(_), MetaKey::Text(_)) => Get::new().ttl_left().into(),
+            (Some(exptime), MetaKey::Binary(_)) => Options::touch(exptime),
+        };
+        let Some(found) = self.read_by_meta(key, options, deadline).await? else { return Ok(None) };
+        let lease_left = match key {
+            MetaKey::Text(_) => found.ttl_left.filter(|left| *left > USUAL_LEASE).map(|_| USUAL_LEASE),
+            MetaKey::Binary(_) => found.ttl_left,
+        };
+        self.leave_renewal(key, &found, lease_left, deadline).await;
         Ok(found.into_item(form.cas))
     }
 }

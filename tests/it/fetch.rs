@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use memring::meta::Get;
+use memring::testing::Memcached;
 use memring::{Client, ErrorKind, FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, SetOptions, Stale};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -12,8 +13,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::scripted::{never_reply, scripted_server};
 use crate::support::{
-    DEFAULT_TIMEOUT, MINUTE, TEST_TIMEOUT, Version, client_builder, client_of, eventually, memcached,
-    memcached_at_least,
+    DEFAULT_TIMEOUT, MINUTE, TEST_TIMEOUT, Version, client_builder, client_of, client_with_large_value_limit,
+    eventually, memcached, memcached_at_least,
 };
 
 /// Options with limits that no test reaches.
@@ -344,6 +345,40 @@ async fn a_value_that_cannot_be_stored_is_returned() {
         outcome.unwrap().origin == Origin::Computed
     })
     .await;
+}
+
+/// Returns clients with a value that their own limit or the server's refuses.
+async fn clients_with_too_large_values(server: &Memcached) -> [(Client, &'static str); 2] {
+    let small = client_builder(server.addr()).max_value_size(10).connect().await.unwrap();
+    [(small, "over 10 bytes"), (client_with_large_value_limit(server).await, "x".repeat(2 << 20).leak())]
+}
+
+#[tokio::test]
+async fn a_value_that_is_too_large_is_computed_once_for_all_callers() {
+    let Some((server, _)) = memcached_at_least(Version::META).await else { return };
+    for (cache, too_large) in clients_with_too_large_values(&server).await {
+        let leader = BlockedFetch::start(&cache, long_limits(), too_large).await;
+        let followers: Vec<_> = (0..10).map(|_| spawn_fetch(&cache, long_limits(), "not needed")).collect();
+        sleep(Duration::from_millis(50)).await;
+        assert_fetched(leader.release().await, too_large, Origin::NotStored);
+        for follower in followers {
+            assert_fetched(follower.await.unwrap(), too_large, Origin::NotStored);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_is_too_large_is_not_returned_to_callers_after_a_delete() {
+    let Some((server, other)) = memcached_at_least(Version::META).await else { return };
+    for (cache, too_large) in clients_with_too_large_values(&server).await {
+        let leader = BlockedFetch::start(&cache, long_limits(), too_large).await;
+        other.delete("k").await.unwrap();
+        let follower = spawn_fetch(&cache, long_limits(), "new");
+        sleep(Duration::from_millis(50)).await;
+        assert_fetched(leader.release().await, too_large, Origin::NotStored);
+        assert_fetched(follower.await.unwrap(), "new", Origin::Computed);
+        other.delete("k").await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ impl Client {
         }
         let mut read = KeyResults { keys, results };
         if read.results.iter().flatten().flatten().any(may_be_lease) {
-            Box::pin(self.drop_leases(&mut read, form.cas, deadline)).await;
+            Box::pin(self.drop_leases(&mut read, form, deadline)).await;
         }
         read
     }
@@ -171,7 +171,7 @@ impl Client {
     }
 
     /// Reads the items that may be leases again, each key once, and makes misses of the leases among them.
-    async fn drop_leases<K: AsRef<[u8]>>(&self, read: &mut KeyResults<K>, cas: bool, deadline: Instant) {
+    async fn drop_leases<K: AsRef<[u8]>>(&self, read: &mut KeyResults<K>, form: GetForm, deadline: Instant) {
         let KeyResults { keys, results } = read;
         let mut doubtful: HashMap<Key, (Item, Vec<usize>)> = HashMap::new();
         for (index, (key, result)) in keys.iter().zip(&*results).enumerate() {
@@ -185,7 +185,7 @@ impl Client {
         let mut doubtful = doubtful.into_iter();
         loop {
             let look = |(key, (item, indexes)): (Key, (Item, Vec<usize>))| async move {
-                (indexes, self.operations().unless_lease(&MetaKey::from(key), item, cas, deadline).await)
+                (indexes, self.operations().unless_lease(&MetaKey::from(key), item, form, deadline).await)
             };
             let looked = join_all(doubtful.by_ref().take(SECOND_LOOKS).map(look)).await;
             if looked.is_empty() {

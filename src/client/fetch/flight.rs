@@ -10,12 +10,16 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, OnceCell};
 
 use super::Fetched;
-use super::lease::Lease;
+use super::touched_leases::TouchedLeases;
 use crate::connection::lock;
+use crate::operations::Lease;
 
 /// The flights in progress, by key.
 #[derive(Debug, Default)]
-pub(in crate::client) struct Flights(Mutex<HashMap<Box<[u8]>, Arc<Flight>>>);
+pub(in crate::client) struct Flights {
+    by_key: Mutex<HashMap<Box<[u8]>, Arc<Flight>>>,
+    pub(super) touched_leases: TouchedLeases,
+}
 
 /// What the callers that wait for one value share.
 #[derive(Debug, Default)]
@@ -46,7 +50,7 @@ impl Flights {
     /// `has_seen`, that the cache cannot be read. One that has seen may come after an invalidation, and must not get a
     /// value whose computation started before that.
     pub(super) fn join(&self, key: &[u8], has_seen: bool) -> FlightGuard<'_> {
-        let mut flights = lock(&self.0);
+        let mut flights = lock(&self.by_key);
         let flight = match flights.get(key) {
             Some(flight) if flight.can_be_joined(has_seen) => Arc::clone(flight),
             _ => {
@@ -61,7 +65,7 @@ impl Flights {
 
     /// Has later callers not join the flight of a key: its value is computed from before a change.
     pub(in crate::client) fn forget(&self, key: &[u8]) {
-        lock(&self.0).remove(key);
+        lock(&self.by_key).remove(key);
     }
 }
 
@@ -113,7 +117,7 @@ impl FlightGuard<'_> {
 
 impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
-        let mut flights = lock(&self.flights.0);
+        let mut flights = lock(&self.flights.by_key);
         let is_last = self.flight.callers.fetch_sub(1, Ordering::Relaxed) == 1;
         let is_over = is_last || self.flight.is_closed.load(Ordering::Acquire);
         if is_over && flights.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.flight)) {
@@ -142,6 +146,6 @@ mod tests {
             scope.spawn(join_and_leave);
             scope.spawn(join_and_leave);
         });
-        assert_eq!(lock(&flights.0).len(), 0);
+        assert_eq!(lock(&flights.by_key).len(), 0);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::LEASE;
 use crate::error::Error;
 use crate::item::SetOptions;
 
@@ -38,7 +39,7 @@ impl FetchOptions {
     fn new(store: SetOptions) -> Self {
         Self {
             store,
-            lease: Duration::from_secs(30),
+            lease: LEASE,
             compute_timeout: Duration::from_secs(30),
             wait_timeout: Duration::from_secs(10),
             on_wait_timeout: OnWaitTimeout::Compute,
@@ -50,7 +51,8 @@ impl FetchOptions {
     /// Sets how long a lease lasts, in whole seconds. The default is 30 s.
     ///
     /// While a process holds the lease, no other process computes the value. If that process dies, another one takes
-    /// over after this time at the latest. Choose a little more than the computation takes.
+    /// over after this time at the latest. Choose a little more than the computation takes, and the same time in all
+    /// processes: a fetch shortens a lease that has more time left, because another client has touched it.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -150,8 +152,8 @@ pub enum Origin {
     Computed,
     /// The value was computed and not stored.
     ///
-    /// The item was changed meanwhile, the node is unavailable, the value is too large, or another process holds the
-    /// lease.
+    /// The item was changed meanwhile, the node is unavailable, the value is too large, another process holds the
+    /// lease, or the computation [decided so](crate::Computed::do_not_store).
     NotStored,
 }
 
