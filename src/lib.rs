@@ -50,6 +50,7 @@
 //! | a pod restarts, at any address | [`Unavailable`](ErrorKind::Unavailable) for its keys while it is away, then misses, because the cache is empty; no key moves |
 //! | a pod is added | its share of the keys moves to it, after it is connected, and misses until it is filled |
 //! | a pod is removed | as for a restart until the removal grace ends (default 120 s); then its share moves to the other pods |
+//! | a removed pod returns without a restart | old values of keys that were written elsewhere meanwhile, until their TTLs end: have a liveness probe restart such a pod before the removal grace ends, or flush it before it is ready |
 //! | a pod hangs | [`Timeout`](ErrorKind::Timeout) for its keys at each deadline; the connection is given up and dialed again |
 //! | DNS fails, returns no records, or is unreachable | nothing: the last good set of nodes stays, and so do the connections |
 //! | most pods vanish from DNS at once | nothing for at least 30 s, then as for removals |
