@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
-pub(crate) use self::fan_out::{FanOut, Line, Part};
+pub(crate) use self::fan_out::{FanOut, Limits, Line, Part};
 
 use crate::connection::{NewCall, PushError, RejectedCall, Response, ResponseFuture};
 use crate::error::{Error, ErrorKind};

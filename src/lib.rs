@@ -51,6 +51,7 @@
 //! | a pod is added | its share of the keys moves to it, after it is connected, and misses until it is filled |
 //! | a pod is removed | as for a restart until the removal grace ends (default 120 s); then its share moves to the other pods |
 //! | a pod hangs | [`Timeout`](ErrorKind::Timeout) for its keys at each deadline; the connection is closed after a silence, and dialed again |
+//! | a removed pod returns without a restart | old values of keys that were written elsewhere meanwhile, until their TTLs end: have a liveness probe restart such a pod before the removal grace ends, or flush it before it is ready |
 //! | DNS fails, returns no records, or is unreachable | nothing: the last good set of nodes stays, and so do the connections |
 //! | most pods vanish from DNS at once | nothing for at least 30 s, then as for removals |
 //! | a node gets more requests than it can take | callers wait for space until their deadline, then [`Overloaded`](ErrorKind::Overloaded) |

@@ -25,6 +25,7 @@ pub(crate) use self::encode::{credentials_command, encode, encode_get_key, encod
 pub(crate) use self::inspect::{
     DumpLine, METADUMP_COMMAND, RESET_STATS_COMMAND, StatLine, parse_dump_line, parse_stat_line, stats_command,
 };
+pub(crate) use self::large_value::BodyProgress;
 pub(crate) use self::meta::{MetaCode, MetaFlags, MetaReply, MetaRequest, MetaVerb, Token};
 pub(crate) use self::version::ServerVersion;
 pub(crate) use self::write_buffer::WriteBuffer;

@@ -7,10 +7,15 @@ mod write;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use tokio::task::yield_now;
+
 pub use self::read::GetMany;
 pub use self::write::WriteMany;
 
-use crate::error::Error;
+use crate::error::{Delivery, Error, ErrorKind};
+
+/// How many results are put in their places at a time, in some tens of microseconds.
+const RESULTS_PER_TURN: usize = 4096;
 
 /// Keys that failed for the same reason.
 #[derive(Debug, Clone)]
@@ -27,20 +32,66 @@ struct Failures<K> {
     errors: Vec<KeysFailed<K>>,
     /// The index in `errors` of each error, by its identity. `errors` keeps the identities valid.
     indexes: HashMap<usize, usize>,
+    /// The index of the error of the key added last: often that of the next one, too.
+    latest: usize,
 }
 
 impl<K> Failures<K> {
     fn new() -> Self {
-        Self { errors: Vec::new(), indexes: HashMap::new() }
+        Self { errors: Vec::new(), indexes: HashMap::new(), latest: 0 }
     }
 
     fn add(&mut self, key: K, error: Error) {
+        if let Some(latest) = self.errors.get_mut(self.latest)
+            && latest.error.identity() == error.identity()
+        {
+            latest.keys.push(key);
+            return;
+        }
         match self.indexes.entry(error.identity()) {
-            Entry::Occupied(index) => self.errors[*index.get()].keys.push(key),
+            Entry::Occupied(index) => {
+                self.latest = *index.get();
+                self.errors[self.latest].keys.push(key);
+            }
             Entry::Vacant(index) => {
-                index.insert(self.errors.len());
+                self.latest = *index.insert(self.errors.len());
                 self.errors.push(KeysFailed { error, keys: vec![key] });
             }
         }
     }
+}
+
+/// Adds a result for each of a batch's keys that was not grouped by the deadline: one error.
+fn fail_ungrouped<T: Clone>(results: &mut Vec<Result<T, Error>>, keys: usize) {
+    if results.len() < keys {
+        results.resize(keys, Err(Error::new(ErrorKind::Timeout, Delivery::NotSent)));
+    }
+}
+
+/// Lets other tasks run after every few thousand results: a million at once would block the thread.
+#[derive(Default)]
+struct Turns {
+    results: usize,
+}
+
+impl Turns {
+    /// Counts results that were put in their places.
+    #[inline]
+    async fn count(&mut self, results: usize) {
+        self.results += results;
+        if self.results >= RESULTS_PER_TURN {
+            self.results = 0;
+            yield_now().await;
+        }
+    }
+}
+
+/// Pairs the keys with their results.
+async fn pair<K, R>(keys: Vec<K>, results: Vec<R>) -> Vec<(K, R)> {
+    let (mut pairs, mut turns) = (Vec::with_capacity(keys.len()), Turns::default());
+    for pair in keys.into_iter().zip(results) {
+        turns.count(1).await;
+        pairs.push(pair);
+    }
+    pairs
 }

@@ -9,6 +9,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Queue;
+use crate::protocol::BodyProgress;
 
 /// Fails queued calls whose deadline has passed: one timer per node, armed only while calls are queued.
 ///
@@ -74,22 +75,42 @@ impl LazyTimer {
     }
 }
 
+/// A value that arrives is a sign of life if this part of it arrives within the silence timeout, so that no value takes
+/// longer than as many timeouts.
+const LEAST_SHARE: usize = 32;
+
+/// The least bytes of a value that are a sign of life: a smaller value must arrive within one silence timeout.
+const LEAST_BYTES: usize = 16 * 1024;
+
 /// Detects a server that sends no reply while replies are pending.
+///
+/// Only a whole reply is a sign of life, or enough of a value that was requested. Garbage and parts of lines are not.
 #[derive(Debug)]
 pub(super) struct SilenceDetector {
     /// The last sign of life, or when the first pending request was encoded.
     since: Instant,
+    /// How much of the current value had arrived then.
+    arrived_then: usize,
     timeout: Duration,
 }
 
 impl SilenceDetector {
     pub(super) fn new(timeout: Duration) -> Self {
-        Self { since: Instant::now(), timeout }
+        Self { since: Instant::now(), arrived_then: 0, timeout }
     }
 
     /// Measures the silence from now on.
     pub(super) fn restart(&mut self, now: Instant) {
         self.since = now;
+        self.arrived_then = 0;
+    }
+
+    /// Measures the silence from now on if enough of a value has arrived since the last sign of life.
+    pub(super) fn body_arrives(&mut self, body: BodyProgress) {
+        if body.arrived.saturating_sub(self.arrived_then) >= LEAST_BYTES.max(body.len / LEAST_SHARE) {
+            self.since = Instant::now();
+            self.arrived_then = body.arrived;
+        }
     }
 
     /// Leaves out a time in which this process could not have noticed a reply.

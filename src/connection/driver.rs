@@ -67,7 +67,7 @@ pub(crate) struct DriverConfig {
     pub(crate) task: usize,
     /// The largest value accepted, in bytes.
     pub(crate) max_value: usize,
-    /// How long the server may send no reply while replies are pending.
+    /// How long the server may send no reply, and too little of a value, while replies are pending.
     pub(crate) silence_timeout: Duration,
 }
 
@@ -205,6 +205,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let now = Instant::now();
             self.silence.restart(now);
             self.window.received(now);
+        } else if let Some(body) = self.pipeline.body_progress(&self.input) {
+            self.silence.body_arrives(body);
         }
         outcome.map_err(|poison| self.poisoned(&poison))
     }

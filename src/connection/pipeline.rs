@@ -22,7 +22,7 @@ use super::WakeList;
 use super::call::Call;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
-use crate::protocol::{Decoder, ErrorLine, ProtocolError};
+use crate::protocol::{BodyProgress, Decoder, ErrorLine, ProtocolError};
 
 #[derive(Debug)]
 pub(super) struct Pipeline {
@@ -90,6 +90,11 @@ impl Pipeline {
     /// Whether an end of input here would cut a reply short.
     pub(super) fn is_inside_reply(&self, input: &BytesMut) -> bool {
         !input.is_empty() || self.in_flight.expects_end() || self.decoder.is_inside_value()
+    }
+
+    /// How much has arrived of the value that has begun.
+    pub(super) fn body_progress(&self, input: &BytesMut) -> Option<BodyProgress> {
+        self.decoder.progress(input)
     }
 
     /// The buffer to read into instead of the usual input: while a large value arrives, its bytes must go there.

@@ -1,18 +1,22 @@
 //! Batches: the keys grouped by the nodes that own them, all nodes at the same time, a window of requests at each.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::Dispatcher;
-use crate::connection::{NewCall, Response, ResponseFuture};
+use crate::connection::{NewCall, Response, ResponseFuture, lock};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node::Node;
 use crate::topology::Snapshot;
 
-/// What a batch asks of each node, as values that become calls when it is their turn.
+/// How many items are grouped at a time, in some hundred microseconds. Batches up to this size are grouped at once.
+const SLICE: usize = 1024;
+
+/// The parts of a batch by node: values that become calls when it is their turn.
 pub(crate) struct FanOut<P> {
     snapshot: Arc<Snapshot>,
     /// By the index of the node in the snapshot.
@@ -20,14 +24,37 @@ pub(crate) struct FanOut<P> {
     no_nodes: Option<Error>,
 }
 
+/// The limits of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// How many items the batch has.
+    pub(crate) items: usize,
+    /// The most requests of the batch that one node has queued or in flight.
+    pub(crate) window: usize,
+    pub(crate) deadline: Instant,
+}
+
 /// One request of a batch.
-pub(crate) struct Part<T, R> {
+pub(crate) struct Part<T, C> {
     /// What the batch knows the response by.
     pub(crate) tag: T,
-    pub(crate) call: NewCall<R>,
-    /// The index, among this node's parts, of an earlier part that must be complete before this one is sent.
+    /// Grows from one part of a node to the next, where `after` is used.
+    pub(crate) position: usize,
+    /// The position of an earlier part of the node that must be complete before this one is sent.
     pub(crate) after: Option<usize>,
+    /// Makes the call. A part that is too late is never made a call.
+    pub(crate) make_call: C,
 }
+
+impl<C> Part<Vec<usize>, C> {
+    /// A part for items of these indexes that waits for no other part.
+    pub(crate) fn of_line(indexes: Vec<usize>, make_call: C) -> Self {
+        Self { tag: indexes, position: 0, after: None, make_call }
+    }
+}
+
+/// The responses to the parts of a batch by their tags, one list for each node.
+pub(crate) type Responses<T, R> = Vec<Vec<(T, Result<R, Error>)>>;
 
 impl<P: Send> FanOut<P> {
     pub(crate) fn new(dispatcher: &Dispatcher) -> Self {
@@ -40,7 +67,7 @@ impl<P: Send> FanOut<P> {
         self.parts.len()
     }
 
-    /// Returns the parts of the node that owns a key.
+    /// Returns the parts of the node that owns a key. Earlier parts may be missing, because they were sent.
     ///
     /// # Errors
     /// Why there is no such node: one error for all keys of the batch.
@@ -52,67 +79,182 @@ impl<P: Send> FanOut<P> {
         }
     }
 
-    /// Sends everything, and returns the responses by their tags, in no particular order.
+    /// Groups the items of a batch, sends them, and returns the responses in no particular order.
     ///
-    /// Each node has at most `window` requests of the batch queued or in flight: a batch of any size leaves other
-    /// callers space in the queue, and delays them by no more than a window. A node's requests leave in order, and all
-    /// have the batch's deadline. There is no task per key or node.
+    /// `group` adds the item of an index to the parts of its node. It is called in the order of the indexes, for a
+    /// slice of items at a time: first at once, then whenever a node has nothing left to send. In between, other tasks
+    /// run. Items that are not grouped by the deadline are not sent, and `group` is not called for them.
+    ///
+    /// Each node has at most a window of requests queued or in flight: a batch of any size leaves other callers space
+    /// in the queue, and delays them by no more than a window. A node's requests leave in order, and all have the
+    /// batch's deadline. There is no task per key or node.
     ///
     /// Cancel safe: what is not written yet is cancelled.
-    pub(crate) async fn send<T: Send, R: Response + Send>(
+    pub(crate) async fn send<T, R, C>(
         self,
         dispatcher: &Dispatcher,
-        window: usize,
-        deadline: Instant,
-        make_part: impl Fn(P) -> Part<T, R> + Sync + Send,
-    ) -> impl Iterator<Item = (T, Result<R, Error>)> {
-        let Self { snapshot, parts, .. } = self;
-        let busy = snapshot.nodes().iter().zip(parts).filter(|(_, parts)| !parts.is_empty());
-        let busy: Vec<(Arc<Node>, Vec<P>)> = busy.map(|(node, parts)| (Arc::clone(node), parts)).collect();
-        // A node without a part in the batch may be closed and dropped meanwhile.
-        drop(snapshot);
-        let make_part = &make_part;
-        let each = busy.into_iter().map(|(node, parts)| async move {
-            send_windowed(dispatcher, &node, parts.into_iter().map(make_part), window, deadline).await
+        limits: Limits,
+        group: impl FnMut(&mut Self, usize),
+        make_part: impl Fn(P) -> Part<T, C> + Sync + Send,
+    ) -> Responses<T, R>
+    where
+        T: Send,
+        R: Response + Send,
+        C: FnOnce() -> NewCall<R> + Send,
+    {
+        let mut grouping = Grouping { fan_out: self, group, limits, grouped: 0, is_resting: false };
+        grouping.group_slice();
+        let nodes = grouping.nodes_to_send_to();
+        let (grouping, make_part) = (&Mutex::new(grouping), &make_part);
+        let each = nodes.into_iter().map(|(index, node)| async move {
+            let mut window = Window::new(dispatcher, &node, limits);
+            loop {
+                let parts = next_parts(grouping, index).await;
+                if parts.is_empty() {
+                    return window.finish().await;
+                }
+                window.send(parts.into_iter().map(make_part)).await;
+            }
         });
-        join_all(each).await.into_iter().flatten()
+        join_all(each).await
     }
 }
 
-async fn send_windowed<T: Send, R: Response + Send>(
-    dispatcher: &Dispatcher,
-    node: &Arc<Node>,
-    parts: impl ExactSizeIterator<Item = Part<T, R>> + Send,
-    window: usize,
-    deadline: Instant,
-) -> Vec<(T, Result<R, Error>)> {
-    let mut responses = Vec::with_capacity(parts.len());
-    let mut pending: VecDeque<(usize, T, ResponseFuture<R>)> = VecDeque::with_capacity(window.min(parts.len()));
-    let mut timed_out = None;
-    for (index, Part { tag, call, after }) in parts.enumerate() {
-        let must_wait =
-            |oldest: usize, pending: usize| pending >= window || after.is_some_and(|earlier| oldest <= earlier);
-        while pending.front().is_some_and(|(oldest, ..)| must_wait(*oldest, pending.len())) {
-            let Some((_, tag, response)) = pending.pop_front() else { break };
-            responses.push((tag, response.await));
+/// The grouping of a batch, advanced by whichever node's sender has nothing left to send.
+struct Grouping<P, G> {
+    fan_out: FanOut<P>,
+    group: G,
+    limits: Limits,
+    /// How many items are grouped.
+    grouped: usize,
+    /// A sender has grouped a slice, and lets other tasks run before the next one.
+    is_resting: bool,
+}
+
+impl<P: Send, G: FnMut(&mut FanOut<P>, usize)> Grouping<P, G> {
+    fn group_slice(&mut self) {
+        let end = self.limits.items.min(self.grouped + SLICE);
+        for index in self.grouped..end {
+            (self.group)(&mut self.fan_out, index);
         }
-        // One error for everything that is left, which can be much.
-        if timed_out.is_none() && Instant::now() >= deadline {
-            timed_out = Some(Error::new(ErrorKind::Timeout, Delivery::NotSent).with_node(node.id()));
-        }
-        let queued = match &timed_out {
-            Some(error) => Err(error.clone()),
-            None => dispatcher.queue_at(node, call).await,
-        };
-        match queued {
-            Ok(response) => pending.push_back((index, tag, response)),
-            Err(error) => responses.push((tag, Err(error))),
+        self.grouped = end;
+    }
+
+    fn is_complete(&self) -> bool {
+        self.grouped == self.limits.items
+    }
+
+    /// The nodes that have parts, or may get some, with their indexes.
+    fn nodes_to_send_to(&self) -> Vec<(usize, Arc<Node>)> {
+        let nodes = self.fan_out.snapshot.nodes().iter().zip(&self.fan_out.parts).enumerate();
+        let nodes = nodes.filter(|(_, (_, parts))| !parts.is_empty() || !self.is_complete());
+        nodes.map(|(index, (node, _))| (index, Arc::clone(node))).collect()
+    }
+
+    /// Takes the parts of a node. Its last part stays while items are left to group, because it may grow.
+    fn take_parts(&mut self, node: usize) -> Vec<P> {
+        let is_complete = self.is_complete();
+        match self.fan_out.parts.get_mut(node) {
+            Some(parts) if is_complete => std::mem::take(parts),
+            Some(parts) if parts.len() > 1 => {
+                let last = parts.split_off(parts.len() - 1);
+                std::mem::replace(parts, last)
+            }
+            _ => Vec::new(),
         }
     }
-    for (_, tag, response) in pending {
-        responses.push((tag, response.await));
+}
+
+/// Returns the next parts of a node, and groups more items until there are some. Empty if there are no more.
+async fn next_parts<P, G>(grouping: &Mutex<Grouping<P, G>>, node: usize) -> Vec<P>
+where
+    P: Send,
+    G: FnMut(&mut FanOut<P>, usize),
+{
+    let mut has_grouped = false;
+    loop {
+        {
+            let mut grouping = lock(grouping);
+            if std::mem::take(&mut has_grouped) {
+                grouping.is_resting = false;
+            }
+            let parts = grouping.take_parts(node);
+            if !parts.is_empty() || grouping.is_complete() {
+                return parts;
+            }
+            if Instant::now() >= grouping.limits.deadline {
+                // What is grouped so far is all. The next turn takes it.
+                grouping.limits.items = grouping.grouped;
+                continue;
+            }
+            if !grouping.is_resting {
+                grouping.is_resting = true;
+                has_grouped = true;
+                grouping.group_slice();
+            }
+        }
+        yield_now().await;
     }
-    responses
+}
+
+/// Sends the parts of a batch to one node, a window of them at a time.
+struct Window<'a, T, R> {
+    dispatcher: &'a Dispatcher,
+    node: &'a Arc<Node>,
+    limits: Limits,
+    /// Queued or in flight, with their positions and tags.
+    pending: VecDeque<(usize, T, ResponseFuture<R>)>,
+    responses: Vec<(T, Result<R, Error>)>,
+    timed_out: Option<Error>,
+}
+
+impl<'a, T: Send, R: Response + Send> Window<'a, T, R> {
+    fn new(dispatcher: &'a Dispatcher, node: &'a Arc<Node>, limits: Limits) -> Self {
+        Self { dispatcher, node, limits, pending: VecDeque::new(), responses: Vec::new(), timed_out: None }
+    }
+
+    /// Sends more parts. Returns when the last one is queued.
+    async fn send<C: FnOnce() -> NewCall<R> + Send>(
+        &mut self,
+        parts: impl ExactSizeIterator<Item = Part<T, C>> + Send,
+    ) {
+        self.responses.reserve(parts.len());
+        self.pending.reserve(self.limits.window.min(parts.len()).saturating_sub(self.pending.len()));
+        for Part { tag, position, after, make_call } in parts {
+            while self.pending.front().is_some_and(|(oldest, ..)| {
+                self.pending.len() >= self.limits.window || after.is_some_and(|earlier| *oldest <= earlier)
+            }) {
+                self.complete_oldest().await;
+            }
+            // One error for everything that is left, which can be much.
+            if self.timed_out.is_none() && Instant::now() >= self.limits.deadline {
+                let error = Error::new(ErrorKind::Timeout, Delivery::NotSent).with_node(self.node.id());
+                self.timed_out = Some(error);
+            }
+            let queued = match &self.timed_out {
+                Some(error) => Err(error.clone()),
+                None => self.dispatcher.queue_at(self.node, make_call()).await,
+            };
+            match queued {
+                Ok(response) => self.pending.push_back((position, tag, response)),
+                Err(error) => self.responses.push((tag, Err(error))),
+            }
+        }
+    }
+
+    async fn complete_oldest(&mut self) {
+        if let Some((_, tag, response)) = self.pending.pop_front() {
+            self.responses.push((tag, response.await));
+        }
+    }
+
+    /// Waits for the pending responses, and returns all.
+    async fn finish(mut self) -> Vec<(T, Result<R, Error>)> {
+        while !self.pending.is_empty() {
+            self.complete_oldest().await;
+        }
+        self.responses
+    }
 }
 
 /// Items of one request, each with its index in the batch.

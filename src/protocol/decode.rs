@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::large_value::LargeValue;
+use super::large_value::{BodyProgress, LargeValue};
 use super::meta::{self, MetaReply};
 use super::{Body, ErrorLine, ProtocolError, Reply, ReplyKind, Value, number};
 
@@ -77,6 +77,17 @@ impl Decoder {
     #[inline]
     pub(crate) fn is_inside_value(&self) -> bool {
         !matches!(self.state, State::Line { .. })
+    }
+
+    /// Returns how much has arrived of the value that has begun: of its body and the `\r\n` after it. `input` is what
+    /// [`decode`](Self::decode) has left.
+    pub(crate) fn progress(&self, input: &BytesMut) -> Option<BodyProgress> {
+        match &self.state {
+            State::Line { .. } => None,
+            State::Body { len, .. } => Some(BodyProgress { arrived: input.len(), len: *len }),
+            State::Large { value, .. } => Some(value.progress()),
+            State::Skip { len, left, .. } => Some(BodyProgress { arrived: len - left + input.len(), len: *len }),
+        }
     }
 
     /// Returns the buffer of the current large value, to read into instead of the usual input.

@@ -17,6 +17,15 @@ const READ_AHEAD: usize = 1024;
 /// A declared length is only a number that a server sent, so it must not make the client allocate a gigabyte.
 const MAX_INITIAL: usize = 1024 * 1024;
 
+/// How much has arrived of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BodyProgress {
+    /// The bytes that have arrived, with the line end after the value.
+    pub(crate) arrived: usize,
+    /// The announced length.
+    pub(crate) len: usize,
+}
+
 /// A large value, received in part or in full.
 #[derive(Debug)]
 pub(super) struct LargeValue {
@@ -34,6 +43,10 @@ impl LargeValue {
     /// Returns whether the value and its `\r\n` have been received.
     pub(super) fn is_complete(&self) -> bool {
         self.received.len() >= self.len + END.len()
+    }
+
+    pub(super) fn progress(&self) -> BodyProgress {
+        BodyProgress { arrived: self.received.len(), len: self.len }
     }
 
     /// Moves the missing bytes of the value and its `\r\n` from the front of `input`.

@@ -1,16 +1,19 @@
 //! Commands on many keys.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use memring::meta::Get;
 use memring::{Client, Delivery, ErrorKind, SetOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::scripted::{never_reply, request_server, scripted_server};
 use crate::support::{
-    DEFAULT_TIMEOUT, LONG_TIMEOUT, MINUTE, client_builder, fast_polling, memcached, node_id, service, service_client,
-    stat, within,
+    DEFAULT_TIMEOUT, LONG_TIMEOUT, MINUTE, Version, client_builder, fast_polling, memcached, node_id, server_version,
+    service, service_client, stat, within,
 };
 
 /// Returns the number of keys that the client's only server has looked up.
@@ -317,4 +320,77 @@ async fn set_many_of_twenty_thousand_entries_passes_a_queue_of_64() {
     let written = cache.set_many(keys.iter().map(|key| (key, key.clone())), MINUTE).await;
     assert!(written.is_complete(), "{:?}", written.errors.first().map(|failed| &failed.error));
     assert_eq!(cache.get_many(&keys).await.hits.len(), 20_000);
+}
+
+/// A key that takes 20 us to read, and is not `Sync`.
+#[derive(Debug)]
+struct SlowKey(String, PhantomData<Cell<()>>);
+
+impl AsRef<[u8]> for SlowKey {
+    fn as_ref(&self) -> &[u8] {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(20) {}
+        self.0.as_bytes()
+    }
+}
+
+/// So many keys take ten seconds to group by node.
+const TOO_MANY_KEYS: usize = 500_000;
+
+fn too_many_keys() -> Vec<SlowKey> {
+    (0..TOO_MANY_KEYS).map(|n| SlowKey(format!("key-{n}"), PhantomData)).collect()
+}
+
+/// Runs a batch of too many keys with a deadline of half a second, and checks that it ends long before all are grouped,
+/// and that other tasks of its thread run meanwhile.
+async fn run_too_large<T>(batch: impl Future<Output = T> + Send) -> T {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let other_task = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let start = Instant::now();
+    let result = batch.await;
+    let elapsed = start.elapsed();
+    other_task.abort();
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    let turns = turns.load(Ordering::Relaxed);
+    assert!(turns >= 5, "another task ran {turns} times");
+    result
+}
+
+#[tokio::test]
+async fn a_batch_too_large_for_its_deadline_sends_what_it_can_and_lets_other_tasks_run() {
+    let service = service(2).await;
+    let cache = service_client(&service, fast_polling()).await.with_request_timeout(Duration::from_millis(500));
+    let entries = too_many_keys().into_iter().map(|key| (key, "v"));
+    let written = run_too_large(cache.set_many(entries, MINUTE)).await;
+    let unsent = written.errors.iter().filter(|failed| failed.error.delivery() == Delivery::NotSent);
+    let unsent: usize = unsent.map(|failed| failed.keys.len()).sum();
+    let failed: usize = written.errors.iter().map(|failed| failed.keys.len()).sum();
+    assert!(written.errors.iter().all(|failed| failed.error.kind() == ErrorKind::Timeout));
+    assert!(unsent > TOO_MANY_KEYS / 2, "{unsent} were not sent");
+    assert!(!written.done.is_empty() && written.done.len() + failed == TOO_MANY_KEYS);
+    assert!(written.errors.len() < 10, "{} causes", written.errors.len());
+
+    let found = run_too_large(cache.get_many(too_many_keys())).await;
+    let failed: usize = found.errors.iter().map(|failed| failed.keys.len()).sum();
+    assert!(found.errors.iter().all(|failed| failed.error.kind() == ErrorKind::Timeout));
+    assert!(failed > TOO_MANY_KEYS / 2, "{failed} failed");
+    assert!(!found.hits.is_empty() && found.hits.len() + failed <= TOO_MANY_KEYS);
+
+    if server_version(service.pods()[0].addr).await < Version::META {
+        return;
+    }
+    let each = run_too_large(cache.meta_get_many(too_many_keys(), Get::new().value())).await;
+    assert_eq!(each.len(), TOO_MANY_KEYS);
+    let hits = each.iter().filter(|(_, found)| matches!(found, Ok(Some(_)))).count();
+    let failed = each.iter().filter_map(|(_, found)| found.as_ref().err());
+    let failed = failed.filter(|error| error.kind() == ErrorKind::Timeout).count();
+    assert!(hits > 0 && failed > TOO_MANY_KEYS / 2, "{hits} hits, {failed} failed");
 }

@@ -1,9 +1,17 @@
 //! Large values over real sockets: complete, in order, and mixed with small ones.
 
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use memring::testing::Memcached;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 
-use crate::support::{MINUTE, client_builder, memcached};
+use crate::scripted::counting_server;
+use crate::support::{LONG_TIMEOUT, MINUTE, client_builder, default_client, memcached};
 
 /// Sizes around the limits from which values are written and read without a copy, up to the server's item size.
 const SIZES: [usize; 16] =
@@ -63,4 +71,37 @@ async fn a_large_value_does_not_share_its_buffer_with_the_connection() {
         let capacity = value.try_into_mut().expect("the value must not be shared").capacity();
         assert!(capacity <= len + 2048, "a buffer of {capacity} bytes for {len} bytes");
     }
+}
+
+/// Passes a connection on to a server, and its replies back: 50 KB each 100 ms.
+async fn pass_on_slowly(client: TcpStream, server: SocketAddr) {
+    let ((mut from_client, mut to_client), server) = (client.into_split(), TcpStream::connect(server).await.unwrap());
+    let (mut from_server, mut to_server) = server.into_split();
+    let requests = tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
+    let mut piece = vec![0; 50_000];
+    while let Ok(count @ 1..) = from_server.read(&mut piece).await {
+        sleep(Duration::from_millis(100)).await;
+        if to_client.write_all(&piece[..count]).await.is_err() {
+            break;
+        }
+    }
+    requests.abort();
+}
+
+/// The value takes two seconds to arrive. The connection to a silent server is given up after one.
+#[tokio::test]
+async fn a_value_that_arrives_slowly_is_returned_and_the_connection_serves_on() {
+    let (server, direct) = memcached().await;
+    direct.set("large", pattern(1, 1_000_000), MINUTE).await.unwrap();
+    direct.set("small", "v", MINUTE).await.unwrap();
+    let server_addr = server.addr();
+    let (proxy, connections) = counting_server(move |client, _| pass_on_slowly(client, server_addr)).await;
+    let cache = default_client(proxy).await.with_request_timeout(LONG_TIMEOUT);
+    let (large, small) = tokio::join!(cache.get("large"), async {
+        sleep(Duration::from_millis(500)).await;
+        cache.get("small").await
+    });
+    assert!(large.unwrap().unwrap().value == pattern(1, 1_000_000));
+    assert_eq!(small.unwrap().unwrap().value, "v");
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
 }

@@ -12,7 +12,7 @@ use crate::scripted::{
 };
 use crate::support::{
     LONG_TIMEOUT, MINUTE, TEST_TIMEOUT, default_client, eventually, fast_polling, is_miss, key_owned_by, node_hosts,
-    node_id, service, service_client, service_client_builder, srv_source, within,
+    node_id, service, service_client, service_client_builder, srv_source, value_of, within,
 };
 
 #[tokio::test]
@@ -73,6 +73,33 @@ async fn scaling_down_moves_only_the_share_of_the_removed_pod_after_the_removal_
     assert!(start.elapsed() >= Duration::from_millis(800));
     assert_eq!((change.added.len(), change.removed.len(), change.nodes.len()), (0, 1, 3));
     assert!((change.moved - 0.25).abs() < 0.05);
+}
+
+/// docs/discovery.md, row 46: this cannot be prevented.
+#[tokio::test]
+async fn a_pod_that_returns_without_a_restart_serves_its_old_values() {
+    let service = service(3).await;
+    let cache = service_client(&service, fast_polling().removal_grace(Duration::ZERO)).await;
+    let node = cache.topology().nodes[1].id.clone();
+    let key = key_owned_by(&cache, &node);
+    let nodes = async |count: usize| {
+        eventually("the topology has changed", async || cache.topology().nodes.len() == count).await;
+    };
+    cache.set(&key, "old", MINUTE).await.unwrap();
+    for is_restarted in [false, true] {
+        service.unready(1).await.unwrap();
+        nodes(2).await;
+        cache.set(&key, "new", MINUTE).await.unwrap();
+        if is_restarted {
+            service.kill(1).await.unwrap();
+            service.restart(1).await.unwrap();
+        } else {
+            service.ready(1).await.unwrap();
+        }
+        nodes(3).await;
+        let expected = if is_restarted { None } else { Some(b"old".to_vec()) };
+        assert_eq!(value_of(&cache, &key).await, expected);
+    }
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
+use super::{Turns, fail_ungrouped, pair};
 use crate::client::Client;
 use crate::connection::NewCall;
-use crate::dispatch::{FanOut, Line, Part};
+use crate::dispatch::{FanOut, Limits, Line, Part};
 use crate::error::Error;
 use crate::meta::{Get, Item, Options};
 use crate::protocol::{LARGEST_LINE_KEYS, MetaRequest, MetaVerb};
@@ -35,36 +36,34 @@ impl Client {
         keys: impl IntoIterator<Item = K>,
         options: Get,
     ) -> Vec<(K, Result<Option<Item>, Error>)> {
-        let (keys, deadline): (Vec<K>, _) = (keys.into_iter().collect(), self.deadline());
-        let mut results = Vec::with_capacity(keys.len());
-        let runs = self.group_runs(&keys, options.into(), &mut results);
+        let mut keys: Vec<K> = keys.into_iter().collect();
+        let limits = Limits { items: keys.len(), window: WINDOW, deadline: self.deadline() };
+        let dispatcher = self.operations().dispatcher();
+        let mut options = Options::from(options);
+        options.forget_opaque();
+        let mut results: Vec<Result<Option<Item>, Error>> = Vec::with_capacity(keys.len());
+        // Exclusive, although the keys are only read: the future is `Send` for keys that are not `Sync`, too.
+        let (callers_keys, grouped) = (&mut keys, &mut results);
+        // Puts a result in place for each key: an error, or a miss until the response comes.
+        let group = move |runs: &mut FanOut<Line<MetaRequest>>, index: usize| {
+            let mut add = |key: &K| {
+                let request = options.clone().into_request(MetaVerb::Get, self.any_key(key)?, Bytes::new())?;
+                Line::add(runs.parts_for(request.key.as_bytes())?, index, request, LARGEST_LINE_KEYS, 0);
+                Ok(None)
+            };
+            grouped.push(add(&callers_keys[index]));
+        };
         let make_part =
-            |Line { indexes, items }| Part { tag: indexes, call: NewCall::meta_run(items, deadline), after: None };
-        for (indexes, response) in runs.send(self.operations().dispatcher(), WINDOW, deadline, make_part).await {
+            |Line { indexes, items }| Part::of_line(indexes, move || NewCall::meta_run(items, limits.deadline));
+        let responses = FanOut::new(dispatcher).send(dispatcher, limits, group, make_part).await;
+        let mut turns = Turns::default();
+        for (indexes, response) in responses.into_iter().flatten() {
+            turns.count(indexes.len()).await;
             let response =
                 response.map(|replies| replies.into_iter().map(|reply| reply.and_then(Item::from_reply)).collect());
             Line::<MetaRequest>::gather(indexes, response, &mut results);
         }
-        keys.into_iter().zip(results).collect()
-    }
-
-    /// Groups the keys into runs by their owners, and puts a result in place for each: an error, or a miss until the
-    /// response comes.
-    fn group_runs<K: AsRef<[u8]>>(
-        &self,
-        keys: &[K],
-        mut options: Options,
-        results: &mut Vec<Result<Option<Item>, Error>>,
-    ) -> FanOut<Line<MetaRequest>> {
-        options.forget_opaque();
-        let mut runs = FanOut::new(self.operations().dispatcher());
-        let mut add = |index, key: &K| {
-            let request = options.clone().into_request(MetaVerb::Get, self.any_key(key)?, Bytes::new())?;
-            let runs = runs.parts_for(request.key.as_bytes())?;
-            Line::add(runs, index, request, LARGEST_LINE_KEYS, 0);
-            Ok(None)
-        };
-        results.extend(keys.iter().enumerate().map(|(index, key)| add(index, key)));
-        runs
+        fail_ungrouped(&mut results, keys.len());
+        pair(keys, results).await
     }
 }

@@ -6,12 +6,12 @@ use std::hash::Hash;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{Failures, KeysFailed};
+use super::{Failures, KeysFailed, Turns, fail_ungrouped, pair};
 use crate::client::Client;
 use crate::client::commands::exptime;
 use crate::connection::{GetForm, GetResult, NewCall};
-use crate::dispatch::{FanOut, Line, Part};
-use crate::error::Error;
+use crate::dispatch::{FanOut, Limits, Line, Part};
+use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::Item;
 use crate::key::{Key, MetaKey};
 use crate::operations::may_be_lease;
@@ -57,7 +57,8 @@ impl Client {
     ///
     /// Never fails as a whole: keys that fail are in [`GetMany::errors`]. An invalid key fails alone. There is no limit
     /// on the number of keys. Each node gets some thousands of them at a time, so that other callers get their turn.
-    /// All keys have one deadline.
+    /// All keys have one deadline, which starts when the iterator has ended. Keys that cannot be sent by then fail with
+    /// [`Timeout`](ErrorKind::Timeout).
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {
@@ -71,12 +72,12 @@ impl Client {
     /// # }
     /// ```
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> GetMany<K> {
-        self.read_many(keys.into_iter().collect(), GetForm::default()).await.gather()
+        self.read_many(keys.into_iter().collect(), GetForm::default()).await.gather().await
     }
 
     /// Reads as [`get_many`](Self::get_many), with each item's CAS unique ([`Item::cas`]).
     pub async fn gets_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> GetMany<K> {
-        self.read_many(keys.into_iter().collect(), GetForm::with_cas(true)).await.gather()
+        self.read_many(keys.into_iter().collect(), GetForm::with_cas(true)).await.gather().await
     }
 
     /// Reads as [`get_many`](Self::get_many), and sets a new TTL of each item found. Needs memcached 1.5.3, as
@@ -103,7 +104,7 @@ impl Client {
         K: AsRef<[u8]>,
     {
         match exptime {
-            Ok(exptime) => self.read_many(keys, GetForm { cas, touch: Some(exptime) }).await.gather(),
+            Ok(exptime) => self.read_many(keys, GetForm { cas, touch: Some(exptime) }).await.gather().await,
             Err(_) if keys.is_empty() => GetMany { hits: Vec::new(), errors: Vec::new() },
             Err(reason) => GetMany { hits: Vec::new(), errors: vec![KeysFailed { error: reason.into(), keys }] },
         }
@@ -127,63 +128,69 @@ impl Client {
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> Vec<(K, Result<Option<Item>, Error>)> {
-        self.read_many(keys.into_iter().collect(), GetForm::default()).await.into_results().collect()
+        let read = self.read_many(keys.into_iter().collect(), GetForm::default()).await;
+        pair(read.keys, read.results).await
     }
 
-    async fn read_many<K: AsRef<[u8]>>(&self, keys: Vec<K>, form: GetForm) -> KeyResults<K> {
-        let deadline = self.deadline();
-        let mut results = Vec::with_capacity(keys.len());
-        let lines = self.group_by_owner(&keys, &mut results);
-        let make_part = |Line { indexes, items }| Part {
-            tag: indexes,
-            call: NewCall::get_many(items, form, deadline),
-            after: None,
-        };
-        for (indexes, response) in lines.send(self.operations().dispatcher(), WINDOW, deadline, make_part).await {
-            Line::<Key>::gather(indexes, response, &mut results);
-        }
-        let mut read = KeyResults { keys, results };
-        if read.results.iter().flatten().flatten().any(may_be_lease) {
-            Box::pin(self.drop_leases(&mut read, form, deadline)).await;
-        }
-        read
-    }
-
-    /// Groups the keys into lines by their owners, and puts a result in place for each: an error, or a miss until the
-    /// response comes.
-    ///
-    /// Apart from the sending, which must not borrow the keys: its future is `Send` for keys that are not `Sync`, too.
-    fn group_by_owner<K: AsRef<[u8]>>(&self, keys: &[K], results: &mut Vec<GetResult>) -> FanOut<Line<Key>> {
-        let mut lines = FanOut::new(self.operations().dispatcher());
+    async fn read_many<K: AsRef<[u8]>>(&self, mut keys: Vec<K>, form: GetForm) -> KeyResults<K> {
+        let limits = Limits { items: keys.len(), window: WINDOW, deadline: self.deadline() };
+        let dispatcher = self.operations().dispatcher();
+        let lines = FanOut::new(dispatcher);
         // Somewhat more than an equal share, because the nodes' shares differ.
         let share = keys.len() / lines.nodes().max(1);
         let capacity = (share + share / 4 + 4).min(LARGEST_LINE_KEYS).min(keys.len());
-        let mut whole = Key::placeholder();
-        for (index, key) in keys.iter().enumerate() {
-            let queued = self.keys.write_key(key.as_ref(), &mut whole).map_err(Error::from);
+        let mut results: Vec<GetResult> = Vec::with_capacity(keys.len());
+        // Exclusive, although the keys are only read: the future is `Send` for keys that are not `Sync`, too.
+        let (callers_keys, grouped, mut whole) = (&mut keys, &mut results, Key::placeholder());
+        // Puts a result in place for each key: an error, or a miss until the response comes.
+        let group = move |lines: &mut FanOut<Line<Key>>, index: usize| {
+            let queued = self.keys.write_key(callers_keys[index].as_ref(), &mut whole).map_err(Error::from);
             let queued = queued.and_then(|()| lines.parts_for(whole.as_bytes()));
-            results.push(queued.map(|lines| {
+            grouped.push(queued.map(|lines| {
                 Line::add(lines, index, whole.clone(), LARGEST_LINE_KEYS, capacity);
                 None
             }));
+        };
+        let make_part =
+            |Line { indexes, items }| Part::of_line(indexes, move || NewCall::get_many(items, form, limits.deadline));
+        let mut turns = Turns::default();
+        for (indexes, response) in lines.send(dispatcher, limits, group, make_part).await.into_iter().flatten() {
+            turns.count(indexes.len()).await;
+            Line::<Key>::gather(indexes, response, &mut results);
         }
-        lines
+        fail_ungrouped(&mut results, keys.len());
+        let mut read = KeyResults { keys, results };
+        if read.results.iter().flatten().flatten().any(may_be_lease) {
+            Box::pin(self.drop_leases(&mut read, form, limits.deadline)).await;
+        }
+        read
     }
 
     /// Reads the items that may be leases again, each key once, and makes misses of the leases among them.
     async fn drop_leases<K: AsRef<[u8]>>(&self, read: &mut KeyResults<K>, form: GetForm, deadline: Instant) {
         let KeyResults { keys, results } = read;
         let mut doubtful: HashMap<Key, (Item, Vec<usize>)> = HashMap::new();
-        for (index, (key, result)) in keys.iter().zip(&*results).enumerate() {
-            if let Ok(Some(item)) = result
+        let mut turns = Turns::default();
+        for index in 0..results.len() {
+            turns.count(1).await;
+            if let Ok(Some(item)) = &results[index]
                 && may_be_lease(item)
-                && let Ok(key) = self.keys.key(key.as_ref())
+                && let Ok(key) = self.keys.key(keys[index].as_ref())
             {
                 doubtful.entry(key).or_insert_with(|| (item.clone(), Vec::new())).1.push(index);
             }
         }
         let mut doubtful = doubtful.into_iter();
         loop {
+            if Instant::now() >= deadline {
+                // One error for everything that is left, which can be much.
+                let timed_out = Error::new(ErrorKind::Timeout, Delivery::Unknown);
+                for (_, (_, indexes)) in doubtful {
+                    turns.count(indexes.len()).await;
+                    indexes.into_iter().for_each(|index| results[index] = Err(timed_out.clone()));
+                }
+                return;
+            }
             let look = |(key, (item, indexes)): (Key, (Item, Vec<usize>))| async move {
                 (indexes, self.operations().unless_lease(&MetaKey::from(key), item, form, deadline).await)
             };
@@ -205,14 +212,11 @@ struct KeyResults<K> {
 }
 
 impl<K> KeyResults<K> {
-    fn into_results(self) -> impl Iterator<Item = (K, GetResult)> {
-        self.keys.into_iter().zip(self.results)
-    }
-
-    fn gather(self) -> GetMany<K> {
-        let mut hits = Vec::with_capacity(self.keys.len());
-        let mut failures = Failures::new();
-        for (key, result) in self.into_results() {
+    async fn gather(self) -> GetMany<K> {
+        let (mut hits, mut failures) = (Vec::with_capacity(self.keys.len()), Failures::new());
+        let mut turns = Turns::default();
+        for (key, result) in self.keys.into_iter().zip(self.results) {
+            turns.count(1).await;
             match result {
                 Ok(Some(item)) => hits.push((key, item)),
                 Ok(None) => {}

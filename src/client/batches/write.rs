@@ -1,16 +1,19 @@
 //! Writing many keys.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
 use bytes::Bytes;
 
-use super::{Failures, KeysFailed};
+use super::{Failures, KeysFailed, Turns, fail_ungrouped};
 use crate::client::Client;
 use crate::client::commands::exptime;
 use crate::connection::NewCall;
-use crate::dispatch::{FanOut, Part};
-use crate::error::Error;
+use crate::dispatch::{FanOut, Limits, Part};
+use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::SetOptions;
+use crate::key::Key;
 use crate::operations::not_stored;
 use crate::protocol::{Reply, Request, StoreVerb};
 use crate::ttl::IntoTtl;
@@ -43,7 +46,8 @@ impl Client {
     ///
     /// Never fails as a whole: keys that fail are in [`WriteMany::errors`]. An invalid key, or a value over the limit,
     /// fails alone and is not sent. There is no limit on the number of items. Each node gets some hundreds of them at a
-    /// time, so that other callers get their turn. All items have one deadline.
+    /// time, so that other callers get their turn. All items have one deadline, which starts when the iterator has
+    /// ended. Items that cannot be sent by then fail with [`Timeout`](crate::ErrorKind::Timeout), not sent.
     ///
     /// If a key is given twice, both values are sent, the second one after the first is acknowledged. The last one
     /// wins, unless the first fails with [`Delivery::Unknown`](crate::Delivery::Unknown) and the server applies it
@@ -71,10 +75,11 @@ impl Client {
         // One error for all keys.
         let (flags, exptime) = (options.wire_flags(), options.exptime().map_err(Error::from));
         let limit = self.operations().value_limit();
-        let (keys, values): (Vec<K>, Vec<V>) = entries.into_iter().unzip();
+        let entries = entries.into_iter().map(|(key, value)| (key, value.into()));
+        let (keys, mut values): (Vec<K>, Vec<Bytes>) = entries.unzip();
         let mut too_large = HashMap::new();
-        let requests = keys.iter().zip(values).enumerate().map(|(index, (key, value))| {
-            let (key, exptime, value) = (self.keys.key(key.as_ref())?, exptime.clone()?, value.into());
+        let to_request = |index: usize, key| {
+            let (exptime, value) = (exptime.clone()?, std::mem::take(&mut values[index]));
             match limit.check(&value) {
                 Ok(()) => Ok(Request::Store { verb: StoreVerb::Set, key, flags, exptime, value }),
                 Err(refused) if limit.deletes_old_value() => {
@@ -83,24 +88,24 @@ impl Client {
                 }
                 Err(refused) => Err(refused.into()),
             }
-        });
-        let writes = self.group_writes(requests.collect());
-        // Without an owner there is no delete either, and all keys have one error.
-        too_large.retain(|&index, _| writes.results[index].is_ok());
-        let mut results = self.send_writes(writes).await;
+        };
+        let mut written = self.write_many(keys, to_request).await;
         for (index, refused) in too_large {
-            results[index] = Err(refused.after_delete(std::mem::replace(&mut results[index], Ok(false))));
+            // Without an owner there is no delete either, and all keys have one error.
+            if matches!(&written.results[index], Err(error) if has_no_owner(error)) {
+                continue;
+            }
+            let deleted = std::mem::replace(&mut written.results[index], Ok(false));
+            written.results[index] = Err(refused.after_delete(deleted));
         }
-        gather(keys, results)
+        written.gather().await
     }
 
     /// Deletes many items. Works as [`set_many`](Self::set_many). Keys that were not there are in
     /// [`WriteMany::not_found`].
     pub async fn delete_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> WriteMany<K> {
-        let keys: Vec<K> = keys.into_iter().collect();
-        let requests = keys.iter().map(|key| Ok(Request::Delete { key: self.keys.key(key.as_ref())? }));
-        let writes = self.group_writes(requests.collect());
-        gather(keys, self.send_writes(writes).await)
+        let delete = |_, key| Ok(Request::Delete { key });
+        self.write_many(keys.into_iter().collect(), delete).await.gather().await
     }
 
     /// Sets a new TTL of many items. Works as [`set_many`](Self::set_many). Keys that were not there are in
@@ -110,58 +115,53 @@ impl Client {
         keys: impl IntoIterator<Item = K>,
         ttl: impl IntoTtl,
     ) -> WriteMany<K> {
-        let (keys, exptime): (Vec<K>, _) = (keys.into_iter().collect(), exptime(ttl).map_err(Error::from));
-        let requests = keys.iter().map(|key| {
-            let key = self.keys.key(key.as_ref())?;
-            Ok(Request::Touch { key, exptime: exptime.clone()? })
-        });
-        let writes = self.group_writes(requests.collect());
-        gather(keys, self.send_writes(writes).await)
+        let exptime = exptime(ttl).map_err(Error::from);
+        let touch = |_, key| Ok(Request::Touch { key, exptime: exptime.clone()? });
+        self.write_many(keys.into_iter().collect(), touch).await.gather().await
     }
 
-    /// Groups requests by the owners of their keys.
-    fn group_writes(&self, requests: Vec<Result<Request, Error>>) -> Writes {
-        let mut fan_out = FanOut::new(self.operations().dispatcher());
-        let earlier = earlier_writes_of_same_key(&requests);
-        // The index of each write among its node's parts.
-        let mut part_indexes = vec![0; requests.len()];
-        let mut results = Vec::with_capacity(requests.len());
-        for (index, request) in requests.into_iter().enumerate() {
-            results.push(request.and_then(|request| {
-                let parts = fan_out.parts_for(request.routed_by().unwrap_or_default())?;
-                part_indexes[index] = parts.len();
-                let after = earlier[index].map(|earlier| part_indexes[earlier]);
-                parts.push(WriteRequest { index, request, after });
-                // Until the response comes.
+    /// Sends one write for each key. `to_request` makes it of the key's index and the key.
+    async fn write_many<K: AsRef<[u8]>>(
+        &self,
+        mut keys: Vec<K>,
+        mut to_request: impl FnMut(usize, Key) -> Result<Request, Error> + Send,
+    ) -> KeyOutcomes<K> {
+        let limits = Limits { items: keys.len(), window: WINDOW, deadline: self.deadline() };
+        let dispatcher = self.operations().dispatcher();
+        let mut results = Vec::with_capacity(keys.len());
+        let mut last_writes = LastWrites::with_capacity(keys.len());
+        // Exclusive, although the keys are only read: the future is `Send` for keys that are not `Sync`, too.
+        let (callers_keys, grouped) = (&mut keys, &mut results);
+        // Puts a result in place for each key: an error, or `false` until the response comes.
+        let group = move |writes: &mut FanOut<WriteRequest>, index: usize| {
+            let mut add = |key: &K| {
+                let request = to_request(index, self.keys.key(key.as_ref())?)?;
+                let key = request.routed_by().unwrap_or_default();
+                let (writes, after) = (writes.parts_for(key)?, last_writes.replace(key, index));
+                writes.push(WriteRequest { index, request, after });
                 Ok(false)
-            }));
-        }
-        Writes { fan_out, results }
-    }
-
-    /// Sends the writes. Returns for each whether it was done, or its key was not there.
-    async fn send_writes(&self, writes: Writes) -> Vec<Result<bool, Error>> {
-        let (Writes { fan_out, mut results }, deadline) = (writes, self.deadline());
+            };
+            grouped.push(add(&callers_keys[index]));
+        };
         let make_part = |WriteRequest { index, request, after }| Part {
             tag: index,
-            call: NewCall::command(request, deadline),
+            position: index,
             after,
+            make_call: move || NewCall::command(request, limits.deadline),
         };
-        for (index, reply) in fan_out.send(self.operations().dispatcher(), WINDOW, deadline, make_part).await {
+        let responses = FanOut::new(dispatcher).send(dispatcher, limits, group, make_part).await;
+        let mut turns = Turns::default();
+        for (index, reply) in responses.into_iter().flatten() {
+            turns.count(1).await;
             results[index] = match reply {
                 Ok(Reply::NotFound) => Ok(false),
                 Ok(Reply::NotStored) => Err(not_stored()),
                 reply => reply.map(|_| true),
             };
         }
-        results
+        fail_ungrouped(&mut results, keys.len());
+        KeyOutcomes { keys, results }
     }
-}
-
-/// Requests grouped by node, and a result for each key: an error, or `false` until the response comes.
-struct Writes {
-    fan_out: FanOut<WriteRequest>,
-    results: Vec<Result<bool, Error>>,
 }
 
 /// One write of a batch.
@@ -171,27 +171,50 @@ struct WriteRequest {
     after: Option<usize>,
 }
 
-/// Returns for each write the last one before it of the same key. Two writes of one key must not be in flight together:
-/// two connections to a node, or an old one and its replacement, keep no order between them.
-fn earlier_writes_of_same_key(requests: &[Result<Request, Error>]) -> Vec<Option<usize>> {
-    let mut last: HashMap<&[u8], usize> = HashMap::with_capacity(requests.len());
-    let earlier = requests.iter().enumerate().map(|(index, request)| {
-        let key = request.as_ref().ok()?.routed_by()?;
-        last.insert(key, index)
-    });
-    earlier.collect()
+/// The last write of each key so far. Two writes of one key must not be in flight together: two connections to a node,
+/// or an old one and its replacement, keep no order between them.
+struct LastWrites {
+    hasher: RandomState,
+    /// By the hash of the key. A write that shares it with another key waits as well, which does no harm.
+    indexes: HashMap<u64, usize>,
 }
 
-fn gather<K>(keys: Vec<K>, results: Vec<Result<bool, Error>>) -> WriteMany<K> {
-    let (mut done, mut not_found, mut failures) = (Vec::with_capacity(keys.len()), Vec::new(), Failures::new());
-    for (key, result) in keys.into_iter().zip(results) {
-        match result {
-            Ok(true) => done.push(key),
-            Ok(false) => not_found.push(key),
-            Err(error) => failures.add(key, error),
-        }
+impl LastWrites {
+    fn with_capacity(keys: usize) -> Self {
+        Self { hasher: RandomState::new(), indexes: HashMap::with_capacity(keys) }
     }
-    WriteMany { done, not_found, errors: failures.errors }
+
+    /// Records a write, and returns the last one of its key before it.
+    fn replace(&mut self, key: &[u8], index: usize) -> Option<usize> {
+        self.indexes.insert(self.hasher.hash_one(key), index)
+    }
+}
+
+/// For each key an error, or whether its write was done: otherwise the key was not there.
+struct KeyOutcomes<K> {
+    keys: Vec<K>,
+    results: Vec<Result<bool, Error>>,
+}
+
+impl<K> KeyOutcomes<K> {
+    async fn gather(self) -> WriteMany<K> {
+        let (mut done, mut not_found) = (Vec::with_capacity(self.keys.len()), Vec::new());
+        let (mut failures, mut turns) = (Failures::new(), Turns::default());
+        for (key, result) in self.keys.into_iter().zip(self.results) {
+            turns.count(1).await;
+            match result {
+                Ok(true) => done.push(key),
+                Ok(false) => not_found.push(key),
+                Err(error) => failures.add(key, error),
+            }
+        }
+        WriteMany { done, not_found, errors: failures.errors }
+    }
+}
+
+/// Returns whether the client has no node for the key.
+fn has_no_owner(error: &Error) -> bool {
+    error.delivery() == Delivery::NotSent && matches!(error.kind(), ErrorKind::NoNodes | ErrorKind::Closed)
 }
 
 #[cfg(test)]
@@ -199,7 +222,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::ErrorKind;
 
     #[tokio::test]
     async fn without_an_owner_all_keys_have_one_error_those_of_large_values_too() {

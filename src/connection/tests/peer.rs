@@ -39,6 +39,11 @@ impl Peer {
         self.io.get_mut().write_all(wire.as_bytes()).await.unwrap();
     }
 
+    /// Returns whether the other end was still open.
+    pub(super) async fn try_send(&mut self, wire: &str) -> bool {
+        self.io.get_mut().write_all(wire.as_bytes()).await.is_ok()
+    }
+
     /// Answers gets and sets one by one, and reads no further while it cannot write.
     pub(super) async fn serve_like_memcached(&mut self) {
         let mut items: HashMap<String, Vec<u8>> = HashMap::new();
