@@ -20,7 +20,7 @@ use super::WakeList;
 use super::batch_window::BatchWindow;
 use super::call::Call;
 use super::deadlines::{LazyTimer, SilenceDetector};
-use super::error_line::Rejected;
+use super::error_line::{Rejected, foreign_protocol_error};
 use super::pipeline::{Pipeline, Poison};
 use super::queue::Queue;
 use super::version_probe::{ProbeHistory, VersionProbe};
@@ -205,6 +205,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let now = Instant::now();
             self.silence.restart(now);
             self.window.received(now);
+        } else if before == 0
+            && let Some(error) = foreign_protocol_error(&self.input, Delivery::Unknown)
+        {
+            return Err(error.with_node(&self.node));
         }
         outcome.map_err(|poison| self.poisoned(&poison))
     }
@@ -267,12 +271,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poisoned(&self, poison: &Poison) -> Error {
         match poison {
             Poison::ErrorLine(line) => Rejected::Command.error(line, Delivery::Unknown).with_node(&self.node),
+            Poison::ConnectionLimit(line) => Rejected::Connection.error(line, Delivery::NotSent).with_node(&self.node),
             Poison::Protocol(reason) => {
                 let error = Error::new(ErrorKind::Protocol, Delivery::Unknown).with_node(&self.node);
                 match unsolicited_error_line(&self.input) {
-                    // Such as `ERROR Too many open connections`, which a server sends to a new connection.
                     Some(line) if *reason == ProtocolError::Unsolicited => {
-                        error.with_message(line).with_source(*reason)
+                        if line.is_connection_limit() && !self.has_replied() {
+                            return self.poisoned(&Poison::ConnectionLimit(line));
+                        }
+                        error.with_message(line.line()).with_source(*reason)
                     }
                     _ => error.with_source(*reason),
                 }

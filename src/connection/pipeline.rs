@@ -46,6 +46,8 @@ pub(super) enum Poison {
     Protocol(ProtocolError),
     /// An error line after which the next reply cannot be trusted.
     ErrorLine(ErrorLine),
+    /// The server is at its limit of connections, and has read nothing of this one.
+    ConnectionLimit(ErrorLine),
 }
 
 impl Pipeline {

@@ -89,7 +89,7 @@ impl Reconnector {
         }
         let is_drained = matches!(end, End::Drained);
         let wants_credentials = matches!(&end, End::Lost(error) if error.kind() == ErrorKind::Auth);
-        log_end(&self.shared, peer, end);
+        log_end(&self.shared, peer, &end);
         if is_drained || self.orders.borrow().retired {
             return;
         }
@@ -103,12 +103,27 @@ impl Reconnector {
         } else if has_replied {
             self.backoff.reset();
         } else if since.elapsed() < self.shared.settings.silence_timeout() {
-            // The server accepted the connection and never replied: the next connection may fare no better.
-            let delay = self.backoff.next_delay();
-            self.pause(delay).await;
+            // The server accepted the connection and closed it. The next may fare no better, so it is a failed dial.
+            let error = self.refusal(&end);
+            self.dial_failed(&error).await;
         }
         // After a silence timeout the next dial comes at once, because that took long enough. A stopped process still
         // accepts connections, and calls that wait on one complete as soon as the process continues.
+    }
+
+    /// The error of calls to a server that ended the connection before its first reply.
+    fn refusal(&self, end: &End) -> Error {
+        let error = Error::not_sent(ErrorKind::Unavailable).with_node(&self.shared.id);
+        let text = "the server closed the connection before its first reply; it may be overloaded, or expect TLS";
+        match end {
+            // The server is at its limit of connections.
+            End::Lost(cause) if cause.kind() == ErrorKind::Unavailable => cause.clone(),
+            End::Lost(cause) => {
+                let violation = cause.message().filter(|_| cause.kind() == ErrorKind::Protocol);
+                error.with_message(violation.unwrap_or(text)).with_source(cause.clone())
+            }
+            End::Closed | End::Drained => error.with_message(text),
+        }
     }
 
     /// Reports a failed dial, and waits before the next.

@@ -85,7 +85,7 @@ impl Serving {
 
     pub(super) fn draining_ended(&mut self, end: End) {
         if let Some(Connection { peer, .. }) = self.draining.take() {
-            log_end(&self.shared, peer, end);
+            log_end(&self.shared, peer, &end);
         }
     }
 
@@ -156,13 +156,13 @@ impl Connection {
     }
 }
 
-pub(super) fn log_end(shared: &Shared, peer: SocketAddr, end: End) {
+pub(super) fn log_end(shared: &Shared, peer: SocketAddr, end: &End) {
     let node = &shared.id;
     match end {
         End::Drained => debug!(target: "memring", %node, %peer, "connection drained"),
         End::Closed => info!(target: "memring", %node, %peer, "connection closed by the server"),
         End::Lost(error) => {
-            warn!(target: "memring", %node, %peer, error = with_cause(&error), "connection lost");
+            warn!(target: "memring", %node, %peer, error = with_cause(error), "connection lost");
         }
     }
 }

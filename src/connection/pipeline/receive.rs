@@ -35,6 +35,9 @@ impl Pipeline {
                 return Ok(());
             };
             match reply {
+                Reply::ErrorLine(line) if self.received == 0 && line.is_connection_limit() => {
+                    return Err(Poison::ConnectionLimit(line));
+                }
                 Reply::ErrorLine(line) if !expect.keeps_connection_after(&line) => return Err(Poison::ErrorLine(line)),
                 Reply::ErrorLine(line) => self.receive_error_line(&line, wakes),
                 Reply::Value(value) => self.receive_value(value, wakes),
