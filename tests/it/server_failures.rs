@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::scripted::{
-    always_miss, always_reply, assert_dials_backed_off, counting_server, never_reply, scripted_server,
+    always_miss, always_reply, assert_dials_backed_off, counting_server, never_reply, request_server, scripted_server,
     serve_connections,
 };
 use crate::support::{
@@ -116,6 +116,54 @@ async fn the_errors_of_a_server_with_another_protocol_name_it() {
         let stats = cache.stats(StatsKind::General).await.remove(0).1.unwrap_err();
         assert!(stats.to_string().contains(&format!("the server speaks {protocol},")), "{stats}");
     }
+}
+
+/// As twemproxy does if the server of one key is down.
+#[tokio::test]
+async fn a_key_that_a_proxy_rejects_fails_each_other_caller_at_most_once() {
+    let addr = request_server(|line| match line {
+        rejected if rejected.contains(" bad") => "SERVER_ERROR connection refused\r\n",
+        set if set.starts_with("set ") => "STORED\r\n",
+        _ => "END\r\n",
+    })
+    .await;
+    // Any backoff would take longer than the test.
+    let cache = client_builder(addr).redial_backoff(LONG_TIMEOUT, LONG_TIMEOUT).connect().await.unwrap();
+    let bad = tokio::spawn({
+        let cache = cache.clone();
+        async move {
+            loop {
+                let error = cache.get("bad").await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Server, "{error}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+    let mut others = tokio::task::JoinSet::new();
+    for caller in 0..20 {
+        let cache = cache.clone();
+        others.spawn(async move {
+            let key = format!("key-{caller}");
+            let mut failures = Vec::new();
+            for round in 0..300 {
+                let outcome = if caller == 0 && round % 2 == 0 {
+                    cache.set(&key, "v", MINUTE).await
+                } else {
+                    cache.get(&key).await.map(|item| assert!(item.is_none()))
+                };
+                failures.extend(outcome.err());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            failures
+        });
+    }
+    // 20 of 6,000 calls are 0.3 %.
+    while let Some(failures) = others.join_next().await {
+        let failures = failures.unwrap();
+        assert!(failures.len() <= 1, "{failures:?}");
+    }
+    assert!(!bad.is_finished());
+    bad.abort();
 }
 
 /// As a server does that expects TLS, or a proxy without a server behind it.
