@@ -22,6 +22,7 @@ mod pipeline;
 mod queue;
 mod response;
 mod response_future;
+mod suspect_keys;
 #[cfg(test)]
 mod tests;
 mod version_probe;
@@ -29,14 +30,13 @@ mod version_probe;
 pub(crate) use self::call::GetForm;
 pub(crate) use self::connect::dial;
 pub(crate) use self::deadlines::DeadlineSweeper;
-pub(crate) use self::driver::{Driver, DriverConfig, End};
+pub(crate) use self::driver::{Driver, DriverConfig, End, NodeMemory};
 pub(crate) use self::handshake::authenticate;
 pub(crate) use self::line_reader::LineReader;
 pub(crate) use self::new_call::NewCall;
 pub(crate) use self::queue::{Availability, PushError, Queue};
 pub(crate) use self::response::{GetResult, Response};
 pub(crate) use self::response_future::{RejectedCall, ResponseFuture};
-pub(crate) use self::version_probe::ProbeHistory;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;

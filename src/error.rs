@@ -151,6 +151,11 @@ impl Error {
         Arc::as_ptr(&self.0).addr()
     }
 
+    /// Returns the details that the kind does not cover.
+    pub(crate) fn message(&self) -> Option<&str> {
+        self.0.message.as_deref()
+    }
+
     pub(crate) fn new(kind: ErrorKind, delivery: Delivery) -> Self {
         Self(Arc::new(Inner { kind, delivery, node: None, message: None, source: None }))
     }

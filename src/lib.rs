@@ -59,7 +59,9 @@
 //! | other clients change the same item all the time | [`update`](Client::update) starts again, at most 16 times, then [`Contended`](ErrorKind::Contended) |
 //! | the caller that computes a value fails or dies | the next caller computes: at once in the same process, in another process when the lease is given back or ends |
 //! | the cache fails during a [`fetch`](Client::fetch) | the value is computed, once in each process, and returned although it cannot be stored |
+//! | a server has no room for connections, or speaks TLS or HTTP | [`Unavailable`](ErrorKind::Unavailable) at once, with the reason if the server tells it; the client dials again with a growing backoff |
 //! | a server refuses or requires credentials | [`Auth`](ErrorKind::Auth) at once; the client dials again after the backoff |
+//! | a proxy answers a key with an error line | [`Server`](ErrorKind::Server) for that key; for calls in flight with it once, then the key travels alone |
 //! | a server sends an invalid reply | [`Protocol`](ErrorKind::Protocol) for all requests in flight on that connection, and a new connection |
 //!
 //! # Cancel safety

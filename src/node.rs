@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use self::backoff::Backoff;
 use self::reconnector::Reconnector;
 use crate::config::Settings;
-use crate::connection::{Availability, NewCall, ProbeHistory, Queue, RejectedCall, Response, ResponseFuture};
+use crate::connection::{Availability, NewCall, NodeMemory, Queue, RejectedCall, Response, ResponseFuture};
 use crate::discovery::{ListedAddresses, NodeLocator};
 use crate::error::Error;
 use crate::node_id::NodeId;
@@ -36,7 +36,7 @@ pub(crate) struct Node {
 struct Shared {
     id: NodeId,
     queue: Arc<Queue>,
-    probe_history: Arc<ProbeHistory>,
+    memory: NodeMemory,
     locator: NodeLocator,
     settings: Settings,
     health: watch::Sender<Health>,
@@ -83,7 +83,7 @@ impl Node {
         let health = Health { connected: vec![None; connections], first_dial_done: false, running: connections };
         let shared = Arc::new(Shared {
             queue: Arc::new(Queue::new(id.clone(), settings.queue, connections)),
-            probe_history: Arc::default(),
+            memory: NodeMemory::default(),
             id,
             locator,
             settings,

@@ -375,6 +375,12 @@ impl ErrorLine {
             .any(|line| self.0.starts_with(line))
     }
 
+    /// Returns whether the server is at its limit of connections. It sends this line to a new connection, of which it
+    /// reads nothing, and closes it.
+    pub(crate) fn is_connection_limit(&self) -> bool {
+        &*self.0 == "ERROR Too many open connections"
+    }
+
     /// Returns whether it is a `CLIENT_ERROR`.
     pub(crate) fn is_client_error(&self) -> bool {
         self.0.starts_with("CLIENT_ERROR")
@@ -416,7 +422,19 @@ pub(crate) enum ProtocolError {
 /// Returns the error line at the front of bytes that came without a pending request.
 ///
 /// Anything but a complete error line gives `None`, because it must not be shown.
-pub(crate) fn unsolicited_error_line(input: &[u8]) -> Option<String> {
+pub(crate) fn unsolicited_error_line(input: &[u8]) -> Option<ErrorLine> {
     let end = memchr::memchr(b'\n', input)?;
-    decode::error_line(input[..end].strip_suffix(b"\r")?).map(|error_line| error_line.0.into())
+    decode::error_line(input[..end].strip_suffix(b"\r")?)
+}
+
+/// Returns the protocol that a server speaks instead of memcached's, by the first bytes that it sends.
+pub(crate) fn foreign_protocol(input: &[u8]) -> Option<&'static str> {
+    // A record of TLS is an alert or part of a handshake, and then has the version 3.
+    if input.starts_with(&[0x15, 3]) || input.starts_with(&[0x16, 3]) {
+        Some("TLS")
+    } else if input.starts_with(b"HTTP/") {
+        Some("HTTP")
+    } else {
+        None
+    }
 }

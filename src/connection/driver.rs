@@ -2,6 +2,7 @@
 //!
 //! Reading goes on while a write is blocked, or two full socket buffers would wait for each other.
 
+mod isolation;
 mod send;
 
 use std::collections::VecDeque;
@@ -16,13 +17,15 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
+use self::isolation::Isolation;
 use super::WakeList;
 use super::batch_window::BatchWindow;
 use super::call::Call;
 use super::deadlines::{LazyTimer, SilenceDetector};
-use super::error_line::Rejected;
+use super::error_line::{Rejected, foreign_protocol_error};
 use super::pipeline::{Pipeline, Poison};
 use super::queue::Queue;
+use super::suspect_keys::SuspectKeys;
 use super::version_probe::{ProbeHistory, VersionProbe};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
@@ -41,6 +44,7 @@ pub(crate) struct Driver<S> {
     pipeline: Pipeline,
     window: BatchWindow,
     version_probe: VersionProbe,
+    isolation: Isolation,
     silence: SilenceDetector,
     timer: LazyTimer,
     /// When the timer must fire: a deadline of a call in the pipeline, or of the server's silence.
@@ -51,6 +55,8 @@ pub(crate) struct Driver<S> {
     write_blocked: bool,
     /// The queue counts on this connection to take the next call at once.
     advertised_idle: bool,
+    /// The server replied with an error line after which no other reply can be trusted.
+    is_rejected: bool,
     phase: Phase,
     // Reused buffers.
     batch: VecDeque<Arc<Call>>,
@@ -71,6 +77,13 @@ pub(crate) struct DriverConfig {
     pub(crate) silence_timeout: Duration,
 }
 
+/// What the connections of a node remember of its server, whichever of them found it out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NodeMemory {
+    probe_history: Arc<ProbeHistory>,
+    suspect_keys: Arc<SuspectKeys>,
+}
+
 /// Whether a connection takes calls, and whether it ends once its pipeline is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -89,19 +102,23 @@ pub(crate) enum End {
     Drained,
     /// The server closed it while nothing was in flight.
     Closed,
+    /// The client closed it, because the server replied with an error line after which no other reply can be trusted.
+    /// The calls that were written have failed with this error.
+    Rejected(Error),
     /// It broke, or the client closed it after an error. The calls that were written have failed with this error.
     Lost(Error),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    pub(crate) fn new(socket: S, queue: Arc<Queue>, probe_history: Arc<ProbeHistory>, config: DriverConfig) -> Self {
+    pub(crate) fn new(socket: S, queue: Arc<Queue>, memory: NodeMemory, config: DriverConfig) -> Self {
         let DriverConfig { node, task, max_value, silence_timeout } = config;
         Self {
             socket,
             queue,
             pipeline: Pipeline::new(node.clone(), max_value),
             window: BatchWindow::default(),
-            version_probe: VersionProbe::new(probe_history),
+            version_probe: VersionProbe::new(memory.probe_history),
+            isolation: Isolation::new(memory.suspect_keys),
             node,
             task,
             silence: SilenceDetector::new(silence_timeout),
@@ -110,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             written: 0,
             write_blocked: false,
             advertised_idle: false,
+            is_rejected: false,
             phase: Phase::Serving,
             batch: VecDeque::new(),
             wakes: WakeList::default(),
@@ -130,9 +148,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.phase = Phase::Retiring;
     }
 
-    /// Whether the server ever replied on this connection. That it accepted it proves nothing: a stopped process does.
-    pub(crate) fn has_replied(&self) -> bool {
-        self.pipeline.received() > 0
+    /// How many replies the server has sent on this connection, error lines included. That it accepted the connection
+    /// proves nothing: a stopped process does.
+    pub(crate) fn replies(&self) -> u64 {
+        self.pipeline.received()
     }
 
     /// Moves bytes until the connection ends. Cancel safe: it may be dropped and called again.
@@ -147,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             end.unwrap_or_else(|error| {
                 self.version_probe.connection_lost();
                 self.abandon(&error, &mut wakes);
-                End::Lost(error)
+                if self.is_rejected { End::Rejected(error) } else { End::Lost(error) }
             })
         });
         // Callers are woken last: after the next batch is on its way, and outside every lock.
@@ -205,6 +224,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let now = Instant::now();
             self.silence.restart(now);
             self.window.received(now);
+        } else if before == 0
+            && let Some(error) = foreign_protocol_error(&self.input, Delivery::Unknown)
+        {
+            return Err(error.with_node(&self.node));
         } else if let Some(body) = self.pipeline.body_progress(&self.input) {
             self.silence.body_arrives(body);
         }
@@ -266,15 +289,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.lost().with_source(error)
     }
 
-    fn poisoned(&self, poison: &Poison) -> Error {
+    fn poisoned(&mut self, poison: &Poison) -> Error {
         match poison {
-            Poison::ErrorLine(line) => Rejected::Command.error(line, Delivery::Unknown).with_node(&self.node),
+            Poison::ErrorLine(line) => {
+                if !line.is_unauthenticated() {
+                    self.is_rejected = true;
+                    self.isolation.line_rejected(self.pipeline.oldest_line());
+                }
+                Rejected::Command.error(line, Delivery::Unknown).with_node(&self.node)
+            }
+            Poison::ConnectionLimit(line) => Rejected::Connection.error(line, Delivery::NotSent).with_node(&self.node),
             Poison::Protocol(reason) => {
                 let error = Error::new(ErrorKind::Protocol, Delivery::Unknown).with_node(&self.node);
                 match unsolicited_error_line(&self.input) {
-                    // Such as `ERROR Too many open connections`, which a server sends to a new connection.
                     Some(line) if *reason == ProtocolError::Unsolicited => {
-                        error.with_message(line).with_source(*reason)
+                        if line.is_connection_limit() && self.replies() == 0 {
+                            return self.poisoned(&Poison::ConnectionLimit(line));
+                        }
+                        error.with_message(line.line()).with_source(*reason)
                     }
                     _ => error.with_source(*reason),
                 }

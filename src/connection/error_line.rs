@@ -1,7 +1,7 @@
-//! Maps an error line of the server to an [`Error`].
+//! Maps what a server sends instead of a reply to an [`Error`].
 
 use crate::error::{Delivery, Error, ErrorKind};
-use crate::protocol::ErrorLine;
+use crate::protocol::{ErrorLine, foreign_protocol};
 
 /// What the server rejected with an error line. The same line means different things to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(super) enum Rejected {
     Listing,
     /// The credentials that open a connection.
     Credentials,
+    /// The connection itself, of which the server reads nothing.
+    Connection,
 }
 
 impl Rejected {
@@ -23,7 +25,8 @@ impl Rejected {
     fn kind(self, line: &ErrorLine) -> ErrorKind {
         match self {
             Self::Credentials if line.is_client_error() => ErrorKind::Auth,
-            Self::Credentials => ErrorKind::Unavailable,
+            Self::Credentials | Self::Connection => ErrorKind::Unavailable,
+            Self::Listing if line.is_connection_limit() => ErrorKind::Unavailable,
             _ if line.is_unauthenticated() => ErrorKind::Auth,
             Self::Command if line.is_too_large() => ErrorKind::TooLarge,
             // The server does not know the command, or an argument of it.
@@ -31,4 +34,11 @@ impl Rejected {
             Self::Command | Self::Listing => ErrorKind::Server,
         }
     }
+}
+
+/// Returns the error for a server whose first bytes on a connection belong to another protocol. It names no node.
+pub(super) fn foreign_protocol_error(first_bytes: &[u8], delivery: Delivery) -> Option<Error> {
+    let protocol = foreign_protocol(first_bytes)?;
+    let text = format!("the server speaks {protocol}, not memcached's protocol; check its address and port");
+    Some(Error::new(ErrorKind::Protocol, delivery).with_message(text))
 }

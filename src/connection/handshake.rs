@@ -8,7 +8,7 @@ use std::io;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::error_line::Rejected;
+use super::error_line::{Rejected, foreign_protocol_error};
 use crate::credentials::Credentials;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::protocol::{Decoder, Reply, ReplyKind, credentials_command};
@@ -26,6 +26,9 @@ where
         if socket.read_buf(&mut input).await.map_err(unavailable)? == 0 {
             let text = "closed by the server before it replied to the credentials";
             return Err(unavailable(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
+        }
+        if let Some(error) = foreign_protocol_error(&input, Delivery::NotSent) {
+            return Err(error);
         }
         let violated = || Error::not_sent(ErrorKind::Protocol);
         match decoder
@@ -72,6 +75,7 @@ mod tests {
             (b"NOT_STORED\r\n", ErrorKind::Protocol),
             (b"VALUE memring:auth 0 1\r\n", ErrorKind::Protocol),
             (b"END\r\n", ErrorKind::Protocol),
+            (b"\x15\x03\x01\x00\x02\x02\x46", ErrorKind::Protocol),
             (&[b'x'; 4000], ErrorKind::Protocol),
             (b"CLIENT_ERROR authentication failure\r\n", ErrorKind::Auth),
             (b"ERROR Too many open connections\r\n", ErrorKind::Unavailable),

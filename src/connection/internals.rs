@@ -17,7 +17,7 @@ use super::call::Call;
 use super::pipeline::Pipeline;
 use super::response_future::poll_call;
 use super::{
-    DeadlineSweeper, Driver, DriverConfig, GetForm, GetResult, NewCall, ProbeHistory, PushError, Queue, Response,
+    DeadlineSweeper, Driver, DriverConfig, GetForm, GetResult, NewCall, NodeMemory, PushError, Queue, Response,
     ResponseFuture, WakeList,
 };
 use crate::config::Settings;
@@ -140,7 +140,7 @@ impl Connection {
         let queue = Arc::new(Queue::new(node.clone(), settings.queue, 1));
         let config =
             DriverConfig { node, task: 0, max_value: settings.max_value, silence_timeout: settings.silence_timeout() };
-        let mut driver = Driver::new(stream, Arc::clone(&queue), ProbeHistory::default().into(), config);
+        let mut driver = Driver::new(stream, Arc::clone(&queue), NodeMemory::default(), config);
         let mut sweeper = DeadlineSweeper::new(Arc::clone(&queue));
         let served = Arc::clone(&queue);
         let task = tokio::spawn(async move {

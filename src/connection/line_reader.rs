@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::error_line::Rejected;
+use super::error_line::{Rejected, foreign_protocol_error};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::inspect::{MetadumpEntry, Stats};
 use crate::node_id::NodeId;
@@ -123,7 +123,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LineReader<S> {
                     let text = "closed by the server before the end of the response";
                     return Err(self.lost().with_source(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
                 }
-                Ok(_) => {}
+                Ok(_) => {
+                    // No line of a response begins like this.
+                    if let Some(error) = foreign_protocol_error(&self.input, Delivery::Unknown) {
+                        return Err(error.with_node(&self.node));
+                    }
+                }
                 Err(error) => return Err(self.lost().with_source(error)),
             }
         }
@@ -146,7 +151,8 @@ impl<S> LineReader<S> {
     }
 
     fn rejected(&self, line: &ErrorLine) -> Error {
-        Rejected::Listing.error(line, Delivery::Answered).with_node(&self.node)
+        let delivery = if line.is_connection_limit() { Delivery::NotSent } else { Delivery::Answered };
+        Rejected::Listing.error(line, delivery).with_node(&self.node)
     }
 }
 

@@ -11,6 +11,7 @@ mod receive;
 mod submit;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -31,7 +32,7 @@ pub(super) struct Pipeline {
     in_flight: InFlight,
     /// Bytes encoded since the connection began.
     encoded: u64,
-    /// Replies and values received since the connection began.
+    /// Replies and values received since the connection began, error lines included.
     received: u64,
     /// The opaque token of the next meta command.
     next_opaque: u64,
@@ -46,6 +47,8 @@ pub(super) enum Poison {
     Protocol(ProtocolError),
     /// An error line after which the next reply cannot be trusted.
     ErrorLine(ErrorLine),
+    /// The server is at its limit of connections, and has read nothing of this one.
+    ConnectionLimit(ErrorLine),
 }
 
 impl Pipeline {
@@ -85,6 +88,11 @@ impl Pipeline {
     /// How many replies and values were ever received: grows while the server is alive.
     pub(super) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// The keys of the oldest line that are not answered, by the calls that hold them.
+    pub(super) fn oldest_line(&self) -> impl Iterator<Item = (&Arc<Call>, Range<usize>)> {
+        self.in_flight.oldest_line()
     }
 
     /// Whether an end of input here would cut a reply short.

@@ -17,6 +17,7 @@ mod requests;
 mod requeue;
 mod several_batches;
 mod silence;
+mod suspect_keys;
 mod syscalls;
 mod test_call;
 mod violations;
@@ -32,7 +33,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::peer::Peer;
 use self::requests::{add, cas, gat, get, get_many, gets, incr, set};
 use self::test_call::{AnyResponse, TestCall};
-use super::{DeadlineSweeper, Driver, DriverConfig, End, ProbeHistory, Queue};
+use super::{DeadlineSweeper, Driver, DriverConfig, End, NodeMemory, Queue};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
@@ -46,7 +47,7 @@ const MAX_VALUE: usize = 1 << 20;
 /// The queue of a node, and the connections that a test opens.
 struct Rig {
     queue: Arc<Queue>,
-    probe_history: Arc<ProbeHistory>,
+    memory: NodeMemory,
 }
 
 impl Rig {
@@ -57,7 +58,7 @@ impl Rig {
     fn with_limits(calls: usize, bytes: usize) -> Self {
         // As in a node with two connections: the first one's task runs the sweeper, and never connects. The second
         // connection is under test.
-        Self { queue: swept_queue(QueueLimits { calls, bytes }, 2), probe_history: Arc::default() }
+        Self { queue: swept_queue(QueueLimits { calls, bytes }, 2), memory: NodeMemory::default() }
     }
 
     /// Opens a connection, and returns its driver's task and its other end.
@@ -72,7 +73,7 @@ impl Rig {
     }
 
     fn driver<S: AsyncRead + AsyncWrite + Unpin>(&self, socket: S) -> Driver<S> {
-        Driver::new(socket, Arc::clone(&self.queue), Arc::clone(&self.probe_history), driver_config(1))
+        Driver::new(socket, Arc::clone(&self.queue), self.memory.clone(), driver_config(1))
     }
 
     async fn call(&self, request: Request) -> TestCall {
@@ -120,9 +121,9 @@ fn driver_config(task: usize) -> DriverConfig {
     DriverConfig { node: node(), task, max_value: MAX_VALUE, silence_timeout: SILENCE_TIMEOUT }
 }
 
-/// A driver with a probe history of its own.
+/// A driver with a memory of its own.
 fn new_driver<S: AsyncRead + AsyncWrite + Unpin>(socket: S, queue: &Arc<Queue>, task: usize) -> Driver<S> {
-    Driver::new(socket, Arc::clone(queue), Arc::default(), driver_config(task))
+    Driver::new(socket, Arc::clone(queue), NodeMemory::default(), driver_config(task))
 }
 
 fn spawn(mut driver: Driver<impl AsyncRead + AsyncWrite + Send + Unpin + 'static>) -> JoinHandle<End> {
@@ -132,7 +133,7 @@ fn spawn(mut driver: Driver<impl AsyncRead + AsyncWrite + Send + Unpin + 'static
 /// Waits until a connection ends. Returns its error, if it was lost.
 async fn lost(driver: JoinHandle<End>) -> Option<Error> {
     match driver.await.unwrap() {
-        End::Lost(error) => Some(error),
+        End::Lost(error) | End::Rejected(error) => Some(error),
         End::Closed | End::Drained => None,
     }
 }

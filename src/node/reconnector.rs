@@ -20,6 +20,10 @@ use super::{Orders, Shared, with_cause};
 use crate::connection::{DeadlineSweeper, End};
 use crate::error::{Error, ErrorKind};
 
+/// The pause after a connection on which the server sent nothing but an error line: short enough that no call misses
+/// its deadline for it, and a bound on the dials of a server that rejects everything.
+const REJECTED_PAUSE: Duration = Duration::from_millis(10);
+
 pub(super) struct Reconnector {
     shared: Arc<Shared>,
     /// Which of the node's connections this task keeps open.
@@ -81,16 +85,24 @@ impl Reconnector {
     async fn connection_ended(&mut self, connection: Connection, end: End) {
         let Connection { driver, peer, since } = connection;
         self.shared.disconnected(self.index);
-        let has_replied = driver.has_replied();
+        let replies = driver.replies();
         // Before any wait, because a driver that is not dropped is still advertised in the queue.
         drop(driver);
-        if has_replied {
+        if replies > 0 {
             self.shared.locator.confirm(&self.shared.id, peer.ip());
         }
         let is_drained = matches!(end, End::Drained);
         let wants_credentials = matches!(&end, End::Lost(error) if error.kind() == ErrorKind::Auth);
-        log_end(&self.shared, peer, end);
+        log_end(&self.shared, peer, &end);
         if is_drained || self.orders.borrow().retired {
+            return;
+        }
+        if let End::Rejected(_) = end {
+            // An error line is a sign of life: the next connection serves the calls that wait.
+            self.backoff.reset();
+            if replies == 1 {
+                self.pause(REJECTED_PAUSE).await;
+            }
             return;
         }
         self.shared.locator.request_poll();
@@ -100,15 +112,30 @@ impl Reconnector {
                 .with_node(&self.shared.id)
                 .with_message("the server asks for credentials");
             self.dial_failed(&error).await;
-        } else if has_replied {
+        } else if replies > 0 {
             self.backoff.reset();
         } else if since.elapsed() < self.shared.settings.silence_timeout() {
-            // The server accepted the connection and never replied: the next connection may fare no better.
-            let delay = self.backoff.next_delay();
-            self.pause(delay).await;
+            // The server accepted the connection and closed it. The next may fare no better, so it is a failed dial.
+            let error = self.refusal(&end);
+            self.dial_failed(&error).await;
         }
         // After a silence timeout the next dial comes at once, because that took long enough. A stopped process still
         // accepts connections, and calls that wait on one complete as soon as the process continues.
+    }
+
+    /// The error of calls to a server that ended the connection before its first reply.
+    fn refusal(&self, end: &End) -> Error {
+        let error = Error::not_sent(ErrorKind::Unavailable).with_node(&self.shared.id);
+        let text = "the server closed the connection before its first reply; it may be overloaded, or expect TLS";
+        match end {
+            // The server is at its limit of connections.
+            End::Lost(cause) if cause.kind() == ErrorKind::Unavailable => cause.clone(),
+            End::Lost(cause) => {
+                let violation = cause.message().filter(|_| cause.kind() == ErrorKind::Protocol);
+                error.with_message(violation.unwrap_or(text)).with_source(cause.clone())
+            }
+            End::Closed | End::Drained | End::Rejected(_) => error.with_message(text),
+        }
     }
 
     /// Reports a failed dial, and waits before the next.

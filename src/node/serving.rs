@@ -85,7 +85,7 @@ impl Serving {
 
     pub(super) fn draining_ended(&mut self, end: End) {
         if let Some(Connection { peer, .. }) = self.draining.take() {
-            log_end(&self.shared, peer, end);
+            log_end(&self.shared, peer, &end);
         }
     }
 
@@ -150,19 +150,23 @@ impl Connection {
             max_value: shared.settings.max_value,
             silence_timeout: shared.settings.silence_timeout(),
         };
-        let driver = Driver::new(socket, Arc::clone(&shared.queue), Arc::clone(&shared.probe_history), config);
+        let driver = Driver::new(socket, Arc::clone(&shared.queue), shared.memory.clone(), config);
         shared.connected(index, peer);
         Self { driver, peer, since: Instant::now() }
     }
 }
 
-pub(super) fn log_end(shared: &Shared, peer: SocketAddr, end: End) {
+pub(super) fn log_end(shared: &Shared, peer: SocketAddr, end: &End) {
     let node = &shared.id;
     match end {
         End::Drained => debug!(target: "memring", %node, %peer, "connection drained"),
         End::Closed => info!(target: "memring", %node, %peer, "connection closed by the server"),
+        End::Rejected(error) => {
+            let error = with_cause(error);
+            debug!(target: "memring", %node, %peer, error, "connection closed after an error line");
+        }
         End::Lost(error) => {
-            warn!(target: "memring", %node, %peer, error = with_cause(&error), "connection lost");
+            warn!(target: "memring", %node, %peer, error = with_cause(error), "connection lost");
         }
     }
 }

@@ -53,17 +53,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Whether the send rule allows one more batch.
     ///
-    /// No batch follows pending replies whose place an error to one of its gets could take. Nor does a batch follow
+    /// No batch follows pending replies whose place an error to one of its gets could take, nor a call that is sent
+    /// apart. While such a call waits, none follows until nothing is in flight. Nor does a batch follow
     /// bytes that the socket does not accept, because a queued call can still be cancelled, or taken by another
     /// connection.
     fn may_send(&mut self) -> bool {
-        let has_room = self.window.has_room(self.pipeline.answered()) && !self.write_blocked;
+        let has_room =
+            self.window.has_room(self.pipeline.answered()) && !self.write_blocked && !self.isolation.is_active();
         self.phase != Phase::Replaced && (self.pipeline.is_empty() || (has_room && self.pipeline.can_be_followed()))
     }
 
     /// Takes calls from the queue that can be sent now. `false` if there are none.
     fn fill_batch(&mut self, is_alone: bool, cx: &Context<'_>, wakes: &mut WakeList) -> bool {
         self.version_probe.poll();
+        if is_alone {
+            self.isolation.pipeline_is_empty();
+        }
         while self.batch.is_empty() {
             if is_alone && let Some(probe) = self.version_probe.start(self.silence.timeout() / PROBE_SHARE) {
                 self.batch.push_back(probe);
@@ -74,9 +79,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if self.advertised_idle {
                 return false;
             }
-            let some_wait = self.filter_by_version(wakes);
+            let mut some_wait = self.filter_by_version(wakes);
+            if self.isolation.is_needed() {
+                let waiting = self.isolation.filter(&mut self.batch, is_alone);
+                some_wait |= !waiting.is_empty();
+                self.queue.requeue(waiting.into_iter());
+            }
             if self.batch.is_empty() && some_wait && !is_alone {
-                // The version probe is sent alone, so these calls wait until the pipeline is empty.
+                // The version probe and suspect calls are sent alone, so these calls wait until the pipeline is empty.
                 return false;
             }
         }
@@ -109,7 +119,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Encodes the batch, and arms the timer for its deadlines.
     fn submit_batch(&mut self, is_alone: bool) {
         let first_deadline = self.batch.iter().map(|call| call.deadline()).min();
-        self.pipeline.submit(&mut self.batch, &mut self.output);
+        if !self.isolation.submit(&mut self.batch, &mut self.pipeline, &mut self.output) {
+            self.pipeline.submit(&mut self.batch, &mut self.output);
+        }
         let now = Instant::now();
         self.window.sent(self.pipeline.encoded(), now);
         if is_alone {

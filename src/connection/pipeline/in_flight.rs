@@ -8,6 +8,7 @@
 //! the number of that key, and is completed with it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -240,6 +241,26 @@ impl InFlight {
             }
         }
         None
+    }
+
+    /// The incomplete keys of the oldest line, by the calls that hold them: none of a retrieval of which only the `END`
+    /// is pending. For any other command, one key.
+    pub(super) fn oldest_line(&self) -> impl Iterator<Item = (&Arc<Call>, Range<usize>)> {
+        let mut is_over = self.expects_end;
+        self.pending.iter().map_while(move |Pending { call, expected, .. }| {
+            let indices = match expected {
+                _ if is_over => return None,
+                Expected::Keys { next, end, is_last } => {
+                    is_over = *is_last;
+                    *next as usize..*end as usize
+                }
+                _ => {
+                    is_over = true;
+                    0..1
+                }
+            };
+            Some((call, indices))
+        })
     }
 
     /// Ends the oldest retrieval: the keys of its line that are incomplete are misses.

@@ -35,14 +35,21 @@ impl Pipeline {
                 return Ok(());
             };
             match reply {
-                Reply::ErrorLine(line) if !expect.keeps_connection_after(&line) => return Err(Poison::ErrorLine(line)),
+                Reply::ErrorLine(line) if self.received == 0 && line.is_connection_limit() => {
+                    return Err(Poison::ConnectionLimit(line));
+                }
+                Reply::ErrorLine(line) if !expect.keeps_connection_after(&line) => {
+                    // A sign of life, unless the server wants credentials first.
+                    self.received += u64::from(!line.is_unauthenticated());
+                    return Err(Poison::ErrorLine(line));
+                }
                 Reply::ErrorLine(line) => self.receive_error_line(&line, wakes),
                 Reply::Value(value) => self.receive_value(value, wakes),
                 Reply::End => self.in_flight.end_retrieval(wakes),
                 Reply::Meta(reply) => self.receive_meta(*reply, wakes).map_err(Poison::Protocol)?,
                 reply => self.complete_oldest(Ok(reply), wakes),
             }
-            // Counted last: only a reply that can be trusted is a sign of life.
+            // Counted last: what is no reply to the oldest request is no sign of life.
             self.received += 1;
         }
     }

@@ -153,16 +153,54 @@ impl Pipeline {
             let Request::Get { keys, cas, touch: touch @ Some(_) } = call.request() else { continue };
             let form = GetForm { cas: *cas, touch: *touch };
             for (index, key) in (0..).zip(keys.as_slice()) {
-                let mut current = line.take().unwrap_or_else(|| GetLine::begin(form, out));
-                if current.form != form || !current.has_room_for(key, out) {
-                    self.end_line(&current, out);
-                    current = GetLine::begin(form, out);
-                }
-                current.push(key, out);
-                self.in_flight.push_key(call, index, self.encoded);
-                line = Some(current);
+                self.push_to_line(&mut line, form, call, (index, key), out);
             }
         }
+        self.end_last_line(line, out);
+    }
+
+    /// Encodes a get of many keys. The keys with the indices `apart` get a line each, after the lines of the others. So
+    /// the others are answered before an error line ends the connection.
+    pub(in crate::connection) fn submit_apart(&mut self, call: &Arc<Call>, apart: &[usize], out: &mut WriteBuffer) {
+        let Request::Get { keys, cas, touch } = call.request() else { return };
+        let (form, out) = (GetForm { cas: *cas, touch: *touch }, out.text());
+        let mut line = None;
+        for (index, key) in (0..).zip(keys.as_slice()) {
+            if !apart.contains(&(index as usize)) {
+                self.push_to_line(&mut line, form, call, (index, key), out);
+            }
+        }
+        self.end_last_line(line, out);
+        for (index, key) in (0..).zip(keys.as_slice()) {
+            if apart.contains(&(index as usize)) {
+                let mut line = None;
+                self.push_to_line(&mut line, form, call, (index, key), out);
+                self.end_last_line(line, out);
+            }
+        }
+    }
+
+    /// Encodes a key of a call, with its index there, in this line if it has the same form and room, or else in a new
+    /// one.
+    fn push_to_line(
+        &mut self,
+        line: &mut Option<GetLine>,
+        form: GetForm,
+        call: &Arc<Call>,
+        (index, key): (u32, &Key),
+        out: &mut BytesMut,
+    ) {
+        let mut current = line.take().unwrap_or_else(|| GetLine::begin(form, out));
+        if current.form != form || !current.has_room_for(key, out) {
+            self.end_line(&current, out);
+            current = GetLine::begin(form, out);
+        }
+        current.push(key, out);
+        self.in_flight.push_key(call, index, self.encoded);
+        *line = Some(current);
+    }
+
+    fn end_last_line(&mut self, line: Option<GetLine>, out: &mut BytesMut) {
         if let Some(line) = line {
             self.end_line(&line, out);
         }

@@ -122,7 +122,7 @@ async fn run(steps: Vec<(Step, bool)>, sizes: Vec<usize>) {
     let (ours, theirs) = tokio::io::duplex(2048);
     tokio::spawn(serve(theirs, sizes));
     let config = DriverConfig { silence_timeout: Duration::from_secs(60), ..driver_config(1) };
-    spawn(Driver::new(ours, Arc::clone(&rig.queue), Arc::default(), config));
+    spawn(Driver::new(ours, Arc::clone(&rig.queue), NodeMemory::default(), config));
 
     let mut waiting = Vec::new();
     for (step, is_dropped) in steps {

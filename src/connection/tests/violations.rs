@@ -71,8 +71,7 @@ async fn an_end_of_input_is_neither_a_miss_nor_a_shorter_value() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unrequested_reply_ends_the_connection() {
-    for (reply, text) in [("END\r\n", "protocol"), ("ERROR Too many open connections\r\n", "Too many open connections")]
-    {
+    for (reply, text) in [("END\r\n", "protocol"), ("SERVER_ERROR shutting down\r\n", "shutting down")] {
         let rig = Rig::new();
         let (driver, mut peer) = rig.connect();
         peer.send(reply).await;
@@ -88,6 +87,41 @@ async fn an_unrequested_reply_ends_the_connection() {
     peer.send("END\r\nVALUE b 0 1\r\nB\r\nEND\r\n").await;
     assert_eq!(a.value().await.unwrap(), None);
     lost(driver).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_at_its_connection_limit_has_read_nothing() {
+    let line = "ERROR Too many open connections\r\n";
+    let rig = Rig::new();
+    let (driver, mut peer) = rig.connect();
+    peer.send(line).await;
+    let error = lost(driver).await.unwrap();
+    assert_eq!((error.kind(), error.delivery()), (ErrorKind::Unavailable, Delivery::NotSent));
+    // A request was written before the line arrived.
+    for request in [get("k"), set("k", "v"), incr("k", 1)] {
+        let rig = Rig::new();
+        let call = rig.call(request).await;
+        let (driver, mut peer) = rig.connect();
+        assert!(peer.line().await.contains(" k"));
+        peer.send(line).await;
+        let error = match call.any().await {
+            AnyResponse::Get(result) => result.unwrap_err(),
+            AnyResponse::Reply(reply) => reply.unwrap_err(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((error.kind(), error.delivery()), (ErrorKind::Unavailable, Delivery::NotSent));
+        assert!(error.to_string().ends_with(": ERROR Too many open connections"), "{error}");
+        lost(driver).await.unwrap();
+    }
+    // A proxy passes on the line of the server behind it.
+    let rig = Rig::new();
+    let (_driver, mut peer) = rig.connect();
+    rig.assert_serves(&mut peer).await;
+    let call = rig.call(incr("k", 1)).await;
+    peer.expect("incr k 1\r\n").await;
+    peer.send(line).await;
+    assert_failed(call.reply().await, ErrorKind::Server, Delivery::Answered);
+    rig.assert_serves(&mut peer).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,7 +86,8 @@ proptest! {
         ],
     ) {
         check(&line);
-        if let Some(shown) = unsolicited_error_line(&line) {
+        if let Some(error_line) = unsolicited_error_line(&line) {
+            let shown = error_line.line();
             prop_assert!(shown.contains("ERROR") && !shown.contains(['\r', '\n']));
         }
         if let Some(version) = ServerVersion::parse(&String::from_utf8_lossy(&line)) {
