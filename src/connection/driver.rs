@@ -22,7 +22,7 @@ use super::call::Call;
 use super::deadlines::{LazyTimer, SilenceDetector};
 use super::error_line::Rejected;
 use super::pipeline::{Pipeline, Poison};
-use super::queue::Queue;
+use super::queue::{CloseReason, Queue};
 use super::version_probe::{ProbeHistory, VersionProbe};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
@@ -217,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Closes the queue if the node has left: it is empty now.
     fn drained(&self) -> End {
         if self.phase == Phase::Retiring {
-            self.queue.close();
+            self.queue.close(CloseReason::NodeLeft);
         }
         End::Drained
     }

@@ -6,6 +6,7 @@ mod batches;
 mod binary_keys;
 mod command_futures;
 mod commands;
+mod deadlines;
 mod dns;
 mod fetch;
 mod keys;
