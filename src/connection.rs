@@ -34,7 +34,7 @@ pub(crate) use self::driver::{Driver, DriverConfig, End, NodeMemory};
 pub(crate) use self::handshake::authenticate;
 pub(crate) use self::line_reader::LineReader;
 pub(crate) use self::new_call::NewCall;
-pub(crate) use self::queue::{Availability, PushError, Queue};
+pub(crate) use self::queue::{Availability, CloseReason, PushError, Queue};
 pub(crate) use self::response::{GetResult, Response};
 pub(crate) use self::response_future::{RejectedCall, ResponseFuture};
 

@@ -17,7 +17,9 @@ use tokio::time::timeout;
 use self::backoff::Backoff;
 use self::reconnector::Reconnector;
 use crate::config::Settings;
-use crate::connection::{Availability, NewCall, NodeMemory, Queue, RejectedCall, Response, ResponseFuture};
+use crate::connection::{
+    Availability, CloseReason, DeadlineSweeper, NewCall, NodeMemory, Queue, RejectedCall, Response, ResponseFuture,
+};
 use crate::discovery::{ListedAddresses, NodeLocator};
 use crate::error::Error;
 use crate::node_id::NodeId;
@@ -27,8 +29,8 @@ use crate::node_id::NodeId;
 pub(crate) struct Node {
     shared: Arc<Shared>,
     orders: watch::Sender<Orders>,
-    /// Aborted when dropped, which closes their connections.
-    _reconnectors: JoinSet<()>,
+    /// The deadline sweeper and the reconnectors. Aborted when dropped, which closes the connections.
+    _tasks: JoinSet<()>,
 }
 
 /// What a node and its reconnectors share.
@@ -90,11 +92,12 @@ impl Node {
             health: watch::Sender::new(health),
         });
         let orders = watch::Sender::new(Orders { listed, retired: false });
-        let mut reconnectors = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(DeadlineSweeper::new(Arc::clone(&shared.queue)).run());
         for index in 0..connections {
-            reconnectors.spawn(Reconnector::new(Arc::clone(&shared), index, orders.subscribe()).run());
+            tasks.spawn(Reconnector::new(Arc::clone(&shared), index, orders.subscribe()).run());
         }
-        Self { shared, orders, _reconnectors: reconnectors }
+        Self { shared, orders, _tasks: tasks }
     }
 
     pub(crate) fn id(&self) -> &NodeId {
@@ -115,7 +118,7 @@ impl Node {
         ResponseFuture::queue_when_space(call, &self.shared.queue).await
     }
 
-    /// The error of a call that the node did not take because it has left the topology.
+    /// The error of a call that the node did not take because its queue is closed.
     pub(crate) fn closed_error(&self) -> Error {
         self.shared.queue.closed_error()
     }
@@ -143,7 +146,7 @@ impl Node {
         self.orders.send_modify(|orders| orders.retired = true);
         let mut health = self.shared.health.subscribe();
         let _ = timeout(limit, health.wait_for(|health| health.running == 0)).await;
-        self.shared.queue.close();
+        self.shared.queue.close(CloseReason::NodeLeft);
     }
 
     pub(crate) fn state(&self) -> NodeState {
@@ -206,13 +209,13 @@ impl Shared {
     }
 
     /// A reconnector has ended. After the last, no call would ever complete, so the queue is closed.
-    fn task_ended(&self, index: usize) {
+    fn task_ended(&self, index: usize, reason: CloseReason) {
         self.health.send_modify(|health| {
             health.set_peer(index, None);
             health.first_dial_done = true;
             health.running -= 1;
             if health.running == 0 {
-                self.queue.close();
+                self.queue.close(reason);
             }
         });
     }

@@ -8,12 +8,14 @@ use std::time::Duration;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Queue;
+use super::queue::{CloseReason, Queue, SweepPlan};
 use crate::protocol::BodyProgress;
 
-/// Fails queued calls whose deadline has passed: one timer per node, armed only while calls are queued.
+/// Fails queued calls whose deadline has passed: one per node, in a task of its own, because connections come and go.
 ///
-/// The node's first connection task polls it, whether it is connected or not.
+/// A queue that is not closed has a sweeper: the node that makes the queue starts it, it ends only when the queue is
+/// closed, and dropping it closes the queue. So each queued call fails in time, whatever the connections do.
+/// `tests/deadline_model.rs` checks this.
 #[derive(Debug)]
 pub(crate) struct DeadlineSweeper {
     queue: Arc<Queue>,
@@ -25,24 +27,28 @@ impl DeadlineSweeper {
         Self { queue, timer: LazyTimer::default() }
     }
 
-    /// Never completes. Cancel safe: run it beside whatever else the task does.
-    pub(crate) async fn run(&mut self) {
-        std::future::poll_fn(|cx| {
-            self.poll(cx);
-            Poll::Pending
-        })
-        .await
+    /// Sweeps until the queue is closed.
+    pub(crate) async fn run(mut self) {
+        std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
     /// Fails the calls whose deadline has passed, and wakes the task for the next deadline.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
-        let Some(mut due) = self.queue.sweep_at(cx.waker()) else { return };
-        while self.timer.poll(due, cx).is_ready() {
-            match self.queue.sweep(Instant::now()) {
-                Some(next) => due = next,
-                None => return,
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.queue.sweep_plan(cx.waker()) {
+                SweepPlan::Never => return Poll::Ready(()),
+                SweepPlan::WhenWoken => return Poll::Pending,
+                SweepPlan::At(due) if self.timer.poll(due, cx).is_pending() => return Poll::Pending,
+                SweepPlan::At(_) => self.queue.sweep(Instant::now()),
             }
         }
+    }
+}
+
+impl Drop for DeadlineSweeper {
+    /// Nothing would keep the deadlines of calls in the queue. Without effect if the queue is closed already.
+    fn drop(&mut self) {
+        self.queue.close(CloseReason::TasksDropped);
     }
 }
 

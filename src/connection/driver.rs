@@ -24,7 +24,7 @@ use super::call::Call;
 use super::deadlines::{LazyTimer, SilenceDetector};
 use super::error_line::{Rejected, foreign_protocol_error};
 use super::pipeline::{Pipeline, Poison};
-use super::queue::Queue;
+use super::queue::{CloseReason, Queue};
 use super::suspect_keys::SuspectKeys;
 use super::version_probe::{ProbeHistory, VersionProbe};
 use crate::error::{Delivery, Error, ErrorKind};
@@ -242,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Closes the queue if the node has left: it is empty now.
     fn drained(&self) -> End {
         if self.phase == Phase::Retiring {
-            self.queue.close();
+            self.queue.close(CloseReason::NodeLeft);
         }
         End::Drained
     }

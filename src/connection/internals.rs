@@ -141,16 +141,14 @@ impl Connection {
         let config =
             DriverConfig { node, task: 0, max_value: settings.max_value, silence_timeout: settings.silence_timeout() };
         let mut driver = Driver::new(stream, Arc::clone(&queue), NodeMemory::default(), config);
-        let mut sweeper = DeadlineSweeper::new(Arc::clone(&queue));
-        let served = Arc::clone(&queue);
+        let sweeper = DeadlineSweeper::new(Arc::clone(&queue));
         let task = tokio::spawn(async move {
+            // Dropping the sweeper closes the queue: there is no other connection.
             tokio::select! {
                 biased;
                 _ = driver.run() => {}
                 () = sweeper.run() => {}
             }
-            // There is no other connection.
-            served.close();
         });
         Self { queue, driver: task.abort_handle() }
     }

@@ -45,8 +45,11 @@ struct State {
     waiters: usize,
     /// One per connection of the node.
     tasks: Vec<Task>,
-    /// When the first task will look for passed deadlines.
+    /// When the sweeper looks for passed deadlines next. While calls are queued this is no later than the earliest of
+    /// their deadlines, and the sweeper was woken when it was set.
     sweep_at: Option<Instant>,
+    /// Of the task of the [`DeadlineSweeper`](super::DeadlineSweeper).
+    sweeper: Option<Waker>,
     availability: Availability,
 }
 
@@ -58,8 +61,18 @@ pub(crate) enum Availability {
     Available,
     /// The last dial failed and no connection is up: calls fail at once with this error.
     Unavailable(Error),
-    /// The node has left the topology, or its tasks have ended: no call is accepted again.
-    Closed,
+    /// The node has left the topology, or its tasks have ended: no call is accepted again. Calls fail with this error.
+    Closed(Error),
+}
+
+/// When a sweeper is to look for passed deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SweepPlan {
+    /// When it is woken: no call is queued.
+    WhenWoken,
+    At(Instant),
+    /// Never again: the queue is closed, and no call is or will be queued.
+    Never,
 }
 
 /// A connection's task, as the queue knows it.
@@ -81,11 +94,26 @@ pub(crate) enum PushError {
     Closed,
 }
 
+/// Why no call is accepted again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// The node has left the topology.
+    NodeLeft,
+    /// The node's tasks were dropped while the node was in the topology, most likely with their runtime.
+    TasksDropped,
+}
+
 impl Queue {
     pub(crate) fn new(node: NodeId, limits: QueueLimits, connections: usize) -> Self {
         let tasks = std::iter::repeat_with(Task::default).take(connections).collect();
-        let state =
-            State { calls: CallList::new(), waiters: 0, tasks, sweep_at: None, availability: Availability::Available };
+        let state = State {
+            calls: CallList::new(),
+            waiters: 0,
+            tasks,
+            sweep_at: None,
+            sweeper: None,
+            availability: Availability::Available,
+        };
         Self { node, limits, state: Mutex::new(state), space: Notify::new() }
     }
 
@@ -111,12 +139,12 @@ impl Queue {
     /// Queues a call if there is space.
     #[inline]
     pub(super) fn push(&self, call: &Arc<Call>) -> Result<(), PushError> {
-        let waker = {
+        let (connection, sweeper) = {
             let mut state = lock(&self.state);
             match &state.availability {
                 Availability::Available => {}
                 Availability::Unavailable(error) => return Err(PushError::Failed(error.clone())),
-                Availability::Closed => return Err(PushError::Closed),
+                Availability::Closed(_) => return Err(PushError::Closed),
             }
             // A call heavier than the whole limit is accepted by an empty queue, or it could never be sent.
             let fits = state.calls.bytes() + call.weight() <= self.limits.bytes || state.calls.is_empty();
@@ -124,9 +152,12 @@ impl Queue {
                 return Err(PushError::Full);
             }
             state.calls.push_back(Arc::clone(call));
-            state.waker_for(call.deadline())
+            (state.idle_connection(), state.plan_sweep(call.deadline()))
         };
-        if let Some(waker) = waker {
+        if let Some(waker) = connection {
+            waker.wake();
+        }
+        if let Some(waker) = sweeper {
             waker.wake();
         }
         Ok(())
@@ -154,10 +185,12 @@ impl Queue {
         let mut wakes = WakeList::default();
         let mut state = lock(&self.state);
         for call in calls.rev().filter(|call| !call.is_over()) {
+            wakes.add(state.plan_sweep(call.deadline()));
             state.calls.push_front(call);
         }
-        if state.is_closed() {
-            state.fail_all(&self.closed_error(), &mut wakes);
+        if let Availability::Closed(error) = &state.availability {
+            let error = error.clone();
+            state.fail_all(&error, &mut wakes);
         }
         wakes.add(state.waker_for_remaining());
         drop(state);
@@ -190,9 +223,17 @@ impl Queue {
         }
     }
 
-    /// Fails the pending calls, and accepts no call again.
-    pub(crate) fn close(&self) {
-        self.fail_all(Availability::Closed, &self.closed_error());
+    /// Fails the pending calls, and accepts no call again. The first reason counts.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        let error = match reason {
+            CloseReason::NodeLeft => {
+                Error::not_sent(ErrorKind::Unavailable).with_message("the node has left the topology")
+            }
+            CloseReason::TasksDropped => Error::not_sent(ErrorKind::Closed)
+                .with_message("the client's tasks have ended, most likely with the runtime it was connected on"),
+        };
+        let error = error.with_node(&self.node);
+        self.fail_all(Availability::Closed(error.clone()), &error);
     }
 
     fn fail_all(&self, availability: Availability, error: &Error) {
@@ -203,6 +244,10 @@ impl Queue {
             state.availability = availability;
         }
         state.fail_all(error, &mut wakes);
+        if state.is_closed() {
+            // The sweeper ends.
+            wakes.add(state.sweeper.take());
+        }
         drop(state);
         self.space.notify_waiters();
     }
@@ -211,9 +256,14 @@ impl Queue {
         lock(&self.state).availability.clone()
     }
 
-    /// The error of a call that a closed queue did not take.
+    /// Returns the error of a call that a closed queue did not take.
     pub(crate) fn closed_error(&self) -> Error {
-        Error::not_sent(ErrorKind::Unavailable).with_node(&self.node).with_message("the node has left the topology")
+        match &lock(&self.state).availability {
+            Availability::Closed(error) => error.clone(),
+            Availability::Available | Availability::Unavailable(_) => {
+                Error::not_sent(ErrorKind::Unavailable).with_node(&self.node)
+            }
+        }
     }
 
     /// Whether calls wait, and fewer than fill a batch.
@@ -238,12 +288,11 @@ impl Queue {
         }
     }
 
-    /// Fails the calls whose deadline has passed, and returns the earliest deadline left.
-    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+    /// Fails the calls whose deadline has passed, and plans the next sweep for the earliest deadline left.
+    pub(super) fn sweep(&self, now: Instant) {
         let mut state = lock(&self.state);
         let late = state.calls.remove_late(now);
-        let next = state.calls.earliest_deadline();
-        state.sweep_at = next;
+        state.sweep_at = state.calls.earliest_deadline();
         let has_waiters = state.waiters > 0;
         drop(state);
         if !late.is_empty() {
@@ -254,58 +303,53 @@ impl Queue {
                 self.space.notify_waiters();
             }
         }
-        next
     }
 
-    /// Returns when the next sweep is due. Only the first task calls this, and sweeps then.
-    pub(super) fn sweep_at(&self, waker: &Waker) -> Option<Instant> {
+    /// Returns when the sweeper is to look next. Wakes it once it must look earlier, or the queue is closed.
+    pub(super) fn sweep_plan(&self, sweeper: &Waker) -> SweepPlan {
         let mut state = lock(&self.state);
-        state.note_waker(0, waker);
-        if state.sweep_at.is_none() {
-            state.sweep_at = state.calls.earliest_deadline();
+        if state.is_closed() {
+            return SweepPlan::Never;
         }
-        state.sweep_at
+        note_waker(&mut state.sweeper, sweeper);
+        state.sweep_at.map_or(SweepPlan::WhenWoken, SweepPlan::At)
     }
 }
 
 impl State {
     fn is_closed(&self) -> bool {
-        matches!(self.availability, Availability::Closed)
+        matches!(self.availability, Availability::Closed(_))
     }
 
-    /// Returns the waker for a call that was just queued: that of a connection that is idle, or else the first task, if
-    /// it would sweep too late for the call's deadline.
+    /// Returns the waker of a connection that is idle, which is no longer counted as idle then.
     #[inline]
-    fn waker_for(&mut self, deadline: Instant) -> Option<Waker> {
-        if let Some(task) = self.tasks.iter_mut().find(|task| task.is_idle) {
-            task.is_idle = false;
-            return task.waker.clone();
-        }
-        if self.sweep_at.is_none_or(|at| deadline < at) {
-            self.sweep_at = Some(deadline);
-            return self.tasks.first().and_then(|task| task.waker.clone());
-        }
-        None
+    fn idle_connection(&mut self) -> Option<Waker> {
+        let task = self.tasks.iter_mut().find(|task| task.is_idle)?;
+        task.is_idle = false;
+        task.waker.clone()
     }
 
-    /// Returns the waker for the calls left after a connection took a batch or ended. No sweep may be planned for
-    /// them yet, and the earliest deadline may be anywhere among them.
+    /// Plans a sweep for a call that was just queued. Returns the sweeper's waker if it would sweep too late.
+    ///
+    /// This does not depend on any connection: a connection that was woken for the call may end without taking it.
+    #[inline]
+    fn plan_sweep(&mut self, deadline: Instant) -> Option<Waker> {
+        if self.sweep_at.is_some_and(|at| at <= deadline) {
+            return None;
+        }
+        self.sweep_at = Some(deadline);
+        // Before its first poll, the sweeper has no waker and needs none.
+        self.sweeper.clone()
+    }
+
+    /// Returns the waker of another connection for the calls left after a connection took a batch or ended.
     fn waker_for_remaining(&mut self) -> Option<Waker> {
-        let deadline = self.calls.earliest_deadline()?;
-        self.waker_for(deadline)
-    }
-
-    fn note_waker(&mut self, task: usize, waker: &Waker) {
-        let Some(task) = self.tasks.get_mut(task) else { return };
-        match &mut task.waker {
-            Some(known) if known.will_wake(waker) => {}
-            known => *known = Some(waker.clone()),
-        }
+        if self.calls.is_empty() { None } else { self.idle_connection() }
     }
 
     fn note_task(&mut self, task: usize, waker: &Waker, is_idle: bool) {
-        self.note_waker(task, waker);
         if let Some(task) = self.tasks.get_mut(task) {
+            note_waker(&mut task.waker, waker);
             task.is_idle = is_idle;
         }
     }
@@ -315,6 +359,13 @@ impl State {
         for call in self.calls.drain() {
             wakes.add(call.fail(error));
         }
+    }
+}
+
+fn note_waker(known: &mut Option<Waker>, waker: &Waker) {
+    match known {
+        Some(known) if known.will_wake(waker) => {}
+        known => *known = Some(waker.clone()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod batch_encoding;
 mod batching;
 mod churn;
+mod deadline_model;
 mod deadlines;
 mod equal_keys;
 mod get_and_touch;
@@ -33,7 +34,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::peer::Peer;
 use self::requests::{add, cas, gat, get, get_many, gets, incr, set};
 use self::test_call::{AnyResponse, TestCall};
-use super::{DeadlineSweeper, Driver, DriverConfig, End, NodeMemory, Queue};
+use super::{CloseReason, DeadlineSweeper, Driver, DriverConfig, End, NodeMemory, Queue};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
@@ -56,8 +57,7 @@ impl Rig {
     }
 
     fn with_limits(calls: usize, bytes: usize) -> Self {
-        // As in a node with two connections: the first one's task runs the sweeper, and never connects. The second
-        // connection is under test.
+        // As in a node with two connections: the first one never connects, and the second is under test.
         Self { queue: swept_queue(QueueLimits { calls, bytes }, 2), memory: NodeMemory::default() }
     }
 
@@ -108,8 +108,7 @@ impl Rig {
 /// A queue for so many connections, whose deadlines are kept.
 fn swept_queue(limits: QueueLimits, connections: usize) -> Arc<Queue> {
     let queue = Arc::new(Queue::new(node(), limits, connections));
-    let mut sweeper = DeadlineSweeper::new(Arc::clone(&queue));
-    tokio::spawn(async move { sweeper.run().await });
+    tokio::spawn(DeadlineSweeper::new(Arc::clone(&queue)).run());
     queue
 }
 
@@ -148,19 +147,6 @@ fn assert_failed<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, 
 fn run_paused(future: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(future);
-}
-
-/// Runs a future beside the queue's sweeper if it is the queue's first task, as reconnectors do.
-async fn beside_sweeper(queue: &Arc<Queue>, task: usize, future: impl Future<Output = ()>) {
-    if task > 0 {
-        return future.await;
-    }
-    let mut sweeper = DeadlineSweeper::new(Arc::clone(queue));
-    tokio::select! {
-        biased;
-        () = future => {}
-        () = sweeper.run() => {}
-    }
 }
 
 async fn join_all(mut tasks: JoinSet<()>) {

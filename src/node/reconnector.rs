@@ -1,9 +1,7 @@
 //! Keeps one connection to a node open: dials, serves on the connection until it ends, and dials again.
 //!
-//! One task per connection. The first also runs the node's deadline sweeper, connected or not.
+//! One task per connection.
 
-use std::convert::Infallible;
-use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +15,7 @@ use super::backoff::Backoff;
 use super::dial::start_dial;
 use super::serving::{Connection, Event, Serving, log_end};
 use super::{Orders, Shared, with_cause};
-use crate::connection::{DeadlineSweeper, End};
+use crate::connection::{CloseReason, End};
 use crate::error::{Error, ErrorKind};
 
 /// The pause after a connection on which the server sent nothing but an error line: short enough that no call misses
@@ -29,16 +27,13 @@ pub(super) struct Reconnector {
     /// Which of the node's connections this task keeps open.
     index: usize,
     orders: watch::Receiver<Orders>,
-    /// Present in the node's first task only.
-    sweeper: Option<DeadlineSweeper>,
     backoff: Backoff,
 }
 
 impl Reconnector {
     pub(super) fn new(shared: Arc<Shared>, index: usize, orders: watch::Receiver<Orders>) -> Self {
-        let sweeper = (index == 0).then(|| DeadlineSweeper::new(Arc::clone(&shared.queue)));
         let backoff = shared.settings.backoff();
-        Self { shared, index, orders, sweeper, backoff }
+        Self { shared, index, orders, backoff }
     }
 
     pub(super) async fn run(mut self) {
@@ -51,12 +46,11 @@ impl Reconnector {
         }
     }
 
-    /// Runs a future beside the sweeper. Returns `None` if new orders arrive first.
+    /// Runs a future. Returns `None` if new orders arrive first.
     async fn until_orders<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             output = future => Some(output),
-            never = sweep(self.sweeper.as_mut()) => match never {},
             _ = self.orders.changed() => None,
         }
     }
@@ -66,7 +60,7 @@ impl Reconnector {
     async fn serve(&mut self, socket: TcpStream, peer: SocketAddr) {
         let mut serving = Serving::new(Arc::clone(&self.shared), self.index, socket, peer);
         let end = loop {
-            match serving.next_event(&mut self.orders, self.sweeper.as_mut()).await {
+            match serving.next_event(&mut self.orders).await {
                 Event::CurrentEnded(end) => break end,
                 Event::DrainingEnded(end) => serving.draining_ended(end),
                 Event::Redialed(dialed) => serving.redialed(dialed),
@@ -180,13 +174,8 @@ impl Reconnector {
 impl Drop for Reconnector {
     /// Also runs when the task is aborted or panics: no call may wait for a connection that will never be opened.
     fn drop(&mut self) {
-        self.shared.task_ended(self.index);
+        let is_retired = self.orders.borrow().retired;
+        let reason = if is_retired { CloseReason::NodeLeft } else { CloseReason::TasksDropped };
+        self.shared.task_ended(self.index, reason);
     }
-}
-
-async fn sweep(sweeper: Option<&mut DeadlineSweeper>) -> Infallible {
-    if let Some(sweeper) = sweeper {
-        sweeper.run().await;
-    }
-    pending().await
 }

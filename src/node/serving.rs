@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::backoff::Backoff;
 use super::dial::{Dial, Dialed, start_dial};
 use super::{Orders, Shared, with_cause};
-use crate::connection::{DeadlineSweeper, Driver, DriverConfig, End};
+use crate::connection::{Driver, DriverConfig, End};
 
 /// The state of a reconnector while it is connected: one method per [`Event`].
 pub(super) struct Serving {
@@ -52,21 +52,14 @@ impl Serving {
         Self { shared, index, current, draining: None, redial: None, redial_backoff, is_retired: false }
     }
 
-    /// Drives the connections, the sweeper and the redial until something happens. Cancel safe.
+    /// Drives the connections and the redial until something happens. Cancel safe.
     ///
     /// Polls by hand, because every poll of the connection passes through here, and `select!` costs more.
-    pub(super) async fn next_event(
-        &mut self,
-        orders: &mut watch::Receiver<Orders>,
-        mut sweeper: Option<&mut DeadlineSweeper>,
-    ) -> Event {
+    pub(super) async fn next_event(&mut self, orders: &mut watch::Receiver<Orders>) -> Event {
         let mut new_orders = pin!(new_orders(orders));
         poll_fn(|cx| {
             if let Poll::Ready(end) = self.current.driver.poll(cx) {
                 return Poll::Ready(Event::CurrentEnded(end));
-            }
-            if let Some(sweeper) = &mut sweeper {
-                sweeper.poll(cx);
             }
             if let Some(draining) = &mut self.draining {
                 if let Poll::Ready(end) = draining.driver.poll(cx) {

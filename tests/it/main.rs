@@ -7,6 +7,7 @@ mod binary_keys;
 mod command_futures;
 mod commands;
 mod computed;
+mod deadlines;
 mod dns;
 mod fetch;
 mod keys;

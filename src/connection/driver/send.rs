@@ -45,7 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             self.submit_batch(is_alone);
         }
-        // Stop advertising this connection as idle, so that new calls wake another one or arm the sweeper.
+        // Stop advertising this connection as idle, so that new calls wake another one.
         if std::mem::take(&mut self.advertised_idle) {
             self.queue.leave(self.task);
         }

@@ -73,20 +73,17 @@ async fn serve(io: DuplexStream, life: Life) {
 
 /// Opens one connection after another, as a reconnector does.
 async fn reconnect(queue: Arc<Queue>, task: usize, lives: Vec<Life>) {
-    let connections = async {
-        for life in lives.iter().cycle() {
-            // At least 1 ms, because in a loop without a wait the paused time would not advance.
-            sleep(Duration::from_millis(life.dial + 1)).await;
-            let (ours, theirs) = tokio::io::duplex(life.pipe_bytes);
-            let _server = tokio::spawn(serve(theirs, life.clone()));
-            new_driver(ours, &queue, task).run().await;
-        }
-    };
-    beside_sweeper(&queue, task, connections).await;
+    for life in lives.iter().cycle() {
+        // At least 1 ms, because in a loop without a wait the paused time would not advance.
+        sleep(Duration::from_millis(life.dial + 1)).await;
+        let (ours, theirs) = tokio::io::duplex(life.pipe_bytes);
+        let _server = tokio::spawn(serve(theirs, life.clone()));
+        new_driver(ours, &queue, task).run().await;
+    }
 }
 
 async fn run(steps: Vec<Step>, connections: Vec<Vec<Life>>, limits: QueueLimits) {
-    let queue = Arc::new(Queue::new(node(), limits, connections.len()));
+    let queue = swept_queue(limits, connections.len());
     let mut reconnectors = JoinSet::new();
     for (task, lives) in connections.into_iter().enumerate() {
         reconnectors.spawn(reconnect(Arc::clone(&queue), task, lives));

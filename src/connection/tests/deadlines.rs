@@ -108,7 +108,7 @@ async fn a_call_requeued_after_the_node_has_left_fails_at_once() {
     let _written = rig.call(set("first", &body)).await;
     let requeued = rig.call(set("second", &body)).await;
     peer.expect("set first 0 0 1000\r\n").await;
-    rig.queue.close();
+    rig.queue.close(CloseReason::NodeLeft);
     drop(peer);
     lost(driver).await.unwrap();
     assert_failed(requeued.reply().await, ErrorKind::Unavailable, Delivery::NotSent);

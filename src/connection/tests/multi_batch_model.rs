@@ -229,19 +229,16 @@ async fn serve(io: DuplexStream, items: Items, life: Life, is_first: bool) {
 
 /// Opens one connection after another, as a reconnector does.
 async fn reconnect(queue: Arc<Queue>, task: usize, lives: Vec<Life>, items: Items) {
-    let connections = async {
-        for (number, life) in lives.iter().cycle().enumerate() {
-            // In a loop without a wait the paused time would not advance.
-            sleep(Duration::from_millis(1)).await;
-            let (ours, theirs) = tokio::io::duplex(life.pipe_bytes);
-            let server = tokio::spawn(serve(theirs, Arc::clone(&items), life.clone(), number == 0));
-            new_driver(ours, &queue, task).run().await;
-            // A store that it executed later would look like one of an earlier time.
-            server.abort();
-            drop(server.await);
-        }
-    };
-    beside_sweeper(&queue, task, connections).await;
+    for (number, life) in lives.iter().cycle().enumerate() {
+        // In a loop without a wait the paused time would not advance.
+        sleep(Duration::from_millis(1)).await;
+        let (ours, theirs) = tokio::io::duplex(life.pipe_bytes);
+        let server = tokio::spawn(serve(theirs, Arc::clone(&items), life.clone(), number == 0));
+        new_driver(ours, &queue, task).run().await;
+        // A store that it executed later would look like one of an earlier time.
+        server.abort();
+        drop(server.await);
+    }
 }
 
 /// How many batches it takes to measure the round trip.
@@ -292,7 +289,7 @@ async fn call(queue: &Arc<Queue>, history: &History, command: Command, deadline:
 
 async fn run(steps: Vec<Step>, connections: Vec<Vec<Life>>) {
     let limits = QueueLimits { calls: 4096, bytes: 1 << 20 };
-    let queue = Arc::new(Queue::new(node(), limits, connections.len()));
+    let queue = swept_queue(limits, connections.len());
     let (history, items) = (Arc::new(History::default()), Items::default());
     let mut reconnectors = JoinSet::new();
     for (task, lives) in connections.into_iter().enumerate() {

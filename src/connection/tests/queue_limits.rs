@@ -100,10 +100,10 @@ async fn callers_waiting_for_space_get_it_when_a_connection_takes_a_batch() {
 #[tokio::test(start_paused = true)]
 async fn a_closed_queue_stays_closed() {
     let rig = Rig::new();
-    rig.queue.close();
+    rig.queue.close(CloseReason::NodeLeft);
     rig.queue.mark_available();
-    assert!(matches!(rig.queue.availability(), Availability::Closed));
+    assert!(matches!(rig.queue.availability(), Availability::Closed(_)));
     rig.queue.mark_unavailable(&Error::not_sent(ErrorKind::Auth));
-    assert!(matches!(rig.queue.availability(), Availability::Closed));
+    assert!(matches!(rig.queue.availability(), Availability::Closed(_)));
     assert_failed(rig.try_call(get("a")).await, ErrorKind::Unavailable, Delivery::NotSent);
 }
