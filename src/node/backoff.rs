@@ -29,6 +29,11 @@ impl Backoff {
         delay.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
+    /// The longest that the next delay may be.
+    pub(super) fn longest_next_delay(&self) -> Duration {
+        self.next
+    }
+
     /// How many delays were returned since the last [`reset`](Self::reset).
     pub(super) fn attempts(&self) -> u32 {
         self.attempts

@@ -115,26 +115,34 @@ impl Reconnector {
         } else if replies > 0 {
             self.backoff.reset();
         } else if since.elapsed() < self.shared.settings.silence_timeout() {
-            // The server accepted the connection and closed it. The next may fare no better, so it is a failed dial.
-            let error = self.refusal(&end);
-            self.dial_failed(&error).await;
+            self.ended_without_reply(&end).await;
         }
         // After a silence timeout the next dial comes at once, because that took long enough. A stopped process still
         // accepts connections, and calls that wait on one complete as soon as the process continues.
     }
 
-    /// The error of calls to a server that ended the connection before its first reply.
-    fn refusal(&self, end: &End) -> Error {
+    /// Treats a connection that ended before the server's first reply as a failed dial, because the next may fare no
+    /// better. But a proxy may have closed it for one request that it does not support. So if that is possible, and the
+    /// next dial comes soon enough for the calls of this time, they wait for it.
+    async fn ended_without_reply(&mut self, end: &End) {
         let error = Error::not_sent(ErrorKind::Unavailable).with_node(&self.shared.id);
         let text = "the server closed the connection before its first reply; it may be overloaded, or expect TLS";
-        match end {
+        let (error, is_refused) = match end {
             // The server is at its limit of connections.
-            End::Lost(cause) if cause.kind() == ErrorKind::Unavailable => cause.clone(),
-            End::Lost(cause) => {
-                let violation = cause.message().filter(|_| cause.kind() == ErrorKind::Protocol);
-                error.with_message(violation.unwrap_or(text)).with_source(cause.clone())
+            End::Lost(cause) if cause.kind() == ErrorKind::Unavailable => (cause.clone(), true),
+            // It speaks another protocol, or it reported why before it was asked anything.
+            End::Lost(cause) if cause.kind() == ErrorKind::Protocol && cause.message().is_some() => {
+                (error.with_message(cause.message().unwrap_or(text)).with_source(cause.clone()), true)
             }
-            End::Closed | End::Drained | End::Rejected(_) => error.with_message(text),
+            End::Lost(cause) => (error.with_message(text).with_source(cause.clone()), false),
+            // Nothing was in flight.
+            End::Closed | End::Drained | End::Rejected(_) => (error.with_message(text), true),
+        };
+        if is_refused || self.backoff.longest_next_delay() > self.shared.settings.request_timeout / 2 {
+            self.dial_failed(&error).await;
+        } else {
+            let delay = self.backoff.next_delay();
+            self.pause(delay).await;
         }
     }
 
