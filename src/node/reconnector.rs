@@ -124,7 +124,7 @@ impl Reconnector {
         let (error, is_refused) = match end {
             // The server is at its limit of connections.
             End::Lost(cause) if cause.kind() == ErrorKind::Unavailable => (cause.clone(), true),
-            // It speaks another protocol, or it said why before it was asked anything.
+            // It speaks another protocol, or it reported why before it was asked anything.
             End::Lost(cause) if cause.kind() == ErrorKind::Protocol && cause.message().is_some() => {
                 (error.with_message(cause.message().unwrap_or(text)).with_source(cause.clone()), true)
             }
