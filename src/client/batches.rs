@@ -61,11 +61,15 @@ impl<K> Failures<K> {
     }
 }
 
-/// Adds a result for each of a batch's keys that was not grouped by the deadline: one error.
-fn fail_ungrouped<T: Clone>(results: &mut Vec<Result<T, Error>>, keys: usize) {
-    if results.len() < keys {
-        results.resize(keys, Err(Error::new(ErrorKind::Timeout, Delivery::NotSent)));
-    }
+/// Pairs the keys of a batch with their results. Keys without a result were not grouped by the deadline, and fail with
+/// one error.
+fn pair<K, T>(keys: Vec<K>, results: Vec<Result<T, Error>>) -> impl Iterator<Item = (K, Result<T, Error>)> {
+    let mut timed_out = None;
+    let ungrouped = std::iter::repeat_with(move || {
+        let error: &mut Error = timed_out.get_or_insert_with(|| Error::new(ErrorKind::Timeout, Delivery::NotSent));
+        Err(error.clone())
+    });
+    keys.into_iter().zip(results.into_iter().chain(ungrouped))
 }
 
 /// Lets other tasks run after every few thousand results: a million at once would block the thread.
@@ -86,10 +90,10 @@ impl Turns {
     }
 }
 
-/// Pairs the keys with their results.
-async fn pair<K, R>(keys: Vec<K>, results: Vec<R>) -> Vec<(K, R)> {
+/// Returns the keys of a batch with their results.
+async fn collect_pairs<K, T>(keys: Vec<K>, results: Vec<Result<T, Error>>) -> Vec<(K, Result<T, Error>)> {
     let (mut pairs, mut turns) = (Vec::with_capacity(keys.len()), Turns::default());
-    for pair in keys.into_iter().zip(results) {
+    for pair in pair(keys, results) {
         turns.count(1).await;
         pairs.push(pair);
     }

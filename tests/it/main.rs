@@ -23,6 +23,7 @@ mod read_modify_write;
 mod scripted;
 mod server_failures;
 mod stats_and_metadump;
+mod stress;
 mod support;
 mod topology_changes;
 mod value_limits;

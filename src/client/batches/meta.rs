@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Turns, fail_ungrouped, pair};
+use super::{Turns, collect_pairs};
 use crate::client::Client;
 use crate::connection::NewCall;
 use crate::dispatch::{FanOut, Limits, Line, Part};
@@ -63,7 +63,6 @@ impl Client {
                 response.map(|replies| replies.into_iter().map(|reply| reply.and_then(Item::from_reply)).collect());
             Line::<MetaRequest>::gather(indexes, response, &mut results);
         }
-        fail_ungrouped(&mut results, keys.len());
-        pair(keys, results).await
+        collect_pairs(keys, results).await
     }
 }

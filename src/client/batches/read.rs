@@ -6,7 +6,7 @@ use std::hash::Hash;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{Failures, KeysFailed, Turns, fail_ungrouped, pair};
+use super::{Failures, KeysFailed, Turns, collect_pairs, pair};
 use crate::client::Client;
 use crate::client::commands::exptime;
 use crate::connection::{GetForm, GetResult, NewCall};
@@ -129,7 +129,7 @@ impl Client {
         keys: impl IntoIterator<Item = K>,
     ) -> Vec<(K, Result<Option<Item>, Error>)> {
         let read = self.read_many(keys.into_iter().collect(), GetForm::default()).await;
-        pair(read.keys, read.results).await
+        collect_pairs(read.keys, read.results).await
     }
 
     async fn read_many<K: AsRef<[u8]>>(&self, mut keys: Vec<K>, form: GetForm) -> KeyResults<K> {
@@ -158,7 +158,6 @@ impl Client {
             turns.count(indexes.len()).await;
             Line::<Key>::gather(indexes, response, &mut results);
         }
-        fail_ungrouped(&mut results, keys.len());
         let mut read = KeyResults { keys, results };
         if read.results.iter().flatten().flatten().any(may_be_lease) {
             Box::pin(self.drop_leases(&mut read, form, limits.deadline)).await;
@@ -205,7 +204,7 @@ impl Client {
     }
 }
 
-/// One result for each key, in the caller's order.
+/// The results of the keys that were grouped by the deadline, in the caller's order.
 struct KeyResults<K> {
     keys: Vec<K>,
     results: Vec<GetResult>,
@@ -215,7 +214,7 @@ impl<K> KeyResults<K> {
     async fn gather(self) -> GetMany<K> {
         let (mut hits, mut failures) = (Vec::with_capacity(self.keys.len()), Failures::new());
         let mut turns = Turns::default();
-        for (key, result) in self.keys.into_iter().zip(self.results) {
+        for (key, result) in pair(self.keys, self.results) {
             turns.count(1).await;
             match result {
                 Ok(Some(item)) => hits.push((key, item)),

@@ -1,12 +1,11 @@
 //! Writing many keys.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Failures, KeysFailed, Turns, fail_ungrouped};
+use super::{Failures, KeysFailed, Turns, pair};
 use crate::client::Client;
 use crate::client::commands::exptime;
 use crate::connection::NewCall;
@@ -98,6 +97,10 @@ impl Client {
             let deleted = std::mem::replace(&mut written.results[index], Ok(false));
             written.results[index] = Err(refused.after_delete(deleted));
         }
+        let mut turns = Turns::default();
+        for _unsent in values {
+            turns.count(1).await;
+        }
         written.gather().await
     }
 
@@ -159,7 +162,6 @@ impl Client {
                 reply => reply.map(|_| true),
             };
         }
-        fail_ungrouped(&mut results, keys.len());
         KeyOutcomes { keys, results }
     }
 }
@@ -174,23 +176,24 @@ struct WriteRequest {
 /// The last write of each key so far. Two writes of one key must not be in flight together: two connections to a node,
 /// or an old one and its replacement, keep no order between them.
 struct LastWrites {
-    hasher: RandomState,
+    seed: u64,
     /// By the hash of the key. A write that shares it with another key waits as well, which does no harm.
     indexes: HashMap<u64, usize>,
 }
 
 impl LastWrites {
     fn with_capacity(keys: usize) -> Self {
-        Self { hasher: RandomState::new(), indexes: HashMap::with_capacity(keys) }
+        Self { seed: fastrand::u64(..), indexes: HashMap::with_capacity(keys) }
     }
 
     /// Records a write, and returns the last one of its key before it.
     fn replace(&mut self, key: &[u8], index: usize) -> Option<usize> {
-        self.indexes.insert(self.hasher.hash_one(key), index)
+        self.indexes.insert(xxh3_64_with_seed(key, self.seed), index)
     }
 }
 
-/// For each key an error, or whether its write was done: otherwise the key was not there.
+/// For each key that was grouped by the deadline an error, or whether its write was done: otherwise the key was not
+/// there.
 struct KeyOutcomes<K> {
     keys: Vec<K>,
     results: Vec<Result<bool, Error>>,
@@ -200,7 +203,7 @@ impl<K> KeyOutcomes<K> {
     async fn gather(self) -> WriteMany<K> {
         let (mut done, mut not_found) = (Vec::with_capacity(self.keys.len()), Vec::new());
         let (mut failures, mut turns) = (Failures::new(), Turns::default());
-        for (key, result) in self.keys.into_iter().zip(self.results) {
+        for (key, result) in pair(self.keys, self.results) {
             turns.count(1).await;
             match result {
                 Ok(true) => done.push(key),
