@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::Instant;
 
 pub(super) use self::flight::Flights;
 pub use self::options::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
@@ -25,6 +25,7 @@ use crate::key::{KeySpace, MetaKey};
 use crate::meta::{Get, Item, Outcome};
 use crate::operations::Operations;
 use crate::protocol::MetaVerb;
+use crate::timer::{sleep_until, timeout, timeout_at};
 use crate::ttl::Ttl;
 
 /// How long to wait before the first look for a value that another process computes. Later waits are longer.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::Dispatcher;
-use crate::connection::{NewCall, Response, ResponseFuture};
+use crate::connection::{NewCall, Response, TimedResponse};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node::Node;
 use crate::topology::Snapshot;
@@ -87,7 +87,7 @@ async fn send_windowed<T: Send, R: Response + Send>(
     deadline: Instant,
 ) -> Vec<(T, Result<R, Error>)> {
     let mut responses = Vec::with_capacity(parts.len());
-    let mut pending: VecDeque<(usize, T, ResponseFuture<R>)> = VecDeque::with_capacity(window.min(parts.len()));
+    let mut pending: VecDeque<(usize, T, TimedResponse<R>)> = VecDeque::with_capacity(window.min(parts.len()));
     let mut timed_out = None;
     for (index, Part { tag, call, after }) in parts.enumerate() {
         let must_wait =
