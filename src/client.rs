@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::key::{KeySpace, MetaKey};
 use crate::node_id::NodeId;
 use crate::operations::Operations;
+use crate::timer::timeout;
 use crate::topology::{Topology, TopologyView, TopologyWatch};
 
 /// A memcached client for all nodes of a service.
@@ -168,10 +169,11 @@ impl Client {
     /// May be dropped, and called again to finish what it started.
     pub async fn shutdown(&self) {
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        // Waits for the tasks to end, so that they publish no snapshot after the last one.
-        tasks.shutdown().await;
-        let last = self.inner.operations.dispatcher().close();
+        // Waits for the tasks to end, so that they publish no snapshot after the last one. They do not end while their
+        // runtime is not driven.
         let limit = self.inner.settings.silence_timeout();
+        let _ = timeout(limit, tasks.shutdown()).await;
+        let last = self.inner.operations.dispatcher().close();
         join_all(last.nodes().iter().map(|node| node.retire(limit))).await;
     }
 

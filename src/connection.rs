@@ -9,6 +9,7 @@
 mod batch_window;
 mod call;
 mod call_pool;
+mod caller;
 mod connect;
 mod deadlines;
 mod driver;
@@ -36,7 +37,7 @@ pub(crate) use self::line_reader::LineReader;
 pub(crate) use self::new_call::NewCall;
 pub(crate) use self::queue::{Availability, CloseReason, PushError, Queue};
 pub(crate) use self::response::{GetResult, Response};
-pub(crate) use self::response_future::{RejectedCall, ResponseFuture};
+pub(crate) use self::response_future::{RejectedCall, ResponseFuture, TimedResponse};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;

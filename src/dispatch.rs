@@ -13,22 +13,26 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use tokio::runtime;
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 pub(crate) use self::fan_out::{FanOut, Limits, Line, Part};
 
-use crate::connection::{NewCall, PushError, RejectedCall, Response, ResponseFuture};
+use crate::connection::{NewCall, PushError, RejectedCall, Response, ResponseFuture, TimedResponse};
 use crate::error::{Error, ErrorKind};
 use crate::node::Node;
 use crate::node_id::NodeId;
 use crate::protocol::{Keys, Reply, Request};
+use crate::timer::current_runtime;
 use crate::topology::Snapshot;
 
 /// Sends calls to nodes, by the latest topology snapshot.
 #[derive(Debug, Clone)]
 pub(crate) struct Dispatcher {
     snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The client's: its tasks keep the deadlines of callers on it.
+    runtime: Option<runtime::Id>,
 }
 
 /// A call that no queue has taken.
@@ -40,8 +44,9 @@ enum Undelivered<R> {
 }
 
 impl Dispatcher {
+    /// Creates the dispatcher of a client whose tasks run on the current runtime.
     pub(crate) fn new(snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
-        Self { snapshot }
+        Self { snapshot, runtime: current_runtime() }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -73,9 +78,9 @@ impl Dispatcher {
         &self,
         node: &Arc<Node>,
         call: NewCall<R>,
-    ) -> Result<ResponseFuture<R>, Error> {
+    ) -> Result<TimedResponse<R>, Error> {
         match node.push(call) {
-            Ok(response) => Ok(response),
+            Ok(response) => Ok(response.timed()),
             Err(rejected) => self.deliver(Undelivered::Rejected(Arc::clone(node), rejected)).await,
         }
     }
@@ -124,13 +129,13 @@ impl Dispatcher {
     }
 
     /// Takes over when a push failed: waits, routes again, or returns the error.
-    async fn deliver<R: Response>(&self, undelivered: Undelivered<R>) -> Result<ResponseFuture<R>, Error> {
+    async fn deliver<R: Response>(&self, undelivered: Undelivered<R>) -> Result<TimedResponse<R>, Error> {
         let delivered = self.retry_push(undelivered).await;
         if delivered.is_err() {
             // A caller that retries at once in a loop must not block its thread.
             consume_budget().await;
         }
-        delivered
+        delivered.map(ResponseFuture::timed)
     }
 
     async fn retry_push<R: Response>(&self, mut undelivered: Undelivered<R>) -> Result<ResponseFuture<R>, Error> {
@@ -194,13 +199,13 @@ impl<'a, R: Response + 'a> Future for Dispatch<'a, R> {
             self.state = match &mut self.state {
                 State::New(call) => {
                     let Some(mut call) = call.take() else { return Poll::Pending };
-                    let is_waker_set = call.set_waker(cx.waker());
+                    let can_wait = call.set_caller(cx.waker(), dispatcher.runtime);
                     match dispatcher.push(call) {
-                        Ok(response) if is_waker_set => {
+                        Ok(response) if can_wait => {
                             self.state = State::Pending(response);
                             return Poll::Pending;
                         }
-                        Ok(response) => State::Pending(response),
+                        Ok(response) => State::Slow(Box::pin(response.timed())),
                         Err(undelivered) => {
                             State::Slow(Box::pin(async move { dispatcher.deliver(undelivered).await?.await }))
                         }

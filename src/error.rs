@@ -95,7 +95,7 @@ pub enum ErrorKind {
     ///
     /// Fix the option that the text or the source names, and connect again.
     Config,
-    /// The client was shut down.
+    /// The client was shut down, or the runtime it was connected on is gone.
     ///
     /// Connect a new client to send more requests.
     Closed,
@@ -213,7 +213,7 @@ impl fmt::Display for Error {
             (ErrorKind::Auth, _) => "authentication required or failed",
             (ErrorKind::Unsupported, _) => "not supported by the server",
             (ErrorKind::Config, _) => "invalid configuration",
-            (ErrorKind::Closed, _) => "client shut down",
+            (ErrorKind::Closed, _) => "client closed",
         };
         f.write_str(failure)?;
         if let Some(node) = &self.0.node {

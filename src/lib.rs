@@ -62,6 +62,8 @@
 //! | a server has no room for connections, or speaks TLS or HTTP | [`Unavailable`](ErrorKind::Unavailable) at once, with the reason if the server tells it; the client dials again with a growing backoff |
 //! | a server refuses or requires credentials | [`Auth`](ErrorKind::Auth) at once; the client dials again after the backoff |
 //! | a proxy answers a key with an error line | [`Server`](ErrorKind::Server) for that key; for calls in flight with it once, then the key travels alone |
+//! | the client's runtime is blocked, or nothing drives it | callers on other runtimes get [`Timeout`](ErrorKind::Timeout) at their deadline |
+//! | the client's runtime is gone | [`Closed`](ErrorKind::Closed) at once |
 //! | a server sends an invalid reply | [`Protocol`](ErrorKind::Protocol) for all requests in flight on that connection, and a new connection |
 //!
 //! # Cancel safety
@@ -69,7 +71,12 @@
 //! that was written may or may not be applied. Other callers are not affected.
 //!
 //! # Runtime
-//! Any tokio runtime with I/O and time enabled. A client belongs to the runtime it was connected on, and ends with it.
+//! Any tokio runtime with I/O and time enabled. A client belongs to the runtime it was connected on, and ends with it:
+//! commands then fail with [`Closed`](ErrorKind::Closed).
+//!
+//! Commands may be called on other runtimes, and outside any runtime. Their deadline is kept even if the client's
+//! runtime is blocked or not driven: by a thread named `memring-timers`, which the first such call starts. Statistics
+//! and item lists open connections of their own, and need a tokio runtime.
 //!
 //! # Features
 //! | feature | default | what it adds |
@@ -101,6 +108,7 @@ mod node_id;
 mod operations;
 mod protocol;
 mod ring;
+mod timer;
 mod topology;
 mod ttl;
 

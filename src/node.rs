@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use self::backoff::Backoff;
 use self::reconnector::Reconnector;
@@ -23,6 +22,7 @@ use crate::connection::{
 use crate::discovery::{ListedAddresses, NodeLocator};
 use crate::error::Error;
 use crate::node_id::NodeId;
+use crate::timer::timeout;
 
 /// One server. Dropping it ends its tasks and closes its connections.
 #[derive(Debug)]

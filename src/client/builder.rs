@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -266,7 +267,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// - [`ErrorKind::Config`] if an option is out of range, there is no source of nodes, the source reports an invalid
-    ///   configuration, or the function of [`node_labels`](Self::node_labels) or your own placement panics.
+    ///   configuration, the function of [`node_labels`](Self::node_labels) or your own placement panics, or there is no
+    ///   tokio runtime.
     /// - [`ErrorKind::NoNodes`] if no nodes were found in time.
     ///
     /// An error of discovery is the source of the error.
@@ -275,9 +277,12 @@ impl ClientBuilder {
     /// Dropping the future ends all tasks that it started.
     ///
     /// # Panics
-    /// Panics outside a tokio runtime with I/O and time enabled.
+    /// Panics on a tokio runtime without I/O and time enabled.
     pub async fn connect(self) -> Result<Client, Error> {
         let Self { start, discovery, rule, settings } = self;
+        if Handle::try_current().is_err() {
+            return Err(config("a client needs a tokio runtime to connect on"));
+        }
         validate(&settings, &discovery)?;
         let start = start?.ok_or_else(|| config("no source of nodes is set: call service, nodes or discovery"))?;
         let startup = discovery.startup.clone();

@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::Instant;
 
 pub use self::computed::Computed;
 pub(super) use self::flight::Flights;
@@ -29,6 +29,7 @@ use crate::key::{KeySpace, MetaKey};
 use crate::meta::{Get, Item, Outcome, TimeLeft};
 use crate::operations::{Lease, LeaseKind, Operations};
 use crate::protocol::MetaVerb;
+use crate::timer::{sleep_until, timeout, timeout_at};
 use crate::ttl::Ttl;
 
 /// How long to wait before the first look for a value that another process computes. Later waits are longer.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::Client;
 use crate::error::{Delivery, Error, ErrorKind};
@@ -12,6 +12,7 @@ use crate::key::MetaKey;
 use crate::meta::{self, Arithmetic, Delete, Options, Outcome, Set};
 use crate::operations::{Lease, LeaseKind, Operations};
 use crate::protocol::{ArithmeticVerb, MetaVerb, StoreVerb};
+use crate::timer::sleep;
 use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
 
 /// How often an operation is tried while other clients change the same item.

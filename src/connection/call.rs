@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use tokio::runtime;
 use tokio::time::Instant;
 
+use super::caller::Caller;
 use super::lock;
 use super::response::{GetResult, Slot};
 use crate::error::Error;
@@ -21,6 +23,7 @@ pub(crate) struct Call {
     /// Where the call is in its queue. Read and written under the queue's lock.
     position: AtomicU32,
     deadline: Instant,
+    caller: Caller,
     slot: Mutex<Slot>,
 }
 
@@ -46,7 +49,16 @@ impl Call {
             slot: Mutex::new(Slot::for_request(&request)),
             request,
             deadline,
+            caller: Caller::default(),
         }
+    }
+
+    /// Makes the call another request's.
+    #[inline]
+    pub(super) fn replace(&mut self, request: Request, deadline: Instant) {
+        let caller = self.caller;
+        *self = Self::new(request, deadline);
+        self.caller = caller;
     }
 
     /// Makes the call, whose last response was taken, a get of the key that `write_key` writes into its place.
@@ -71,7 +83,7 @@ impl Call {
         } else {
             let mut key = Key::placeholder();
             write_key(&mut key)?;
-            *self = Self::new(Request::Get { keys: Keys::One(key), cas: form.cas, touch: form.touch }, deadline);
+            self.replace(Request::Get { keys: Keys::One(key), cas: form.cas, touch: form.touch }, deadline);
         }
         Ok(())
     }
@@ -152,6 +164,13 @@ impl Call {
     #[inline]
     pub(super) fn slot_mut(&mut self) -> &mut Slot {
         self.slot.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets who waits for the response: this waker, and the current task. Returns the runtime of the task.
+    #[inline]
+    pub(super) fn set_caller(&mut self, waker: &Waker) -> Option<runtime::Id> {
+        self.slot_mut().set_waker(waker);
+        self.caller.note()
     }
 
     #[inline]

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
 
 use super::error_line::{Rejected, foreign_protocol_error};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::inspect::{MetadumpEntry, Stats};
 use crate::node_id::NodeId;
 use crate::protocol::{DumpLine, ErrorLine, ProtocolError, StatLine, parse_dump_line, parse_stat_line};
+use crate::timer::timeout;
 
 /// The longest line accepted: longer than the line of any item (a key of 250 bytes, each written as three) and of any
 /// setting, paths included.

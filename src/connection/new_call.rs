@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::Waker;
 
+use tokio::runtime;
 use tokio::time::Instant;
 
 use super::call::{Call, GetForm};
@@ -48,7 +49,7 @@ impl NewCall<Reply> {
         loop {
             let mut pooled = call_pool::take(deadline);
             let Some(call) = Arc::get_mut(&mut pooled) else { continue };
-            *call = Call::new(request, deadline);
+            call.replace(request, deadline);
             return Self::of(pooled);
         }
     }
@@ -83,12 +84,12 @@ impl<R: Response> NewCall<R> {
         self.call.request()
     }
 
-    /// Sets the waker of the call before it is queued, without a lock. Returns whether it is set: the caller can then
-    /// wait at once, without a first poll of the [`ResponseFuture`](super::ResponseFuture).
+    /// Sets the waker of the call before it is queued, without a lock. Returns whether it is set and the current task
+    /// is on this runtime: the caller can then wait at once, without a first poll of the
+    /// [`ResponseFuture`](super::ResponseFuture), and without a timer.
     #[inline]
-    pub(crate) fn set_waker(&mut self, waker: &Waker) -> bool {
-        let call = Arc::get_mut(&mut self.call);
-        call.map(|call| call.slot_mut().set_waker(waker)).is_some()
+    pub(crate) fn set_caller(&mut self, waker: &Waker, runtime: Option<runtime::Id>) -> bool {
+        Arc::get_mut(&mut self.call).is_some_and(|call| call.set_caller(waker) == runtime)
     }
 
     #[inline]

@@ -8,11 +8,12 @@ mod call_list;
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
+use tokio::runtime;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use self::call_list::CallList;
 use super::call::Call;
@@ -20,6 +21,7 @@ use super::{WakeList, lock};
 use crate::config::QueueLimits;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node_id::NodeId;
+use crate::timer::{current_runtime, timeout_away_from};
 
 /// A batch has calls of about this many bytes at most, so that no batch delays the next for long. It also bounds the
 /// responses in flight on a connection.
@@ -33,6 +35,8 @@ const BATCH_CALLS: usize = 1024;
 pub(crate) struct Queue {
     node: NodeId,
     limits: QueueLimits,
+    /// The client's runtime: its tasks keep the deadlines of calls in the queue and on connections.
+    runtime: Option<runtime::Id>,
     state: Mutex<State>,
     /// Notified when there is space while a caller waits for it.
     space: Notify,
@@ -104,6 +108,7 @@ pub(crate) enum CloseReason {
 }
 
 impl Queue {
+    /// Creates the queue of a node whose tasks run on the current runtime.
     pub(crate) fn new(node: NodeId, limits: QueueLimits, connections: usize) -> Self {
         let tasks = std::iter::repeat_with(Task::default).take(connections).collect();
         let state = State {
@@ -114,7 +119,12 @@ impl Queue {
             sweeper: None,
             availability: Availability::Available,
         };
-        Self { node, limits, state: Mutex::new(state), space: Notify::new() }
+        Self { node, limits, runtime: current_runtime(), state: Mutex::new(state), space: Notify::new() }
+    }
+
+    #[inline]
+    pub(super) fn runtime(&self) -> Option<runtime::Id> {
+        self.runtime
     }
 
     /// Queues a call as soon as there is space, at its deadline at the latest. Never returns [`PushError::Full`].
@@ -130,7 +140,7 @@ impl Queue {
                 Err(PushError::Full) => {}
                 outcome => return outcome,
             }
-            if timeout_at(call.deadline(), space).await.is_err() {
+            if timeout_away_from(self.runtime, call.deadline(), space).await.is_err() {
                 return Err(PushError::Failed(Error::not_sent(ErrorKind::Overloaded).with_node(&self.node)));
             }
         }
@@ -139,7 +149,7 @@ impl Queue {
     /// Queues a call if there is space.
     #[inline]
     pub(super) fn push(&self, call: &Arc<Call>) -> Result<(), PushError> {
-        let (connection, sweeper) = {
+        let waker = {
             let mut state = lock(&self.state);
             match &state.availability {
                 Availability::Available => {}
@@ -152,12 +162,13 @@ impl Queue {
                 return Err(PushError::Full);
             }
             state.calls.push_back(Arc::clone(call));
-            (state.idle_connection(), state.plan_sweep(call.deadline()))
+            if state.sweeps_after(call.deadline()) {
+                wake_with_sweeper(state, call.deadline());
+                return Ok(());
+            }
+            state.idle_connection()
         };
-        if let Some(waker) = connection {
-            waker.wake();
-        }
-        if let Some(waker) = sweeper {
+        if let Some(waker) = waker {
             waker.wake();
         }
         Ok(())
@@ -277,15 +288,23 @@ impl Queue {
         assert_eq!((state.calls.len(), state.calls.bytes(), state.waiters), (0, 0, 0));
     }
 
-    /// Removes a call, in constant time, unless a connection has taken it.
-    pub(super) fn cancel(&self, call: &Arc<Call>) {
-        let has_waiters = {
+    /// Removes a call, in constant time, unless a connection has taken it. Returns whether it was queued.
+    pub(super) fn cancel(&self, call: &Arc<Call>) -> bool {
+        let (was_queued, has_waiters) = {
             let mut state = lock(&self.state);
-            state.calls.remove(call) && state.waiters > 0
+            (state.calls.remove(call), state.waiters > 0)
         };
-        if has_waiters {
+        if was_queued && has_waiters {
             self.space.notify_waiters();
         }
+        was_queued
+    }
+
+    /// Fails a call whose deadline has passed, in the caller's place. It may have been completed meanwhile.
+    pub(super) fn expire(&self, call: &Arc<Call>) {
+        let delivery = if self.cancel(call) { Delivery::NotSent } else { Delivery::Unknown };
+        // The caller itself is running, so there is nothing to wake.
+        drop(call.fail(&Error::new(ErrorKind::Timeout, delivery).with_node(&self.node)));
     }
 
     /// Fails the calls whose deadline has passed, and plans the next sweep for the earliest deadline left.
@@ -329,12 +348,17 @@ impl State {
         task.waker.clone()
     }
 
+    /// Whether the next sweep would be too late for a call with this deadline, or none is planned.
+    #[inline]
+    fn sweeps_after(&self, deadline: Instant) -> bool {
+        self.sweep_at.is_none_or(|at| deadline < at)
+    }
+
     /// Plans a sweep for a call that was just queued. Returns the sweeper's waker if it would sweep too late.
     ///
     /// This does not depend on any connection: a connection that was woken for the call may end without taking it.
-    #[inline]
     fn plan_sweep(&mut self, deadline: Instant) -> Option<Waker> {
-        if self.sweep_at.is_some_and(|at| at <= deadline) {
+        if !self.sweeps_after(deadline) {
             return None;
         }
         self.sweep_at = Some(deadline);
@@ -367,6 +391,14 @@ fn note_waker(known: &mut Option<Waker>, waker: &Waker) {
         Some(known) if known.will_wake(waker) => {}
         known => *known = Some(waker.clone()),
     }
+}
+
+/// Wakes an idle connection, and the sweeper to look at this deadline: the rare part of a push.
+#[cold]
+fn wake_with_sweeper(mut state: MutexGuard<'_, State>, deadline: Instant) {
+    let wakers = [state.idle_connection(), state.plan_sweep(deadline)];
+    drop(state);
+    wakers.into_iter().flatten().for_each(Waker::wake);
 }
 
 /// Counts a caller that waits for space, while it lives.

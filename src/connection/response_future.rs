@@ -5,12 +5,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Sleep;
+
 use super::call::Call;
 use super::call_pool;
 use super::new_call::NewCall;
 use super::queue::{PushError, Queue};
 use super::response::Response;
 use crate::error::Error;
+use crate::timer::{current_runtime, detached_sleep_until};
 
 /// Waits for the response to a call, and cancels the call when dropped.
 ///
@@ -61,6 +64,37 @@ impl<R: Response> ResponseFuture<R> {
     fn of(call: NewCall<R>, queue: &Arc<Queue>) -> Self {
         let open = Open { call: call.into_call(), queue: Arc::clone(queue) };
         Self { open: Some(open), response: PhantomData }
+    }
+
+    /// Adds a timer if the current runtime is not the client's.
+    pub(crate) fn timed(self) -> TimedResponse<R> {
+        let outside = self.open.as_ref().filter(|open| current_runtime() != open.queue.runtime());
+        let timer = outside.and_then(|open| detached_sleep_until(open.call.deadline())).map(Box::pin);
+        TimedResponse { response: self, timer }
+    }
+}
+
+/// As [`ResponseFuture`], for callers on any runtime: the client's may not run, and then its tasks keep no deadline.
+#[derive(Debug)]
+pub(crate) struct TimedResponse<R> {
+    response: ResponseFuture<R>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<R: Response> Future for TimedResponse<R> {
+    type Output = Result<R, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let response = Pin::new(&mut this.response).poll(cx);
+        let Some(timer) = &mut this.timer else { return response };
+        if response.is_pending() && timer.as_mut().poll(cx).is_ready() {
+            if let Some(Open { call, queue }) = &this.response.open {
+                queue.expire(call);
+            }
+            return Pin::new(&mut this.response).poll(cx);
+        }
+        response
     }
 }
 

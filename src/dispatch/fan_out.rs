@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::Dispatcher;
-use crate::connection::{NewCall, Response, ResponseFuture, lock};
+use crate::connection::{NewCall, Response, TimedResponse, lock};
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::node::Node;
 use crate::topology::Snapshot;
@@ -203,7 +203,7 @@ struct Window<'a, T, R> {
     node: &'a Arc<Node>,
     limits: Limits,
     /// Queued or in flight, with their positions and tags.
-    pending: VecDeque<(usize, T, ResponseFuture<R>)>,
+    pending: VecDeque<(usize, T, TimedResponse<R>)>,
     responses: Vec<(T, Result<R, Error>)>,
     timed_out: Option<Error>,
 }

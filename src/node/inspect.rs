@@ -2,13 +2,15 @@
 //! delay them, and their outcome does not change the node's state.
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::Node;
 use crate::connection::LineReader;
 use crate::error::{Delivery, Error, ErrorKind};
 use crate::inspect::{Stats, StatsKind};
 use crate::protocol::{METADUMP_COMMAND, RESET_STATS_COMMAND, stats_command};
+use crate::timer::timeout_at;
 
 impl Node {
     pub(crate) async fn stats(&self, kind: StatsKind, deadline: Instant) -> Result<Stats, Error> {
@@ -38,6 +40,10 @@ impl Node {
     }
 
     async fn send(&self, command: &str) -> Result<LineReader<TcpStream>, Error> {
+        if Handle::try_current().is_err() {
+            let error = Error::not_sent(ErrorKind::Config).with_node(self.id());
+            return Err(error.with_message("statistics and item lists need a tokio runtime"));
+        }
         let (socket, _) = self.shared.dial().await?;
         LineReader::open(socket, self.id().clone(), self.shared.settings.line_timeout(), command).await
     }

@@ -20,6 +20,7 @@ mod old_servers;
 mod placement;
 mod protocol_guide;
 mod read_modify_write;
+mod runtimes;
 mod scripted;
 mod server_failures;
 mod stats_and_metadump;
