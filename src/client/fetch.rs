@@ -21,10 +21,11 @@ use self::lease::{Lease, LeaseKind, Lock};
 use super::Client;
 use crate::config::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind};
+use crate::item::Cas;
 use crate::key::{KeySpace, MetaKey};
 use crate::meta::{Get, Item, Outcome};
-use crate::operations::Operations;
-use crate::protocol::MetaVerb;
+use crate::operations::{MetaAttempt, Operations};
+use crate::protocol::{MetaVerb, StoreVerb};
 use crate::ttl::Ttl;
 
 /// How long to wait before the first look for a value that another process computes. Later waits are longer.
@@ -47,9 +48,10 @@ impl Client {
     /// another client while the value was computed. If the cache fails, the value is still computed, once in this
     /// process. If computing fails and there is an old value that may be served, that is returned.
     ///
-    /// Below memcached 1.6.10 there are no leases: a key of its own (`memring:lock:…`) keeps other processes from
-    /// computing. That is weaker: a value is stored even if the item was deleted meanwhile, nothing is renewed early,
-    /// and nothing is ever stale. [The guide](crate::guide#leases-stale-items-early-renewal) shows both on the wire.
+    /// Below memcached 1.6.10, and without CAS uniques (`-C`), there are no leases: a key of its own (`memring:lock:…`)
+    /// keeps other processes from computing. That is weaker: a value is stored even if the item was deleted meanwhile,
+    /// nothing is renewed early, and nothing is ever stale, or stays so. [The
+    /// guide](crate::guide#leases-stale-items-early-renewal) shows both on the wire.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -100,6 +102,8 @@ struct Task<'a> {
     key: MetaKey,
     options: FetchOptions,
     look: Get,
+    /// The server was seen to have no CAS uniques.
+    has_no_versions: AtomicBool,
 }
 
 /// What a look in the cache found.
@@ -109,7 +113,7 @@ enum Look {
     Won(Lease, Option<Fetched>),
     /// Another client has the lease. The old value, if there is one that may be served.
     Taken(Option<Fetched>),
-    /// Nothing is there, and the server has no leases.
+    /// Nothing is there, and the server has no leases, or none that could be used.
     Absent,
     /// The cache failed.
     Failed(Error),
@@ -154,6 +158,7 @@ impl<'a> Task<'a> {
             key,
             options,
             look,
+            has_no_versions: AtomicBool::new(false),
         })
     }
 
@@ -285,12 +290,17 @@ impl<'a> Task<'a> {
             flight.close();
             return Ok(FlightResult::LookAgain);
         }
+        self.remove_unusable_lease().await;
         let mut fetched = self.compute(flight, computation).await?;
-        let (key, value) = (self.key.clone(), fetched.value.clone());
-        if self.operations.set(key, value, self.options.store, self.deadline()).await.is_ok() {
-            fetched.origin = Origin::Computed;
-        }
+        // Not over a value that another client has stored meanwhile.
+        let (verb, key, value) = (StoreVerb::Add, self.key.clone(), fetched.value.clone());
+        let stored = self.operations.store_if(verb, key, value, self.options.store, self.deadline()).await;
         drop(lock);
+        match stored {
+            Ok(true) => fetched.origin = Origin::Computed,
+            Ok(false) => return Err(LeaderError::Private(fetched)),
+            Err(_) => {}
+        }
         Ok(FlightResult::Value(fetched))
     }
 
@@ -324,12 +334,22 @@ impl<'a> Task<'a> {
 
     async fn look(&self) -> Look {
         let (key, options, deadline) = (self.key.clone(), self.look.clone(), self.deadline());
-        let found = self.operations.meta(MetaVerb::Get, key, options, Bytes::new(), deadline).await;
-        match found.and_then(Item::from_reply) {
-            Ok(Some(item)) => self.look_at(item),
+        let has_no_versions = self.has_no_versions.load(Ordering::Relaxed);
+        let found = if has_no_versions {
+            self.operations.read_by_meta(&key, None, deadline).await
+        } else {
+            let reply = self.operations.meta(MetaVerb::Get, key, options, Bytes::new(), deadline).await;
+            reply.and_then(Item::from_reply)
+        };
+        match MetaAttempt::of(found) {
+            Ok(MetaAttempt::Answered(Some(item))) if item.cas.is_some_and(Cas::is_switched_off) => {
+                self.has_no_versions.store(true, Ordering::Relaxed);
+                self.look_at_unversioned(item).await
+            }
+            Ok(MetaAttempt::Answered(Some(item))) => self.look_at(item),
+            Ok(MetaAttempt::Answered(None)) if has_no_versions => Look::Absent,
             // A vivifying get has no miss. A server that answers one has no leases.
-            Ok(None) => self.look_by_classic().await,
-            Err(error) if error.kind() == ErrorKind::Unsupported => self.look_by_classic().await,
+            Ok(MetaAttempt::Answered(None) | MetaAttempt::NoMetaCommands) => self.look_by_classic().await,
             Err(error) => Look::Failed(error),
         }
     }
@@ -339,6 +359,34 @@ impl<'a> Task<'a> {
             Ok(Some(item)) => Look::Found(Fetched { value: item.value, flags: item.flags, origin: Origin::Cached }),
             Ok(None) => Look::Absent,
             Err(error) => Look::Failed(error),
+        }
+    }
+
+    /// Looks at an item of a server without CAS uniques. Nothing can be stored under a lease there, so a lease is given
+    /// back, and so is a stale item that this caller is to renew.
+    async fn look_at_unversioned(&self, item: Item) -> Look {
+        if item.won && (item.stale || item.is_lease()) {
+            let _ = self.operations.delete(self.key.clone(), self.deadline()).await;
+            return Look::Absent;
+        }
+        let (is_lease, flags) = (item.is_lease(), item.flags.unwrap_or(0));
+        match item.value.filter(|_| !is_lease) {
+            Some(value) if !item.stale => Look::Found(Fetched { value, flags, origin: Origin::Cached }),
+            Some(value) if self.options.stale == Stale::Serve => {
+                Look::Taken(Some(Fetched { value, flags, origin: Origin::Stale }))
+            }
+            Some(_) => Look::Taken(None),
+            None => Look::Absent,
+        }
+    }
+
+    /// Deletes a lease on a server without CAS uniques, where its holder cannot use it. For the holder of the lock.
+    async fn remove_unusable_lease(&self) {
+        if self.has_no_versions.load(Ordering::Relaxed)
+            && let Ok(Some(found)) = self.operations.read_by_meta(&self.key, None, self.deadline()).await
+            && found.is_lease()
+        {
+            let _ = self.operations.delete(self.key.clone(), self.deadline()).await;
         }
     }
 

@@ -10,7 +10,7 @@ use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::MetaKey;
 use crate::meta::{self, Arithmetic, Delete, Outcome, Set};
-use crate::operations::Operations;
+use crate::operations::{MetaAttempt, Operations};
 use crate::protocol::{ArithmeticVerb, MetaVerb, StoreVerb};
 use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
 
@@ -75,8 +75,9 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Contended`] if other clients changed the item 16 times in between. Any other failure ends the
-    /// update. After one with [`Delivery::Unknown`] the value may have been stored.
+    /// [`ErrorKind::Contended`] if other clients changed the item 16 times in between. [`ErrorKind::Unsupported`] if
+    /// the server runs without CAS uniques (`-C`) and there is an item. Any other failure ends the update. After one
+    /// with [`Delivery::Unknown`] the value may have been stored.
     pub async fn update<V: Into<Bytes>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -105,7 +106,8 @@ impl Client {
     /// Stale items are taken. A lease is not an item and stays.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] below memcached 1.6.10, which cannot delete by version. [`ErrorKind::Contended`] if
+    /// [`ErrorKind::Unsupported`] below memcached 1.6.10, which cannot delete by version, or if the server runs without
+    /// CAS uniques (`-C`). [`ErrorKind::Contended`] if
     /// other clients changed the item 16 times in between. After an error with [`Delivery::Unknown`] the item may be
     /// deleted.
     pub async fn take(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
@@ -115,6 +117,7 @@ impl Client {
             let Some(found) = steps.operations.read_by_meta(&steps.key, None, steps.deadline()).await? else {
                 return Ok(None);
             };
+            steps.check_version(found.won, found.cas).await?;
             if found.is_lease() {
                 steps.decline_renewal(found.won, found.cas).await;
                 return Ok(None);
@@ -188,11 +191,9 @@ impl Steps<'_> {
     }
 
     async fn mark_stale(&self, grace: Ttl) -> Result<bool, Error> {
-        match self.delete_with(Delete::new().mark_stale().ttl(grace)).await {
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
-                self.operations.delete(self.key.clone(), self.deadline()).await
-            }
-            outcome => Ok(outcome? == Outcome::Done),
+        match MetaAttempt::of(self.delete_with(Delete::new().mark_stale().ttl(grace)).await)? {
+            MetaAttempt::Answered(outcome) => Ok(outcome == Outcome::Done),
+            MetaAttempt::NoMetaCommands => self.operations.delete(self.key.clone(), self.deadline()).await,
         }
     }
 
@@ -206,20 +207,34 @@ impl Steps<'_> {
         Ok(Outcome::of(reply.code))
     }
 
-    /// Reads the item, and the version it has.
+    /// Reads the item, and the version it has. Fails if the server has no versions.
     async fn read(&self) -> Result<Current, Error> {
-        match self.operations.read_by_meta(&self.key, None, self.deadline()).await {
-            Ok(None) => Ok(Current { item: None, cas: None, won: false }),
-            Ok(Some(found)) => {
+        let current = self.read_any().await?;
+        self.check_version(current.won, current.cas).await?;
+        Ok(current)
+    }
+
+    async fn check_version(&self, won: bool, cas: Option<Cas>) -> Result<(), Error> {
+        if cas.is_some_and(Cas::is_switched_off) {
+            self.decline_renewal(won, cas).await;
+            return Err(Error::without_cas_uniques(Delivery::Answered));
+        }
+        Ok(())
+    }
+
+    async fn read_any(&self) -> Result<Current, Error> {
+        let found = self.operations.read_by_meta(&self.key, None, self.deadline()).await;
+        match MetaAttempt::of(found)? {
+            MetaAttempt::Answered(None) => Ok(Current { item: None, cas: None, won: false }),
+            MetaAttempt::Answered(Some(found)) => {
                 let (cas, won) = (found.cas, found.won);
                 let item = if found.stale { None } else { found.into_item(true) };
                 Ok(Current { item, cas, won })
             }
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
+            MetaAttempt::NoMetaCommands => {
                 let item = self.operations.get_checked(&self.key, true, self.deadline()).await?;
                 Ok(Current { cas: item.as_ref().and_then(|item| item.cas), item, won: false })
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -236,13 +251,14 @@ impl Steps<'_> {
         };
         self.operations.value_limit().check(&value)?;
         let (key, set) = (self.key.clone(), Set::from_store(&options).compare(cas));
-        match self.operations.meta(MetaVerb::Set, key, set, value.clone(), self.deadline()).await {
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
+        let reply = self.operations.meta(MetaVerb::Set, key, set, value.clone(), self.deadline()).await;
+        match MetaAttempt::of(reply)? {
+            MetaAttempt::Answered(reply) => Ok(Outcome::of(reply.code) == Outcome::Done),
+            MetaAttempt::NoMetaCommands => {
                 let (key, deadline) = (self.key.clone(), self.deadline());
                 let outcome = self.operations.compare_and_swap(key, cas, value, options, deadline).await?;
                 Ok(outcome == CasOutcome::Stored)
             }
-            reply => Ok(Outcome::of(reply?.code) == Outcome::Done),
         }
     }
 
@@ -257,11 +273,12 @@ impl Steps<'_> {
             ArithmeticVerb::Decr => Arithmetic::decr(delta),
         };
         let (key, options) = (self.key.clone(), options.create(counter.initial, ttl));
-        match self.operations.meta(MetaVerb::Arithmetic, key, options, Bytes::new(), self.deadline()).await {
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
-                self.count_by_classic(verb, delta, counter.initial, ttl).await
+        let reply = self.operations.meta(MetaVerb::Arithmetic, key, options, Bytes::new(), self.deadline()).await;
+        match MetaAttempt::of(reply)? {
+            MetaAttempt::Answered(reply) => {
+                meta::Number::from_reply(reply)?.value.ok_or_else(Error::unexpected_response)
             }
-            reply => meta::Number::from_reply(reply?)?.value.ok_or_else(Error::unexpected_response),
+            MetaAttempt::NoMetaCommands => self.count_by_classic(verb, delta, counter.initial, ttl).await,
         }
     }
 

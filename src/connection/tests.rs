@@ -19,6 +19,7 @@ mod several_batches;
 mod silence;
 mod syscalls;
 mod test_call;
+mod version_probe;
 mod violations;
 
 use std::sync::Arc;
