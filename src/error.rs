@@ -22,8 +22,18 @@ struct Inner {
     kind: ErrorKind,
     delivery: Delivery,
     node: Option<NodeId>,
+    lacks: Option<Feature>,
     message: Option<Box<str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What a server may be known to lack, so that an operation takes another way or fails for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feature {
+    /// Meta commands, and with them leases and stale items.
+    MetaCommands,
+    /// CAS uniques: the server runs with `-C`.
+    CasUniques,
 }
 
 /// The kind of failure, to decide what to do.
@@ -57,9 +67,9 @@ pub enum ErrorKind {
     /// [`delivery`](Error::delivery) is [`NotSent`](Delivery::NotSent) if the request was still waiting in the queue.
     /// Retry if the request may be applied twice, or raise [`request_timeout`](crate::ClientBuilder::request_timeout).
     Timeout,
-    /// The node cannot be reached now.
+    /// The node cannot be reached now, or has not stated its version, which a meta command needs.
     ///
-    /// Nothing was sent. The client redials in the background, so a retry can succeed later.
+    /// Nothing was sent. The client redials and asks again in the background, so a retry can succeed later.
     Unavailable,
     /// No nodes are known.
     ///
@@ -86,10 +96,11 @@ pub enum ErrorKind {
     ///
     /// Set or fix the [`credentials`](crate::ClientBuilder::credentials).
     Auth,
-    /// The server is too old for this operation, or its version is unknown.
+    /// The server is too old for this operation, is no memcached, or runs without CAS uniques (`-C`).
     ///
-    /// Nothing was sent, except for statistics and item lists, which a server without them answers with an error line.
-    /// Use another operation, or upgrade the server.
+    /// Nothing was sent, with two exceptions. A server without certain statistics or item lists answers them with an
+    /// error line. That a server runs with `-C` is known once it has answered a read. Use another operation, upgrade
+    /// the server, or start it without `-C`.
     Unsupported,
     /// The client's configuration is invalid.
     ///
@@ -146,18 +157,34 @@ impl Error {
         )
     }
 
-    /// Returns a number that clones of one error share. It is unique among the errors alive.
-    pub(crate) fn identity(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
-    }
-
     /// Returns the details that the kind does not cover.
     pub(crate) fn message(&self) -> Option<&str> {
         self.0.message.as_deref()
     }
 
+    /// Returns a number that clones of one error share. It is unique among the errors alive.
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     pub(crate) fn new(kind: ErrorKind, delivery: Delivery) -> Self {
-        Self(Arc::new(Inner { kind, delivery, node: None, message: None, source: None }))
+        Self(Arc::new(Inner { kind, delivery, node: None, lacks: None, message: None, source: None }))
+    }
+
+    /// Creates an error for an operation that the server is known not to support.
+    pub(crate) fn unsupported(lacks: Feature, delivery: Delivery) -> Self {
+        Self::new(ErrorKind::Unsupported, delivery).with(|inner| inner.lacks = Some(lacks))
+    }
+
+    /// Creates an error for an operation on an item whose version is 0: the server has no versions.
+    pub(crate) fn without_cas_uniques(delivery: Delivery) -> Self {
+        let text = "the server runs without CAS uniques (option `-C` of memcached)";
+        Self::unsupported(Feature::CasUniques, delivery).with_message(text)
+    }
+
+    /// Returns whether the call failed because the server is known to lack this.
+    pub(crate) fn is_lack_of(&self, feature: Feature) -> bool {
+        self.0.lacks == Some(feature)
     }
 
     /// Creates an error for a request of which nothing was sent.

@@ -19,7 +19,9 @@ pub struct Item {
     pub value: Bytes,
     /// The flags: 32 bits stored with the value. memcached gives them no meaning; clients use them for encodings.
     pub flags: u32,
-    /// The CAS unique, if it was requested ([`Client::gets`](crate::Client::gets)).
+    /// The CAS unique, if it was requested ([`Client::gets`](crate::Client::gets)). It is 0 if the server runs without
+    /// CAS uniques (`-C`): a [`cas`](crate::Client::cas) then fails with
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
     pub cas: Option<Cas>,
 }
 
@@ -66,6 +68,11 @@ impl Cas {
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
+    }
+
+    /// Returns whether the server that stated it has no CAS uniques (`-C`). Others count from 1.
+    pub(crate) fn is_switched_off(self) -> bool {
+        self.0 == 0
     }
 }
 

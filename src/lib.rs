@@ -56,6 +56,8 @@
 //! | most pods vanish from DNS at once | nothing for at least 30 s, then as for removals |
 //! | a node gets more requests than it can take | callers wait for space until their deadline, then [`Overloaded`](ErrorKind::Overloaded) |
 //! | a server is too old for a meta command | [`Unsupported`](ErrorKind::Unsupported), not sent; [`fetch`](Client::fetch) and others use [another way](guide#by-server-version), except [`take`](Client::take) |
+//! | a server runs without CAS uniques (`-C`) | [`Unsupported`](ErrorKind::Unsupported) for [`cas`](Client::cas), [`update`](Client::update) and [`take`](Client::take); [`fetch`](Client::fetch) uses a lock instead of leases |
+//! | a server has not stated its version yet, because it stalls | [`Timeout`](ErrorKind::Timeout) or [`Unavailable`](ErrorKind::Unavailable) for what needs it; a lease is never taken for a value |
 //! | other clients change the same item all the time | [`update`](Client::update) starts again, at most 16 times, then [`Contended`](ErrorKind::Contended) |
 //! | the caller that computes a value fails or dies | the next caller computes: at once in the same process, in another process when the lease is given back or ends |
 //! | the cache fails during a [`fetch`](Client::fetch) | the value is computed, once in each process, and returned although it cannot be stored |

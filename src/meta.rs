@@ -12,9 +12,10 @@
 //! | `mn` | [`Client::meta_noop`](crate::Client::meta_noop) | | one result for each node |
 //!
 //! All need memcached 1.6.10. Some options need a later version, which their documentation names. A connection asks the
-//! server for its version when a meta command first needs it. A server that is too old, or does not report a version of
-//! memcached, gets no meta command: the command fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
-//! Classic commands go on as before.
+//! server for its version when a meta command first needs it. A server that is too old, or no memcached, gets no meta
+//! command: the command fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported). A server that has not
+//! stated its version yet gets none either: the command waits until its deadline, or fails with
+//! [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). Classic commands go on as before.
 //!
 //! Deadlines, cancel safety and errors are those of every command: see [`Client`](crate::Client). A command that the
 //! server answers with an error line fails with [`ErrorKind::Server`](crate::ErrorKind::Server). [The

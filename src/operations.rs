@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::connection::NewCall;
 use crate::dispatch::Dispatcher;
-use crate::error::{Delivery, Error, ErrorKind};
+use crate::error::{Delivery, Error, ErrorKind, Feature};
 use crate::item::{Cas, CasOutcome, SetOptions};
 use crate::key::MetaKey;
 use crate::meta::Options;
@@ -30,6 +30,25 @@ pub(crate) use self::value_limit::{TooLarge, ValueLimit};
 pub(crate) struct Operations {
     dispatcher: Dispatcher,
     value_limit: ValueLimit,
+}
+
+/// What came of a meta command, for operations that do without it on servers that have none.
+#[derive(Debug)]
+pub(crate) enum MetaAttempt<T> {
+    Answered(T),
+    /// The server is known to have no meta commands, and so no leases and no stale items.
+    NoMetaCommands,
+}
+
+impl<T> MetaAttempt<T> {
+    /// Returns the outcome, or the error if it does not say whether the server has meta commands.
+    pub(crate) fn of(outcome: Result<T, Error>) -> Result<Self, Error> {
+        match outcome {
+            Ok(answer) => Ok(Self::Answered(answer)),
+            Err(error) if error.is_lack_of(Feature::MetaCommands) => Ok(Self::NoMetaCommands),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Operations {
@@ -128,6 +147,9 @@ impl Operations {
         deadline: Instant,
     ) -> Result<CasOutcome, Error> {
         let form = (options.wire_flags(), options.exptime()?);
+        if version.is_switched_off() {
+            return Err(Error::without_cas_uniques(Delivery::NotSent));
+        }
         match self.store(StoreVerb::Cas(version.0), key, value, form, deadline).await? {
             Reply::Stored => Ok(CasOutcome::Stored),
             Reply::Exists => Ok(CasOutcome::Changed),

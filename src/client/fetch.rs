@@ -3,6 +3,7 @@
 mod computed;
 mod flight;
 mod lock;
+mod look;
 mod options;
 mod touched_leases;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+#[cfg(doc)]
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -21,6 +23,7 @@ pub use self::options::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin
 
 use self::flight::{Flight, FlightResult};
 use self::lock::Lock;
+use self::look::Look;
 use super::Client;
 use crate::config::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind};
@@ -28,7 +31,7 @@ use crate::item::SetOptions;
 use crate::key::{KeySpace, MetaKey};
 use crate::meta::{Get, Item, Outcome, TimeLeft};
 use crate::operations::{Lease, LeaseKind, Operations};
-use crate::protocol::MetaVerb;
+use crate::protocol::StoreVerb;
 use crate::timer::{sleep_until, timeout, timeout_at};
 use crate::ttl::Ttl;
 
@@ -58,9 +61,10 @@ impl Client {
     /// `compute` returns a value, such as a `String`, a `Vec<u8>` or [`Bytes`], or a [`Computed`], which says how to
     /// store it.
     ///
-    /// Below memcached 1.6.10 there are no leases: a key of its own (`memring:lock:…`) keeps other processes from
-    /// computing. That is weaker: a value is stored even if the item was deleted meanwhile, nothing is renewed early,
-    /// and nothing is ever stale. [The guide](crate::guide#leases-stale-items-early-renewal) shows both on the wire.
+    /// Below memcached 1.6.10, and without CAS uniques (`-C`), there are no leases: a key of its own (`memring:lock:…`)
+    /// keeps other processes from computing. That is weaker: a value is stored even if the item was deleted meanwhile,
+    /// nothing is renewed early, and nothing is ever stale, or stays so. [The
+    /// guide](crate::guide#leases-stale-items-early-renewal) shows both on the wire.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -111,19 +115,8 @@ struct Task<'a> {
     key: MetaKey,
     options: FetchOptions,
     look: Get,
-}
-
-/// What a look in the cache found.
-enum Look {
-    Found(Fetched),
-    /// The lease on the item, and the old value if there is one that may be served.
-    Won(Lease, Option<Fetched>),
-    /// Another client has the lease. The old value, if there is one that may be served.
-    Taken(Option<Fetched>),
-    /// Nothing is there, and the server has no leases.
-    Absent,
-    /// The cache failed.
-    Failed(Error),
+    /// The server was seen to have no CAS uniques.
+    has_no_versions: AtomicBool,
 }
 
 /// The caller's computation. It starts when it is first polled, if ever.
@@ -165,6 +158,7 @@ impl<'a> Task<'a> {
             key,
             options,
             look,
+            has_no_versions: AtomicBool::new(false),
         })
     }
 
@@ -334,14 +328,22 @@ impl<'a> Task<'a> {
             flight.close();
             return Ok(FlightResult::LookAgain);
         }
+        self.remove_unusable_lease().await;
         let (mut fetched, store) = self.compute(flight, computation).await?;
-        if let Some(store) = store {
-            let (key, value) = (self.key.clone(), fetched.value.clone());
-            if self.operations.set(key, value, store, self.deadline()).await.is_ok() {
-                fetched.origin = Origin::Computed;
+        let stored = match store {
+            // Not over a value that another client has stored meanwhile.
+            Some(store) => {
+                let (verb, key, value) = (StoreVerb::Add, self.key.clone(), fetched.value.clone());
+                self.operations.store_if(verb, key, value, store, self.deadline()).await.map(Some)
             }
-        }
+            None => Ok(None),
+        };
         drop(lock);
+        match stored {
+            Ok(Some(true)) => fetched.origin = Origin::Computed,
+            Ok(Some(false)) => return Err(LeaderError::Private(fetched)),
+            Ok(None) | Err(_) => {}
+        }
         Ok(FlightResult::Value(fetched))
     }
 
@@ -375,47 +377,6 @@ impl<'a> Task<'a> {
             }
             Ok(Err(error)) => Err(LeaderError::Failed(FetchError::Compute(error))),
             Err(_) => Err(LeaderError::Failed(FetchError::ComputeTimeout)),
-        }
-    }
-
-    async fn look(&self) -> Look {
-        let (key, options, deadline) = (self.key.clone(), self.look.clone(), self.deadline());
-        let found = self.operations.meta(MetaVerb::Get, key, options, Bytes::new(), deadline).await;
-        match found.and_then(Item::from_reply) {
-            Ok(Some(item)) => self.look_at(item),
-            // A vivifying get has no miss. A server that answers one has no leases.
-            Ok(None) => self.look_by_classic().await,
-            Err(error) if error.kind() == ErrorKind::Unsupported => self.look_by_classic().await,
-            Err(error) => Look::Failed(error),
-        }
-    }
-
-    async fn look_by_classic(&self) -> Look {
-        match self.operations.get_checked(&self.key, false, self.deadline()).await {
-            Ok(Some(item)) => Look::Found(Fetched { value: item.value, flags: item.flags, origin: Origin::Cached }),
-            Ok(None) => Look::Absent,
-            Err(error) => Look::Failed(error),
-        }
-    }
-
-    fn look_at(&self, item: Item) -> Look {
-        let is_lease = item.is_lease();
-        let origin = if item.stale { Origin::Stale } else { Origin::Cached };
-        let value = item.value.filter(|_| !is_lease);
-        let old = value.map(|value| Fetched { value, flags: item.flags.unwrap_or(0), origin });
-        let may_serve = !item.stale || self.options.stale == Stale::Serve;
-        match (item.won, item.cas, old) {
-            (true, Some(cas), old) => {
-                let kind = match (is_lease, item.stale) {
-                    (true, _) => LeaseKind::Vivified,
-                    (false, true) => LeaseKind::Stale,
-                    (false, false) => LeaseKind::Early,
-                };
-                let lease = Lease::new(self.operations, self.key.clone(), cas, kind);
-                Look::Won(lease, old.filter(|_| may_serve))
-            }
-            (_, _, Some(old)) if !item.stale => Look::Found(old),
-            (_, _, old) => Look::Taken(old.filter(|_| may_serve)),
         }
     }
 }

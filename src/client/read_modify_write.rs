@@ -10,7 +10,7 @@ use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::{Cas, CasOutcome, Item, SetOptions};
 use crate::key::MetaKey;
 use crate::meta::{self, Arithmetic, Delete, Options, Outcome, Set};
-use crate::operations::{Lease, LeaseKind, Operations};
+use crate::operations::{Lease, LeaseKind, MetaAttempt, Operations};
 use crate::protocol::{ArithmeticVerb, MetaVerb, StoreVerb};
 use crate::timer::sleep;
 use crate::ttl::{IntoTtl, InvalidTtl, Ttl};
@@ -76,8 +76,9 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Contended`] if other clients changed the item 16 times in between. Any other failure ends the
-    /// update. After one with [`Delivery::Unknown`] the value may have been stored.
+    /// [`ErrorKind::Contended`] if other clients changed the item 16 times in between. [`ErrorKind::Unsupported`] if
+    /// the server runs without CAS uniques (`-C`) and there is an item. Any other failure ends the update. After one
+    /// with [`Delivery::Unknown`] the value may have been stored.
     ///
     /// # Cancel safety
     /// If the future is dropped, the value may be stored. If the item is stale, another client may renew it.
@@ -111,7 +112,8 @@ impl Client {
     /// Stale items are taken. A lease is not an item and stays.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] below memcached 1.6.10, which cannot delete by version. [`ErrorKind::Contended`] if
+    /// [`ErrorKind::Unsupported`] below memcached 1.6.10, which cannot delete by version, or if the server runs without
+    /// CAS uniques (`-C`). [`ErrorKind::Contended`] if
     /// other clients changed the item 16 times in between. After an error with [`Delivery::Unknown`] the item may be
     /// deleted.
     pub async fn take(&self, key: impl AsRef<[u8]>) -> Result<Option<Item>, Error> {
@@ -119,7 +121,7 @@ impl Client {
         for attempt in 0..ATTEMPTS {
             back_off(attempt).await;
             let Some(found) = steps.read_by_meta().await? else { return Ok(None) };
-            let renewal = steps.renewal(&found);
+            let renewal = steps.check_version(steps.renewal(&found), found.cas).await?;
             if found.is_lease() {
                 steps.decline(renewal).await;
                 return Ok(None);
@@ -195,11 +197,9 @@ impl Steps<'_> {
     }
 
     async fn mark_stale(&self, grace: Ttl) -> Result<bool, Error> {
-        match self.delete_with(Delete::new().mark_stale().ttl(grace)).await {
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
-                self.operations.delete(self.key.clone(), self.deadline()).await
-            }
-            outcome => Ok(outcome? == Outcome::Done),
+        match MetaAttempt::of(self.delete_with(Delete::new().mark_stale().ttl(grace)).await)? {
+            MetaAttempt::Answered(outcome) => Ok(outcome == Outcome::Done),
+            MetaAttempt::NoMetaCommands => self.operations.delete(self.key.clone(), self.deadline()).await,
         }
     }
 
@@ -213,20 +213,34 @@ impl Steps<'_> {
         Ok(Outcome::of(reply.code))
     }
 
-    /// Reads the item, and the version it has.
+    /// Reads the item, and the version it has. Fails if the server has no versions.
     async fn read(&self) -> Result<Current, Error> {
-        match self.read_by_meta().await {
-            Ok(None) => Ok(Current { item: None, cas: None, renewal: None }),
-            Ok(Some(found)) => {
+        let Current { item, cas, renewal } = self.read_any().await?;
+        let renewal = self.check_version(renewal, cas).await?;
+        Ok(Current { item, cas, renewal })
+    }
+
+    /// Declines the renewal and fails if the server has no versions.
+    async fn check_version(&self, renewal: Option<Lease>, cas: Option<Cas>) -> Result<Option<Lease>, Error> {
+        if cas.is_some_and(Cas::is_switched_off) {
+            self.decline(renewal).await;
+            return Err(Error::without_cas_uniques(Delivery::Answered));
+        }
+        Ok(renewal)
+    }
+
+    async fn read_any(&self) -> Result<Current, Error> {
+        match MetaAttempt::of(self.read_by_meta().await)? {
+            MetaAttempt::Answered(None) => Ok(Current { item: None, cas: None, renewal: None }),
+            MetaAttempt::Answered(Some(found)) => {
                 let (cas, renewal) = (found.cas, self.renewal(&found));
                 let item = if found.stale { None } else { found.into_item(true) };
                 Ok(Current { item, cas, renewal })
             }
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
+            MetaAttempt::NoMetaCommands => {
                 let item = self.operations.get_checked(&self.key, true, self.deadline()).await?;
                 Ok(Current { cas: item.as_ref().and_then(|item| item.cas), item, renewal: None })
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -255,13 +269,14 @@ impl Steps<'_> {
         };
         self.operations.value_limit().check(&value)?;
         let (key, set) = (self.key.clone(), Set::from_store(&options).compare(cas));
-        match self.operations.meta(MetaVerb::Set, key, set, value.clone(), self.deadline()).await {
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
+        let reply = self.operations.meta(MetaVerb::Set, key, set, value.clone(), self.deadline()).await;
+        match MetaAttempt::of(reply)? {
+            MetaAttempt::Answered(reply) => Ok(Outcome::of(reply.code) == Outcome::Done),
+            MetaAttempt::NoMetaCommands => {
                 let (key, deadline) = (self.key.clone(), self.deadline());
                 let outcome = self.operations.compare_and_swap(key, cas, value, options, deadline).await?;
                 Ok(outcome == CasOutcome::Stored)
             }
-            reply => Ok(Outcome::of(reply?.code) == Outcome::Done),
         }
     }
 
@@ -276,11 +291,12 @@ impl Steps<'_> {
             ArithmeticVerb::Decr => Arithmetic::decr(delta),
         };
         let (key, options) = (self.key.clone(), options.create(counter.initial, ttl));
-        match self.operations.meta(MetaVerb::Arithmetic, key, options, Bytes::new(), self.deadline()).await {
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
-                self.count_by_classic(verb, delta, counter.initial, ttl).await
+        let reply = self.operations.meta(MetaVerb::Arithmetic, key, options, Bytes::new(), self.deadline()).await;
+        match MetaAttempt::of(reply)? {
+            MetaAttempt::Answered(reply) => {
+                meta::Number::from_reply(reply)?.value.ok_or_else(Error::unexpected_response)
             }
-            reply => meta::Number::from_reply(reply?)?.value.ok_or_else(Error::unexpected_response),
+            MetaAttempt::NoMetaCommands => self.count_by_classic(verb, delta, counter.initial, ttl).await,
         }
     }
 

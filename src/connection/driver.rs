@@ -231,7 +231,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         } else if let Some(body) = self.pipeline.body_progress(&self.input) {
             self.silence.body_arrives(body);
         }
-        outcome.map_err(|poison| self.poisoned(&poison))
+        outcome.map_err(|poison| {
+            if let Poison::Protocol(reason) = poison {
+                // The reply to the delete behind the probe.
+                let is_next = self.input.starts_with(b"NOT_FOUND\r\n") || self.input.starts_with(b"DELETED\r\n");
+                if reason == ProtocolError::UnexpectedReply && is_next {
+                    self.version_probe.passed_over();
+                }
+                self.version_probe.refused();
+            }
+            self.poisoned(&poison)
+        })
     }
 
     /// Whether the connection is to end, and nothing is in flight.
@@ -275,10 +285,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Ok(())
     }
 
-    fn closed_by_server(&self) -> Result<End, Error> {
+    fn closed_by_server(&mut self) -> Result<End, Error> {
         if self.pipeline.is_inside_reply(&self.input) {
             Err(self.lost().with_message("closed by the server inside a reply"))
         } else if !self.pipeline.is_empty() {
+            if self.output.len() == 0 {
+                self.version_probe.refused();
+            }
             Err(self.lost().with_message("closed by the server while requests were in flight"))
         } else {
             Ok(End::Closed)

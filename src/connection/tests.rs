@@ -21,6 +21,7 @@ mod silence;
 mod suspect_keys;
 mod syscalls;
 mod test_call;
+mod version_probe;
 mod violations;
 
 use std::sync::Arc;

@@ -1,9 +1,21 @@
 //! Finds out the server's version, when the first meta command needs it.
 //!
 //! Each connection probes for itself, because a pod may come back with another version. The probe is sent alone:
-//! proxies close a connection on `version`, or never reply, and no other call may suffer for it. After two failed
-//! probes of a node that has never stated its version, the node's connections send no probe for a while.
+//! proxies close a connection on `version`, or never reply, and no other call may suffer for it.
+//!
+//! What is known of a server is one of three: it has the command, it lacks it, or nothing yet. A server that has not
+//! replied may be a memcached that is slow, stopped or far away, whose empty items may be leases. So no silence of any
+//! length shows that a server lacks meta commands. These show it:
+//!
+//! - a reply that no memcached with meta commands gives: an older version, other text, `ERROR`, a `CLIENT_ERROR`
+//! - a reply to a `delete` sent behind the `version`, and none to the `version`: replies come in order
+//! - three probes in a row to which the server closes the connection or replies with anything else, although it has
+//!   just answered a `delete`
+//!
+//! So once a probe has failed, the next ones are preceded and followed by a `delete`. Every server has that command,
+//! and an error line in reply to it does no harm.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,15 +23,31 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::lock;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Delivery, Error, ErrorKind, Feature};
+use crate::key::Key;
 use crate::node_id::NodeId;
 use crate::protocol::{Reply, Request, ServerVersion};
 
-/// How long no probe is sent after two have failed.
-const PAUSE: Duration = Duration::from_secs(60);
+/// How long a node that is shown to be no memcached is not probed again, and the longest time that one is not probed
+/// whose probes were without result.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How many failed probes start the pause. One may be a connection that was lost for another reason.
-const FAILURES_BEFORE_PAUSE: u32 = 2;
+/// The longest time without a probe of a node that has stated its version before.
+const LONGEST_PAUSE_OF_MEMCACHED: Duration = Duration::from_secs(1);
+
+/// How many probes in a row may be without result before the node is left alone for a second. Each further one doubles
+/// that time.
+const FAILURES_BEFORE_PAUSE: u32 = 5;
+
+/// How many probes in a row must be refused. One or two may be a restart of the server.
+const REFUSALS_AS_PROOF: u32 = 3;
+
+/// The first probe of a node may take this part of the silence timeout. Each failure doubles it. Calls that are queued
+/// behind the first probe can so be sent on another connection in time, if the node is a proxy that never replies.
+const FIRST_PROBE_SHARE: u32 = 8;
+
+/// The key that is deleted before and after a probe. No item has it.
+const PROBE_KEY: &str = "memring:probe";
 
 /// What became of a node's probes; shared by its connections.
 #[derive(Debug, Default)]
@@ -27,36 +55,90 @@ pub(crate) struct ProbeHistory(Mutex<Outcomes>);
 
 #[derive(Debug, Default)]
 struct Outcomes {
-    /// Failures since the last success.
+    /// Probes in a row without a result.
     failures: u32,
     last_failure: Option<Instant>,
-    /// The node has stated its version once, as memcached does. So a probe that fails means that it is slow or
-    /// unreachable, and not that it is a proxy.
+    /// How many of these the server has refused.
+    refusals: u32,
+    /// When the node was last shown to be no memcached, by something else than its reply.
+    shown_to_be_other: Option<Instant>,
+    /// The node has stated its version once, as memcached does.
     is_memcached: bool,
 }
 
+/// What a new connection is to do about the version.
+enum Prospect {
+    Probe,
+    /// The last probes had no result: no probe for now.
+    Unknown,
+    /// The node was shown to be no memcached.
+    Other,
+}
+
 impl ProbeHistory {
-    /// Counts a failed probe. Connections that had sent a probe before another one failed were lost to the same cause,
-    /// and all of them count as one failure.
-    fn record_failure(&self, sent: Instant) {
+    /// Counts a probe without a result. Connections that had sent a probe before another one failed were lost to
+    /// the same cause, and all of them count as one failure. Returns whether it counts.
+    fn record_failure(&self, sent: Instant) -> bool {
         let mut outcomes = lock(&self.0);
-        if outcomes.last_failure.is_none_or(|last| last <= sent) {
+        let counts = outcomes.last_failure.is_none_or(|last| last <= sent);
+        if counts {
             outcomes.failures = outcomes.failures.saturating_add(1);
             outcomes.last_failure = Some(Instant::now());
         }
+        counts
     }
 
-    fn record_success(&self, is_memcached: bool) {
+    /// Counts a probe that the server has refused.
+    fn record_refusal(&self, sent: Instant) {
+        if !self.record_failure(sent) {
+            return;
+        }
         let mut outcomes = lock(&self.0);
-        outcomes.failures = 0;
-        outcomes.is_memcached |= is_memcached;
+        outcomes.refusals = outcomes.refusals.saturating_add(1);
+        if outcomes.refusals >= REFUSALS_AS_PROOF {
+            outcomes.shown_to_be_other = Some(Instant::now());
+        }
     }
 
-    fn is_paused(&self) -> bool {
+    fn record_other(&self) {
+        lock(&self.0).shown_to_be_other = Some(Instant::now());
+    }
+
+    fn record_reply(&self, is_memcached: bool) {
+        let mut outcomes = lock(&self.0);
+        *outcomes = Outcomes { is_memcached: outcomes.is_memcached || is_memcached, ..Outcomes::default() };
+    }
+
+    fn prospect(&self) -> Prospect {
         let outcomes = lock(&self.0);
-        !outcomes.is_memcached
-            && outcomes.failures >= FAILURES_BEFORE_PAUSE
-            && outcomes.last_failure.is_some_and(|last| last.elapsed() < PAUSE)
+        let is_recent = |at: Option<Instant>, pause| at.is_some_and(|at| at.elapsed() < pause);
+        if !outcomes.is_memcached && is_recent(outcomes.shown_to_be_other, LONGEST_PAUSE) {
+            return Prospect::Other;
+        }
+        let longest = if outcomes.is_memcached { LONGEST_PAUSE_OF_MEMCACHED } else { LONGEST_PAUSE };
+        match outcomes.failures.checked_sub(FAILURES_BEFORE_PAUSE) {
+            Some(more) if is_recent(outcomes.last_failure, Duration::from_secs(1 << more.min(10)).min(longest)) => {
+                Prospect::Unknown
+            }
+            _ => Prospect::Probe,
+        }
+    }
+
+    /// Whether the node may be a proxy that does not reply to `version`.
+    fn is_doubtful(&self) -> bool {
+        let outcomes = lock(&self.0);
+        outcomes.failures > 0 && !outcomes.is_memcached
+    }
+
+    /// How long the next probe may take.
+    fn timeout(&self, silence_timeout: Duration) -> Duration {
+        let outcomes = lock(&self.0);
+        let first = silence_timeout / FIRST_PROBE_SHARE;
+        if outcomes.is_memcached {
+            silence_timeout
+        } else {
+            silence_timeout.min(first * (1 << outcomes.failures.min(8)))
+        }
     }
 }
 
@@ -69,17 +151,30 @@ pub(super) struct VersionProbe {
 
 #[derive(Debug)]
 enum State {
-    /// No command has needed the version yet.
+    /// No command has needed the version yet, or the last probe had no result.
     NotNeeded,
     /// A command waits for the version, and the probe is not sent yet.
     Needed,
+    /// The delete before the probe is sent.
+    Preceded {
+        by: Arc<Call>,
+    },
+    /// The delete before the probe was answered, and the probe is not sent yet.
+    Ready {
+        /// It was carried out, and not answered by an error line.
+        was_served: bool,
+    },
     Sent {
         call: Arc<Call>,
         at: Instant,
+        /// The delete before it was carried out, so that a refusal is one of the probe.
+        can_be_refused: bool,
+        /// A delete was sent behind it.
+        is_followed: bool,
     },
-    Known(ServerVersion),
-    /// The server did not reply in time, or not as memcached does.
-    Unrecognized,
+    Memcached(ServerVersion),
+    /// The server replied, and not as memcached does.
+    Other,
 }
 
 /// What to do with a command that needs a certain version.
@@ -97,54 +192,130 @@ impl VersionProbe {
     }
 
     /// Decides what to do with a command that needs this version or a later one.
+    ///
+    /// Refuses with [`Feature::MetaCommands`] only if the server is known to have none. While that is not known, the
+    /// command waits, or fails with an error that is transient.
     pub(super) fn admission(&mut self, needs: ServerVersion, node: &NodeId) -> Admission {
-        let found = match &self.state {
-            State::Known(version) if needs <= *version => return Admission::Send,
-            State::Known(version) => format!("the server is {version}"),
-            State::NotNeeded if !self.history.is_paused() => {
-                self.state = State::Needed;
+        let is_other = match &self.state {
+            State::Memcached(version) if needs <= *version => return Admission::Send,
+            State::Memcached(version) => return Admission::Refuse(too_old(needs, *version).with_node(node)),
+            State::Needed | State::Preceded { .. } | State::Ready { .. } | State::Sent { .. } => {
                 return Admission::Wait;
             }
-            State::Needed | State::Sent { .. } => return Admission::Wait,
-            State::NotNeeded | State::Unrecognized => "the server's version is unknown".to_owned(),
+            State::Other => true,
+            State::NotNeeded => match self.history.prospect() {
+                Prospect::Probe => {
+                    self.state = State::Needed;
+                    return Admission::Wait;
+                }
+                Prospect::Unknown => false,
+                Prospect::Other => true,
+            },
         };
-        let text = format!("needs memcached {needs}, {found}");
-        Admission::Refuse(Error::not_sent(ErrorKind::Unsupported).with_node(node).with_message(text))
+        let error = if is_other {
+            let text = format!("needs memcached {needs}, the server states no version of memcached");
+            Error::unsupported(Feature::MetaCommands, Delivery::NotSent).with_message(text)
+        } else {
+            let text = format!("needs memcached {needs}, the server has not stated its version yet");
+            Error::not_sent(ErrorKind::Unavailable).with_message(text)
+        };
+        Admission::Refuse(error.with_node(node))
     }
 
-    /// Returns the probe if one is to be sent now. The server has this long to reply.
-    pub(super) fn start(&mut self, timeout: Duration) -> Option<Arc<Call>> {
-        let State::Needed = self.state else { return None };
+    /// Adds the next request of the probe to a batch that is empty, if one is to be sent now.
+    pub(super) fn start(&mut self, batch: &mut VecDeque<Arc<Call>>, silence_timeout: Duration) {
         let at = Instant::now();
-        let call = Arc::new(Call::new(Request::Version, at + timeout));
-        self.state = State::Sent { call: Arc::clone(&call), at };
-        Some(call)
+        let (can_be_refused, is_followed) = match self.state {
+            State::Needed if self.history.is_doubtful() => {
+                let call = delete_probe_key(at + silence_timeout);
+                batch.push_back(Arc::clone(&call));
+                self.state = State::Preceded { by: call };
+                return;
+            }
+            State::Needed => (false, false),
+            State::Ready { was_served } => (was_served, true),
+            _ => return,
+        };
+        let deadline = at + self.history.timeout(silence_timeout);
+        let call = Arc::new(Call::new(Request::Version, deadline));
+        batch.push_back(Arc::clone(&call));
+        if is_followed {
+            batch.push_back(delete_probe_key(deadline));
+        }
+        self.state = State::Sent { call, at, can_be_refused, is_followed };
     }
 
     /// Takes the reply to the probe, if it has arrived. Returns `false` if the reply is overdue.
     pub(super) fn poll(&mut self) -> bool {
-        let State::Sent { call, at } = &self.state else { return true };
-        self.state = match call.take_reply() {
-            None => return true,
-            Some(Ok(Reply::Version(text))) => {
-                let version = ServerVersion::parse(&text);
-                self.history.record_success(version.is_some());
-                version.map_or(State::Unrecognized, State::Known)
-            }
-            Some(Err(error)) if error.kind() == ErrorKind::Timeout => {
-                self.history.record_failure(*at);
-                self.state = State::Unrecognized;
+        let (State::Preceded { by: call } | State::Sent { call, .. }) = &self.state else { return true };
+        let Some(reply) = call.take_reply() else { return true };
+        if let State::Preceded { .. } = self.state {
+            self.state = State::Ready { was_served: reply.is_ok() };
+            return true;
+        }
+        match reply {
+            Ok(Reply::Version(text)) => self.reply_received(ServerVersion::parse(&text)),
+            Err(error) if rejects_command(&error) => self.reply_received(None),
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                self.connection_lost();
                 return false;
             }
-            Some(_) => State::Unrecognized,
-        };
+            // Such as `SERVER_ERROR out of memory`.
+            _ => self.refused(),
+        }
         true
     }
 
-    /// Counts a failure if the connection was lost before the reply to the probe arrived.
-    pub(super) fn connection_lost(&self) {
-        if let State::Sent { at, .. } = self.state {
-            self.history.record_failure(at);
+    /// The server has replied. `None` if it is no memcached.
+    fn reply_received(&mut self, version: Option<ServerVersion>) {
+        self.history.record_reply(version.is_some());
+        self.state = version.map_or(State::Other, State::Memcached);
+    }
+
+    /// The server has replied to the delete behind the probe, and not to the probe.
+    pub(super) fn passed_over(&mut self) {
+        if let State::Sent { is_followed: true, .. } = self.state {
+            self.history.record_other();
+            self.state = State::NotNeeded;
         }
     }
+
+    /// The server has closed the connection instead of a reply to the probe, or has replied with nonsense.
+    pub(super) fn refused(&mut self) {
+        match self.state {
+            State::Sent { at, can_be_refused: true, .. } => self.history.record_refusal(at),
+            _ => return self.connection_lost(),
+        }
+        self.state = State::NotNeeded;
+    }
+
+    /// Counts a failure if the connection was lost before the reply to the probe arrived.
+    pub(super) fn connection_lost(&mut self) {
+        if let State::Sent { at, .. } = self.state {
+            self.history.record_failure(at);
+            self.state = State::NotNeeded;
+        }
+    }
+}
+
+fn delete_probe_key(deadline: Instant) -> Arc<Call> {
+    let mut key = Key::placeholder();
+    let is_valid = key.assign(b"", PROBE_KEY.as_bytes()).is_ok();
+    debug_assert!(is_valid);
+    Arc::new(Call::new(Request::Delete { key }, deadline))
+}
+
+/// Whether the server has replied that it does not know the command.
+fn rejects_command(error: &Error) -> bool {
+    let is_rejection = |line: &str| line == "ERROR" || line.starts_with("CLIENT_ERROR");
+    error.kind() == ErrorKind::Server && error.message().is_some_and(is_rejection)
+}
+
+fn too_old(needs: ServerVersion, version: ServerVersion) -> Error {
+    let error = if version < ServerVersion::META {
+        Error::unsupported(Feature::MetaCommands, Delivery::NotSent)
+    } else {
+        Error::not_sent(ErrorKind::Unsupported)
+    };
+    error.with_message(format!("needs memcached {needs}, the server is {version}"))
 }

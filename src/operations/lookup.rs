@@ -7,10 +7,10 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::Operations;
+use super::{MetaAttempt, Operations};
 use crate::config::LEASE;
 use crate::connection::{GetForm, GetResult, NewCall};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::item::Item;
 use crate::key::{Key, KeySpace, MetaKey};
 use crate::meta::{self, Get, Options, TimeLeft};
@@ -73,13 +73,13 @@ impl Operations {
         }
     }
 
-    /// Reads an item that [may be a lease](may_be_lease) once more, and returns it unless it is.
+    /// Reads an item that [may be a lease](may_be_lease) once more, and returns it unless it is. Fails if it is not
+    /// known whether the server has leases.
     pub(crate) async fn unless_lease(&self, key: &MetaKey, found: Item, form: GetForm, deadline: Instant) -> GetResult {
-        match self.get_by_meta(key, form, deadline).await {
-            // A server without meta commands has no leases.
-            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Some(found)),
-            found => found,
-        }
+        Ok(match MetaAttempt::of(self.get_by_meta(key, form, deadline).await)? {
+            MetaAttempt::Answered(found) => found,
+            MetaAttempt::NoMetaCommands => Some(found),
+        })
     }
 
     /// Reads by a meta get. The server may choose this reader to renew the item ([`meta::Item::won`]): it must then do

@@ -332,7 +332,7 @@ async fn classic_commands_work_through_proxies_that_do_not_report_a_version() {
         })
         .await;
         let before = proxy.state.lock().unwrap().version_commands;
-        assert_meta_is_unsupported(&cache, "k", "the server's version is unknown").await;
+        assert_meta_is_unsupported(&cache, "k", "the server states no version of memcached").await;
         assert_classic_commands_work(&cache, "k").await;
         assert_read_modify_write_works_with_classic_commands(&cache, "k").await;
         assert_eq!(proxy.state.lock().unwrap().version_commands, before, "{on_version:?}");

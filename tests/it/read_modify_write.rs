@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use memring::meta::{Delete, Get, Set};
-use memring::{Client, Counter, Delivery, ErrorKind, Item, SetOptions};
+use memring::testing::Memcached;
+use memring::{Client, Counter, Delivery, Error, ErrorKind, Item, SetOptions};
 use tokio::task::JoinSet;
 
 use crate::support::{MINUTE, Version, client_of, memcached, memcached_at_least, server_version};
@@ -317,4 +318,37 @@ async fn an_invalidated_item_is_stale_or_on_old_servers_deleted() {
     }
     assert_eq!(cache.invalidate("k", Duration::ZERO).await.unwrap_err().kind(), ErrorKind::InvalidTtl);
     assert_eq!(cache.invalidate("", MINUTE).await.unwrap_err().kind(), ErrorKind::InvalidKey);
+}
+
+#[tokio::test]
+async fn without_cas_uniques_no_change_is_lost_and_errors_name_the_option() {
+    let server = Memcached::start_with(["-C"]).await.unwrap();
+    let cache = client_of(&server).await;
+    let assert_names_option = |outcome: Result<(), Error>| {
+        let error = outcome.unwrap_err();
+        assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains("`-C`"), "{error}");
+        assert!(!error.is_transient());
+    };
+    cache.set("n", "0", MINUTE).await.unwrap();
+    let found = cache.gets("n").await.unwrap().unwrap();
+    assert_eq!((&found.value[..], found.cas.unwrap().get()), (&b"0"[..], 0));
+    assert_names_option(cache.cas("n", found.cas.unwrap(), "1", MINUTE).await.map(drop));
+    assert_names_option(cache.update("n", MINUTE, add_one).await.map(drop));
+    if server_version(server.addr()).await >= Version::META {
+        assert_names_option(cache.take("n").await.map(drop));
+        // The right to renew a stale item is passed on.
+        cache.invalidate("n", MINUTE).await.unwrap();
+        assert_names_option(cache.update("n", MINUTE, add_one).await.map(drop));
+        assert_next_reader_renews(&cache).await;
+    }
+    assert_eq!(text_of(&cache, "n").await.unwrap(), "0");
+    // Of many updates that create an item, one does.
+    let updates: JoinSet<_> = (0..8)
+        .map(|_| {
+            let cache = cache.clone();
+            async move { cache.update("new", MINUTE, add_one).await.is_ok() }
+        })
+        .collect();
+    let created = updates.join_all().await.into_iter().filter(|is_ok| *is_ok).count();
+    assert_eq!((created, text_of(&cache, "new").await.unwrap()), (1, "1".to_owned()));
 }

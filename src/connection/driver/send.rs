@@ -24,10 +24,6 @@ use crate::error::Error;
 /// The most slices passed to one vectored write.
 const WRITE_SLICES: usize = 64;
 
-/// The server's version must arrive within this part of the silence timeout, so that calls queued behind the probe can
-/// still be sent on another connection in time.
-const PROBE_SHARE: u32 = 8;
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Whether the callers that are about to be woken run before the next batch is taken, so that their next requests
     /// join it. Once only: in the next poll no caller is left to wake.
@@ -70,9 +66,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.isolation.pipeline_is_empty();
         }
         while self.batch.is_empty() {
-            if is_alone && let Some(probe) = self.version_probe.start(self.silence.timeout() / PROBE_SHARE) {
-                self.batch.push_back(probe);
-                break;
+            if is_alone {
+                self.version_probe.start(&mut self.batch, self.silence.timeout());
+                if !self.batch.is_empty() {
+                    break;
+                }
             }
             self.queue.take_batch(self.task, cx.waker(), &mut self.batch);
             self.advertised_idle = self.batch.is_empty();

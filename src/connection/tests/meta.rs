@@ -12,15 +12,6 @@ async fn code_of(call: TestCall) -> Result<MetaCode, Error> {
     }
 }
 
-/// Asserts that the server is probed, and that `call`, a get of `m`, is served then.
-async fn assert_probed_and_served(peer: &mut Peer, call: TestCall) {
-    peer.expect("version\r\n").await;
-    peer.send("VERSION 1.6.18\r\n").await;
-    peer.expect("mg m v O0\r\n").await;
-    peer.send("EN O0\r\n").await;
-    assert_eq!(code_of(call).await.unwrap(), MetaCode::Miss);
-}
-
 #[tokio::test(start_paused = true)]
 async fn no_meta_command_is_sent_before_the_version_is_known_and_the_probe_is_sent_alone() {
     let rig = Rig::new();
@@ -88,82 +79,6 @@ async fn a_server_that_is_too_old_is_sent_no_meta_command() {
         }
         rig.queue.assert_empty();
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_proxy_that_closes_on_version_is_probed_twice_and_then_not_for_a_minute() {
-    let rig = Rig::new();
-    let waiting = rig.call(meta_get("m", "v")).await;
-    for _ in 0..2 {
-        let (driver, mut peer) = rig.connect();
-        rig.assert_serves(&mut peer).await;
-        peer.expect("version\r\n").await;
-        drop(peer);
-        lost(driver).await.unwrap();
-    }
-    let (_driver, mut peer) = rig.connect();
-    rig.assert_serves(&mut peer).await;
-    assert_failed(waiting.reply().await, ErrorKind::Unsupported, Delivery::NotSent);
-    peer.expect_nothing().await;
-    // A minute later another server may be there.
-    sleep(Duration::from_secs(61)).await;
-    let waiting = rig.call(meta_get("m", "v")).await;
-    peer.expect("version\r\n").await;
-    peer.send("ERROR\r\n").await;
-    assert_failed(waiting.reply().await, ErrorKind::Unsupported, Delivery::NotSent);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_proxy_that_never_replies_to_version_does_not_delay_other_calls() {
-    let rig = Rig::new();
-    let waiting = rig.call(meta_get("m", "v")).await;
-    let (driver, mut peer) = rig.connect();
-    peer.expect("version\r\n").await;
-    let classic = rig.call(get("k")).await;
-    let error = lost(driver).await.unwrap();
-    assert!(error.to_string().contains("no reply to `version`"), "{error}");
-    let (_driver, mut peer) = rig.connect();
-    peer.expect("get k\r\n").await;
-    peer.send("END\r\n").await;
-    assert_eq!(classic.value().await.unwrap(), None);
-    peer.expect("version\r\n").await;
-    assert_failed(waiting.reply().await, ErrorKind::Timeout, Delivery::NotSent);
-    rig.queue.assert_empty();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_that_once_stated_its_version_is_probed_after_any_number_of_failures() {
-    let rig = Rig::new();
-    let mut waiting = rig.call(meta_get("m", "v")).await;
-    let (driver, mut peer) = rig.connect();
-    assert_probed_and_served(&mut peer, waiting).await;
-    drop(peer);
-    driver.await.unwrap();
-    waiting = rig.call(meta_get("m", "v")).await;
-    for _ in 0..3 {
-        let (driver, mut peer) = rig.connect();
-        peer.expect("version\r\n").await;
-        drop(peer);
-        driver.await.unwrap();
-    }
-    let (_driver, mut peer) = rig.connect();
-    assert_probed_and_served(&mut peer, waiting).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn connections_lost_together_while_probing_count_as_one_failure() {
-    let rig = Rig::new();
-    let waiting = rig.call(meta_get("m", "v")).await;
-    let (first, mut first_peer) = rig.connect();
-    first_peer.expect("version\r\n").await;
-    let (second, mut second_peer) = rig.connect();
-    second_peer.expect("version\r\n").await;
-    sleep(Duration::from_millis(1)).await;
-    drop((first_peer, second_peer));
-    first.await.unwrap();
-    second.await.unwrap();
-    let (_driver, mut peer) = rig.connect();
-    assert_probed_and_served(&mut peer, waiting).await;
 }
 
 /// Sends these requests, which are these bytes on the wire, to a server whose version is known.

@@ -44,6 +44,26 @@ impl Peer {
         self.io.get_mut().write_all(wire.as_bytes()).await.is_ok()
     }
 
+    /// Answers each delete and each get as a miss until the first `version`, and nothing after it.
+    pub(super) async fn block_on_version(&mut self) {
+        loop {
+            let mut line = String::new();
+            let reply: &[u8] = match self.io.read_line(&mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) if line.starts_with("version") => b"",
+                Ok(_) if line.starts_with("delete") => b"NOT_FOUND\r\n",
+                Ok(_) => b"END\r\n",
+            };
+            if reply.is_empty() {
+                break;
+            }
+            if self.io.get_mut().write_all(reply).await.is_err() {
+                return;
+            }
+        }
+        let _ = self.io.read_to_end(&mut Vec::new()).await;
+    }
+
     /// Answers gets and sets one by one, and reads no further while it cannot write.
     pub(super) async fn serve_like_memcached(&mut self) {
         let mut items: HashMap<String, Vec<u8>> = HashMap::new();
