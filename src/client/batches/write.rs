@@ -49,8 +49,7 @@ impl Client {
     /// ended. Items that cannot be sent by then fail with [`Timeout`](crate::ErrorKind::Timeout), not sent.
     ///
     /// If a key is given twice, both values are sent, the second one after the first is acknowledged. The last one
-    /// wins, unless the first fails with [`Delivery::Unknown`](crate::Delivery::Unknown) and the server applies it
-    /// late.
+    /// wins, unless the first fails with [`Delivery::Unknown`] and the server applies it late.
     ///
     /// ```no_run
     /// # async fn doc(cache: memring::Client) {
