@@ -233,12 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         outcome.map_err(|poison| {
             if let Poison::Protocol(reason) = poison {
-                // The reply to the delete behind the probe.
-                let is_next = self.input.starts_with(b"NOT_FOUND\r\n") || self.input.starts_with(b"DELETED\r\n");
-                if reason == ProtocolError::UnexpectedReply && is_next {
-                    self.version_probe.passed_over();
-                }
-                self.version_probe.refused();
+                self.version_probe.invalid_reply(reason, &self.input);
             }
             self.poisoned(&poison)
         })

@@ -15,132 +15,25 @@
 //! So once a probe has failed, the next ones are preceded and followed by a `delete`. Every server has that command,
 //! and an error line in reply to it does no harm.
 
+mod history;
+
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) use self::history::ProbeHistory;
+
+use self::history::Prospect;
 use super::call::Call;
-use super::lock;
 use crate::error::{Delivery, Error, ErrorKind, Feature};
 use crate::key::Key;
 use crate::node_id::NodeId;
-use crate::protocol::{Reply, Request, ServerVersion};
-
-/// How long a node that is shown to be no memcached is not probed again, and the longest time that one is not probed
-/// whose probes were without result.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// The longest time without a probe of a node that has stated its version before.
-const LONGEST_PAUSE_OF_MEMCACHED: Duration = Duration::from_secs(1);
-
-/// How many probes in a row may be without result before the node is left alone for a second. Each further one doubles
-/// that time.
-const FAILURES_BEFORE_PAUSE: u32 = 5;
-
-/// How many probes in a row must be refused. One or two may be a restart of the server.
-const REFUSALS_AS_PROOF: u32 = 3;
-
-/// The first probe of a node may take this part of the silence timeout. Each failure doubles it. Calls that are queued
-/// behind the first probe can so be sent on another connection in time, if the node is a proxy that never replies.
-const FIRST_PROBE_SHARE: u32 = 8;
+use crate::protocol::{ProtocolError, Reply, Request, ServerVersion};
 
 /// The key that is deleted before and after a probe. No item has it.
 const PROBE_KEY: &str = "memring:probe";
-
-/// What became of a node's probes; shared by its connections.
-#[derive(Debug, Default)]
-pub(crate) struct ProbeHistory(Mutex<Outcomes>);
-
-#[derive(Debug, Default)]
-struct Outcomes {
-    /// Probes in a row without a result.
-    failures: u32,
-    last_failure: Option<Instant>,
-    /// How many of these the server has refused.
-    refusals: u32,
-    /// When the node was last shown to be no memcached, by something else than its reply.
-    shown_to_be_other: Option<Instant>,
-    /// The node has stated its version once, as memcached does.
-    is_memcached: bool,
-}
-
-/// What a new connection is to do about the version.
-enum Prospect {
-    Probe,
-    /// The last probes had no result: no probe for now.
-    Unknown,
-    /// The node was shown to be no memcached.
-    Other,
-}
-
-impl ProbeHistory {
-    /// Counts a probe without a result. Connections that had sent a probe before another one failed were lost to
-    /// the same cause, and all of them count as one failure. Returns whether it counts.
-    fn record_failure(&self, sent: Instant) -> bool {
-        let mut outcomes = lock(&self.0);
-        let counts = outcomes.last_failure.is_none_or(|last| last <= sent);
-        if counts {
-            outcomes.failures = outcomes.failures.saturating_add(1);
-            outcomes.last_failure = Some(Instant::now());
-        }
-        counts
-    }
-
-    /// Counts a probe that the server has refused.
-    fn record_refusal(&self, sent: Instant) {
-        if !self.record_failure(sent) {
-            return;
-        }
-        let mut outcomes = lock(&self.0);
-        outcomes.refusals = outcomes.refusals.saturating_add(1);
-        if outcomes.refusals >= REFUSALS_AS_PROOF {
-            outcomes.shown_to_be_other = Some(Instant::now());
-        }
-    }
-
-    fn record_other(&self) {
-        lock(&self.0).shown_to_be_other = Some(Instant::now());
-    }
-
-    fn record_reply(&self, is_memcached: bool) {
-        let mut outcomes = lock(&self.0);
-        *outcomes = Outcomes { is_memcached: outcomes.is_memcached || is_memcached, ..Outcomes::default() };
-    }
-
-    fn prospect(&self) -> Prospect {
-        let outcomes = lock(&self.0);
-        let is_recent = |at: Option<Instant>, pause| at.is_some_and(|at| at.elapsed() < pause);
-        if !outcomes.is_memcached && is_recent(outcomes.shown_to_be_other, LONGEST_PAUSE) {
-            return Prospect::Other;
-        }
-        let longest = if outcomes.is_memcached { LONGEST_PAUSE_OF_MEMCACHED } else { LONGEST_PAUSE };
-        match outcomes.failures.checked_sub(FAILURES_BEFORE_PAUSE) {
-            Some(more) if is_recent(outcomes.last_failure, Duration::from_secs(1 << more.min(10)).min(longest)) => {
-                Prospect::Unknown
-            }
-            _ => Prospect::Probe,
-        }
-    }
-
-    /// Whether the node may be a proxy that does not reply to `version`.
-    fn is_doubtful(&self) -> bool {
-        let outcomes = lock(&self.0);
-        outcomes.failures > 0 && !outcomes.is_memcached
-    }
-
-    /// How long the next probe may take.
-    fn timeout(&self, silence_timeout: Duration) -> Duration {
-        let outcomes = lock(&self.0);
-        let first = silence_timeout / FIRST_PROBE_SHARE;
-        if outcomes.is_memcached {
-            silence_timeout
-        } else {
-            silence_timeout.min(first * (1 << outcomes.failures.min(8)))
-        }
-    }
-}
 
 /// The state of one connection's probe.
 #[derive(Debug)]
@@ -272,15 +165,20 @@ impl VersionProbe {
         self.state = version.map_or(State::Other, State::Memcached);
     }
 
-    /// The server has replied to the delete behind the probe, and not to the probe.
-    pub(super) fn passed_over(&mut self) {
-        if let State::Sent { is_followed: true, .. } = self.state {
-            self.history.record_other();
-            self.state = State::NotNeeded;
+    /// The server has sent an invalid reply, which `input` starts with.
+    pub(super) fn invalid_reply(&mut self, reason: ProtocolError, input: &[u8]) {
+        let answers_delete = input.starts_with(b"NOT_FOUND\r\n") || input.starts_with(b"DELETED\r\n");
+        match self.state {
+            // It has replied to the delete behind the probe, and not to the probe.
+            State::Sent { is_followed: true, .. } if answers_delete && reason == ProtocolError::UnexpectedReply => {
+                self.history.record_other();
+                self.state = State::NotNeeded;
+            }
+            _ => self.refused(),
         }
     }
 
-    /// The server has closed the connection instead of a reply to the probe, or has replied with nonsense.
+    /// The server has closed the connection instead of a reply to the probe, or has replied with something else.
     pub(super) fn refused(&mut self) {
         match self.state {
             State::Sent { at, can_be_refused: true, .. } => self.history.record_refusal(at),
