@@ -10,7 +10,7 @@ use std::time::Duration;
 use memring::testing::Service;
 use memring::{Client, Delivery, Error};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{
     LONG_TIMEOUT, MINUTE, TEST_TIMEOUT, Version, eventually, fast_polling, server_version, service, service_client,
@@ -25,9 +25,11 @@ fn load_time() -> Duration {
     Duration::from_secs(seconds.unwrap_or(4))
 }
 
-/// Pauses and resumes pods in random order, and kills and restarts them if that is asked for.
-async fn disrupt(service: &Service, longest_pause: u64, restarts: bool, stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
+/// Pauses and resumes pods in random order for the time of the load, and kills and restarts them if that is asked for.
+/// A pause lasts at most `longest_pause` milliseconds.
+async fn disrupt(service: &Service, longest_pause: u64, restarts: bool) {
+    let end = Instant::now() + load_time();
+    while Instant::now() < end {
         let pod = fastrand::usize(..PODS);
         if restarts && fastrand::u8(..4) == 0 {
             service.crash(pod).await.unwrap();
@@ -160,13 +162,8 @@ async fn no_value_is_wrong_and_no_operation_hangs_while_pods_pause_and_restart()
             own.found
         });
     }
-    let (_, ()) = tokio::join!(
-        async {
-            sleep(load_time()).await;
-            stop.store(true, Ordering::Relaxed);
-        },
-        disrupt(&service, 600, true, &stop)
-    );
+    disrupt(&service, 600, true).await;
+    stop.store(true, Ordering::Relaxed);
     let mut found = 0;
     while let Some(worker) = workers.join_next().await {
         found += worker.unwrap();
@@ -230,13 +227,8 @@ async fn no_fetch_returns_a_value_from_before_an_acknowledged_delete() {
             fetched
         });
     }
-    let (_, ()) = tokio::join!(
-        async {
-            sleep(load_time()).await;
-            stop.store(true, Ordering::Relaxed);
-        },
-        disrupt(&service, 80, false, &stop)
-    );
+    disrupt(&service, 2_000, false).await;
+    stop.store(true, Ordering::Relaxed);
     let mut fetched = 0;
     while let Some(task) = tasks.join_next().await {
         fetched += task.unwrap();
