@@ -104,8 +104,8 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::TooLarge`] if the value is over the client's limit or the server's. The old value stays in both
     /// cases. After an error with [`Delivery::Unknown`] the value may have been stored. A second try with the same CAS
-    /// unique then returns [`Changed`](CasOutcome::Changed). [`ErrorKind::Unsupported`]
-    /// if the CAS unique is 0: its server runs without them (`-C`).
+    /// unique then returns [`Changed`](CasOutcome::Changed). [`ErrorKind::Unsupported`] if the CAS
+    /// unique is 0: its server runs without them (`-C`).
     pub async fn cas(
         &self,
         key: impl AsRef<[u8]>,

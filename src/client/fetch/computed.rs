@@ -14,7 +14,9 @@ use crate::item::SetOptions;
 ///
 /// ```no_run
 /// # async fn doc(cache: memring::Client) -> Result<(), Box<dyn std::error::Error>> {
-/// # async fn download() -> Result<(String, Option<Duration>), std::io::Error> { todo!() }
+/// # async fn download() -> Result<(String, Option<Duration>), std::io::Error> {
+/// #     Ok(("<html>".to_owned(), None))
+/// # }
 /// use std::time::Duration;
 /// use memring::Computed;
 ///
