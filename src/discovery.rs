@@ -4,6 +4,7 @@ mod address_book;
 mod endpoint;
 mod error;
 mod handle;
+mod host_addresses;
 mod latest_answer;
 mod listed_addresses;
 mod locator;
@@ -24,6 +25,7 @@ use std::net::IpAddr;
 pub use endpoint::{Endpoint, Membership};
 pub use error::DiscoveryError;
 pub(crate) use handle::DiscoveryHandle;
+pub use host_addresses::HostAddresses;
 pub(crate) use listed_addresses::ListedAddresses;
 pub(crate) use locator::NodeLocator;
 pub use options::{DiscoveryOptions, EmptyPolicy, Startup};
@@ -89,17 +91,17 @@ pub trait Discovery: fmt::Debug + Send + Sync + 'static {
     /// Called at every dial of a node for which the listing has no fresh address, except for IP literals.
     ///
     /// By default it asks the system's resolver, which does not distinguish a host that does not exist from a failed
-    /// lookup: both are errors other than `Empty`.
+    /// lookup: both are errors other than `NoSuchHost`.
     ///
     /// # Errors
-    /// [`DiscoveryError::Empty`] if the host does not exist or has no address. The client then does not dial the
+    /// [`DiscoveryError::NoSuchHost`] if the host does not exist or has no address. The client then does not dial the
     /// host's old address, which may belong to another server by now. Any other error if the lookup failed.
-    fn resolve(&self, host: &str) -> impl Future<Output = Result<Vec<IpAddr>, DiscoveryError>> + Send {
+    fn resolve(&self, host: &str) -> impl Future<Output = Result<HostAddresses, DiscoveryError>> + Send {
         resolve_by_system(host)
     }
 }
 
-async fn resolve_by_system(host: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
+async fn resolve_by_system(host: &str) -> Result<HostAddresses, DiscoveryError> {
     // The lookup ignores the port.
     let found =
         tokio::net::lookup_host((host, 0)).await.map_err(|error| DiscoveryError::Transport(error.to_string()))?;
@@ -109,10 +111,7 @@ async fn resolve_by_system(host: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
             addresses.push(address.ip());
         }
     }
-    if addresses.is_empty() {
-        return Err(DiscoveryError::empty(false, None));
-    }
-    Ok(addresses)
+    Ok(HostAddresses::new(addresses))
 }
 
 /// Keeps the example of docs/discovery.md compiling.

@@ -120,8 +120,8 @@ pub use crate::client::{
     OnWaitTimeout, Origin, Stale, WriteMany,
 };
 pub use crate::discovery::{
-    Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, Membership,
-    Startup, StaticNodes,
+    Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, HostAddresses,
+    Membership, Startup, StaticNodes,
 };
 #[cfg(feature = "dns")]
 pub use crate::discovery::{SrvDiscovery, WeightPolicy};

@@ -23,6 +23,17 @@ pub enum DiscoveryError {
         /// What was asked for and what may help, if the source knows.
         detail: Option<Arc<str>>,
     },
+    /// The source answered that a host does not exist, or has no address. For [`Discovery::resolve`] only.
+    ///
+    /// [`Discovery::resolve`]: crate::Discovery::resolve
+    #[error("the host {host} does not exist, or has no address")]
+    #[non_exhaustive]
+    NoSuchHost {
+        /// The name that was looked up.
+        host: Arc<str>,
+        /// How long the source allows this answer to be cached.
+        negative_ttl: Option<Duration>,
+    },
     /// The DNS server answered with an error code.
     #[error("the DNS server answered {0}")]
     ServerFailure(String),
@@ -47,6 +58,12 @@ impl DiscoveryError {
         Self::Empty { nxdomain, negative_ttl, detail: None }
     }
 
+    /// Creates a [`NoSuchHost`](Self::NoSuchHost) error: an authoritative "there is no such host".
+    #[must_use]
+    pub fn no_such_host(host: impl Into<Arc<str>>, negative_ttl: Option<Duration>) -> Self {
+        Self::NoSuchHost { host: host.into(), negative_ttl }
+    }
+
     /// Adds to an [`Empty`](Self::Empty) error what was asked for, or what may help. Leaves other errors unchanged.
     #[must_use]
     pub fn with_detail(mut self, text: impl Into<Arc<str>>) -> Self {
@@ -60,6 +77,12 @@ impl DiscoveryError {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty { .. })
+    }
+
+    /// Returns whether this is the answer that a host does not exist or has no address.
+    #[must_use]
+    pub fn is_no_such_host(&self) -> bool {
+        matches!(self, Self::NoSuchHost { .. })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::discovery::address_book::SharedAddressBook;
 use crate::discovery::latest_answer::LatestAnswer;
 use crate::discovery::panic_guard::catch_panics;
 use crate::discovery::poll_requests::PollRequests;
-use crate::discovery::{Discovery, DiscoveryError};
+use crate::discovery::{Discovery, DiscoveryError, HostAddresses};
 use crate::node_id::NodeId;
 
 /// How long a lookup may take if there is an address to fall back on: requests are waiting for the dial.
@@ -34,11 +34,11 @@ pub(crate) struct NodeLocator {
 
 /// An object-safe form of [`Discovery::resolve`], whose panics are errors.
 pub(super) trait HostResolver: fmt::Debug + Send + Sync {
-    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, DiscoveryError>>;
+    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<HostAddresses, DiscoveryError>>;
 }
 
 impl<D: Discovery> HostResolver for D {
-    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, DiscoveryError>> {
+    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<HostAddresses, DiscoveryError>> {
         // Called inside the future, so that a panic before its first await is caught as well.
         Box::pin(catch_panics(async move { Discovery::resolve(self, host).await }))
     }
@@ -78,7 +78,7 @@ impl NodeLocator {
                 self.book.lock().record_lookup(id, ips.clone(), now);
                 Ok(ips)
             }
-            Err(error) if error.is_empty() => {
+            Err(error) if error.is_no_such_host() => {
                 self.book.lock().remove(id);
                 self.request_poll();
                 Err(error)
@@ -96,8 +96,8 @@ impl NodeLocator {
         let has_fallback = self.book.lock().last_known(id, Instant::now()).is_some();
         let limit = if has_fallback { LOOKUP_TIMEOUT_WITH_FALLBACK } else { Duration::MAX };
         match timeout(limit.min(self.lookup_timeout), self.resolver.resolve(id.host())).await {
-            Ok(Ok(ips)) if ips.is_empty() => Err(DiscoveryError::empty(false, None)),
-            Ok(outcome) => outcome,
+            Ok(Ok(found)) if found.addresses().is_empty() => Err(DiscoveryError::no_such_host(id.host(), None)),
+            Ok(outcome) => outcome.map(|found| found.addresses().to_vec()),
             Err(_) => Err(DiscoveryError::Timeout),
         }
     }

@@ -6,13 +6,13 @@ mod resolver;
 mod tests;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 use tracing::warn;
 
-use crate::discovery::{Discovery, DiscoveryError, Membership};
+use crate::discovery::{Discovery, DiscoveryError, HostAddresses, Membership};
 use crate::node_id::DEFAULT_PORT;
 use answer::{RecordOptions, Warning, to_membership};
 use resolver::Resolver;
@@ -169,7 +169,10 @@ impl Discovery for SrvDiscovery {
         Ok(membership)
     }
 
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
-        self.resolver().await?.host(host).await.map_err(|error| error.with_detail(format!("host {host}")))
+    async fn resolve(&self, host: &str) -> Result<HostAddresses, DiscoveryError> {
+        self.resolver().await?.host(host).await.map_err(|error| match error {
+            DiscoveryError::Empty { negative_ttl, .. } => DiscoveryError::no_such_host(host, negative_ttl),
+            failure => failure,
+        })
     }
 }

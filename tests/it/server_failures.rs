@@ -1,14 +1,13 @@
 //! Servers and pods that crash, stop, refuse connections or never answer.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use memring::testing::Memcached;
 use memring::{
-    Client, Delivery, Discovery, DiscoveryError, DiscoveryOptions, Endpoint, ErrorKind, Membership, NodeId, NodeState,
-    StatsKind,
+    Client, Delivery, Discovery, DiscoveryError, DiscoveryOptions, Endpoint, ErrorKind, HostAddresses, Membership,
+    NodeId, NodeState, StatsKind,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -230,9 +229,9 @@ async fn a_pod_that_refuses_connections_is_dialed_with_backoff_and_stays_in_the_
         async fn discover(&self) -> Result<Membership, DiscoveryError> {
             Ok(Membership::new([Endpoint::new(self.id.clone())]))
         }
-        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
+        async fn resolve(&self, _: &str) -> Result<HostAddresses, DiscoveryError> {
             self.dials.fetch_add(1, Ordering::Relaxed);
-            Ok(vec![[127, 0, 0, 1].into()])
+            Ok(HostAddresses::new([[127, 0, 0, 1].into()]))
         }
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

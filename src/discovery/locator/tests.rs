@@ -11,7 +11,7 @@ use crate::discovery::{Endpoint, Membership};
 /// A source that resolves hosts by a script, then does not answer.
 #[derive(Debug, Default)]
 struct ScriptedHosts {
-    script: Mutex<VecDeque<Result<Vec<IpAddr>, DiscoveryError>>>,
+    script: Mutex<VecDeque<Result<HostAddresses, DiscoveryError>>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -20,7 +20,7 @@ impl Discovery for ScriptedHosts {
         std::future::pending().await
     }
 
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
+    async fn resolve(&self, host: &str) -> Result<HostAddresses, DiscoveryError> {
         self.asked.lock().unwrap().push(host.to_owned());
         let next = self.script.lock().unwrap().pop_front();
         match next {
@@ -54,7 +54,7 @@ impl Rig {
 
     /// Scripts the outcome of the next lookup.
     fn next(&self, outcome: Result<Vec<IpAddr>, DiscoveryError>) {
-        self.hosts.script.lock().unwrap().push_back(outcome);
+        self.hosts.script.lock().unwrap().push_back(outcome.map(HostAddresses::new));
     }
 
     fn list(&self, ips: &[u8], ttl: Option<u64>) {
@@ -101,7 +101,7 @@ fn ip(last: u8) -> IpAddr {
 }
 
 fn nxdomain<T>() -> Result<T, DiscoveryError> {
-    Err(DiscoveryError::empty(true, None))
+    Err(DiscoveryError::no_such_host("mc-0.memcached", None))
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +158,7 @@ async fn a_host_that_does_not_exist_is_not_dialed() {
         rig.locator.confirm(&node(), ip(1));
         advance(Duration::from_secs(2)).await;
         rig.next(nothing);
-        assert!(rig.dial().await.unwrap_err().is_empty());
+        assert!(rig.dial().await.unwrap_err().is_no_such_host());
         assert!(rig.has_poll_request().await);
         rig.next(Err(DiscoveryError::Timeout));
         assert_eq!(rig.dial().await, Err(DiscoveryError::Timeout));

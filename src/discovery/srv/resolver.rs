@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::answer::{SrvAnswer, SrvRecord};
-use crate::discovery::DiscoveryError;
+use crate::discovery::{DiscoveryError, HostAddresses};
 
 /// The time limit of one try at one server. Lost datagrams are sent again within it.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -111,7 +111,7 @@ impl Resolver {
     }
 
     /// Queries a pod's addresses: IPv4, or IPv6 if it has no IPv4 address.
-    pub(super) async fn host(&self, host: &str) -> Result<Vec<IpAddr>, DiscoveryError> {
+    pub(super) async fn host(&self, host: &str) -> Result<HostAddresses, DiscoveryError> {
         let mut name = Name::from_ascii(host).map_err(|error| DiscoveryError::Config(format!("{host}: {error}")))?;
         name.set_fqdn(true);
         let v4 = self.lookup(&name, RecordType::A).await;
@@ -121,7 +121,11 @@ impl Resolver {
             outcome => outcome,
         }?;
         let ips: Vec<IpAddr> = found.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
-        if ips.is_empty() { Err(DiscoveryError::empty(false, None)) } else { Ok(ips) }
+        let ttl = found.answers().iter().map(|record| record.ttl).min().unwrap_or_default();
+        if ips.is_empty() {
+            return Err(DiscoveryError::empty(false, None));
+        }
+        Ok(HostAddresses::new(ips).with_ttl(Duration::from_secs(ttl.into())))
     }
 
     /// Queries the servers in turn: the next one when those before it have failed or are slow.
