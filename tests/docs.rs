@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 /// How comments cite rows: followed by numbers, such as `9`, `9 and 11` or `13 and 15 to 18`.
 const CITATIONS: [&str; 2] = ["docs/discovery.md, row ", "docs/discovery.md, rows "];
-const LAST_ROW: u32 = 46;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -123,7 +122,7 @@ fn every_row_is_there_once_and_has_a_line_in_the_table_of_tests() {
     let page = page();
     let rows: Vec<u32> =
         table(&page, "## Failures, row by row").iter().map(|cells| cells[0].parse().unwrap()).collect();
-    assert_eq!(rows, (1..=LAST_ROW).collect::<Vec<_>>());
+    assert!(rows.is_sorted_by(|row, next| row < next), "{rows:?}");
     assert_eq!(cited_tests(&page).into_keys().collect::<Vec<_>>(), rows);
 }
 
@@ -164,7 +163,7 @@ fn every_comment_on_a_test_that_cites_a_row_is_in_the_table() {
         let mut current = None;
         for line in text.lines() {
             let rows = cited_rows(line);
-            assert!(rows.iter().all(|row| (1..=LAST_ROW).contains(row)), "{}: {line}", file.display());
+            assert!(rows.iter().all(|row| cited.contains_key(row)), "{}: {line}", file.display());
             let checked = match function_name(line) {
                 Some(test) => {
                     current = Some(test);
