@@ -8,6 +8,7 @@ mod host_addresses;
 mod latest_answer;
 mod listed_addresses;
 mod locator;
+mod lookups;
 mod options;
 mod panic_guard;
 mod poll_requests;

@@ -4,24 +4,46 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-/// Connects to the first of `addresses` that accepts, trying them in order, each for at most `limit`.
+/// How long an address may take to accept before the next one is tried as well (RFC 8305, section 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// How many addresses are tried. A pod has one or two; a name that stands for a whole cluster may have many.
+const MOST_ADDRESSES: usize = 8;
+
+/// Connects to the first of `addresses` that accepts. Tries them in order, each for at most `limit`: the next one when
+/// one refuses or is slow.
 pub(crate) async fn dial(addresses: &[SocketAddr], limit: Duration, keepalive: Duration) -> io::Result<TcpStream> {
+    let mut addresses = addresses.iter().take(MOST_ADDRESSES);
+    let mut attempts = FuturesUnordered::new();
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address to connect to");
-    for &address in addresses {
-        match timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(socket)) => {
-                set_options(&socket, keepalive)?;
-                return Ok(socket);
-            }
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")),
+    loop {
+        if let Some(&address) = addresses.next() {
+            attempts.push(connect(address, limit));
+        }
+        tokio::select! {
+            outcome = attempts.next() => match outcome {
+                Some(Ok(socket)) => {
+                    set_options(&socket, keepalive)?;
+                    return Ok(socket);
+                }
+                Some(Err(error)) => last = error,
+                None => return Err(last),
+            },
+            () = sleep(ATTEMPT_DELAY), if addresses.len() > 0 => {}
         }
     }
-    Err(last)
+}
+
+async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    match timeout(limit, TcpStream::connect(address)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}"))),
+    }
 }
 
 fn set_options(socket: &TcpStream, keepalive: Duration) -> io::Result<()> {
@@ -60,5 +82,26 @@ mod tests {
         assert_eq!(socket.peer_addr().unwrap(), accepting);
         assert_eq!(dial(&[refusing], LIMIT, LIMIT).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(dial(&[], LIMIT, LIMIT).await.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    /// The first address does not answer at all, as one behind a broken route (`docs/discovery.md`, row 63).
+    #[tokio::test]
+    async fn an_address_that_is_slow_does_not_hold_up_the_next() {
+        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        silent.listen(0).unwrap();
+        let address = silent.local_addr().unwrap().as_socket().unwrap();
+        // Fills the queue of connections that nothing accepts. The system ignores further ones.
+        let mut queued = Vec::new();
+        while let Ok(Ok(socket)) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            queued.push(socket);
+        }
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let accepting = open.local_addr().unwrap();
+        let dialed = timeout(LIMIT / 2, dial(&[address, accepting], LIMIT, LIMIT)).await;
+        assert_eq!(dialed.unwrap().unwrap().peer_addr().unwrap(), accepting);
+        let many = [address; 9].into_iter().chain([accepting]).collect::<Vec<_>>();
+        let limit = Duration::from_millis(100);
+        assert_eq!(dial(&many, limit, LIMIT).await.unwrap_err().kind(), io::ErrorKind::TimedOut, "a few are tried");
     }
 }

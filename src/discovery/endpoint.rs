@@ -57,6 +57,12 @@ impl Endpoint {
         self
     }
 
+    /// Sets where the node was found.
+    pub(crate) fn at(mut self, found: ListedAddresses) -> Self {
+        self.addresses = found;
+        self
+    }
+
     /// Returns the node's identity.
     #[must_use]
     pub fn id(&self) -> &NodeId {
@@ -86,11 +92,11 @@ impl Endpoint {
     pub fn addresses(&self) -> &[IpAddr] {
         match &self.addresses {
             ListedAddresses::At(ips) => ips,
-            ListedAddresses::WithoutAddresses | ListedAddresses::NotListed => &[],
+            ListedAddresses::WithoutAddresses | ListedAddresses::NotListed | ListedAddresses::NoSuchHost => &[],
         }
     }
 
-    /// Returns where the node is listed. Never `NotListed`.
+    /// Returns where the node is listed, or was found. Never `NotListed`.
     pub(crate) fn listed_addresses(&self) -> &ListedAddresses {
         &self.addresses
     }
@@ -157,11 +163,6 @@ impl Membership {
     /// Returns whether the answer lists the node.
     pub(crate) fn lists(&self, id: &NodeId) -> bool {
         self.find(id).is_some()
-    }
-
-    /// Returns where the answer lists the node.
-    pub(crate) fn addresses_of(&self, id: &NodeId) -> &ListedAddresses {
-        self.find(id).map_or(&ListedAddresses::NotListed, Endpoint::listed_addresses)
     }
 
     fn find(&self, id: &NodeId) -> Option<&Endpoint> {

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::discovery::{ListedAddresses, Membership};
+use crate::discovery::Membership;
 use crate::node_id::NodeId;
 
 /// The latest answer of the source.
@@ -14,20 +14,16 @@ impl LatestAnswer {
         Self(answers.subscribe())
     }
 
-    /// Waits for an answer that makes another dial of an unreachable node worthwhile.
-    ///
-    /// That is an answer which lists the node again, or lists it without addresses, so that a lookup may find new ones.
-    /// A node that stays listed at another address is notified through the topology instead. Never resolves after the
-    /// sender is dropped.
-    pub(super) async fn until_worth_redialing(&self, id: &NodeId) {
+    /// Waits for an answer that lists the node after one that did not. Never resolves after the sender is dropped.
+    pub(super) async fn until_listed_again(&self, id: &NodeId) {
         let mut latest = self.0.clone();
-        let mut before = latest.borrow_and_update().addresses_of(id).clone();
+        let mut was_listed = latest.borrow_and_update().lists(id);
         while latest.changed().await.is_ok() {
-            let listed = latest.borrow_and_update().addresses_of(id).clone();
-            match (&before, &listed) {
-                (_, ListedAddresses::WithoutAddresses) | (ListedAddresses::NotListed, ListedAddresses::At(_)) => return,
-                (_, ListedAddresses::NotListed) | (_, ListedAddresses::At(_)) => before = listed,
+            let is_listed = latest.borrow_and_update().lists(id);
+            if is_listed && !was_listed {
+                return;
             }
+            was_listed = is_listed;
         }
         std::future::pending().await
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// Where an answer of the source lists a node.
+/// Where a node is: as an answer of the source lists it, or as a lookup of its host name has found it.
 ///
 /// Equal only if the addresses come in the same order, which is the order to dial them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -12,8 +12,10 @@ pub(crate) enum ListedAddresses {
     NotListed,
     /// The answer lists the node without addresses: its host name has to be looked up.
     WithoutAddresses,
-    /// The answer lists the node at these addresses, in the order to dial them. Never empty.
+    /// The node is at these addresses, in the order to dial them. Never empty.
     At(Vec<IpAddr>),
+    /// The answer lists the node without addresses or not at all, and its host name does not exist.
+    NoSuchHost,
 }
 
 impl ListedAddresses {
@@ -29,8 +31,13 @@ impl ListedAddresses {
         match (self, before) {
             (Self::At(ips), Self::At(before)) => sorted(ips) != sorted(before),
             (Self::At(_), _) => true,
-            (Self::NotListed | Self::WithoutAddresses, _) => false,
+            (Self::NotListed | Self::WithoutAddresses | Self::NoSuchHost, _) => false,
         }
+    }
+
+    /// Returns whether an answer lists the node, with or without addresses.
+    pub(crate) fn is_listed(&self) -> bool {
+        matches!(self, Self::WithoutAddresses | Self::At(_))
     }
 }
 

@@ -3,45 +3,30 @@
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use crate::discovery::address_book::SharedAddressBook;
+use crate::discovery::DiscoveryError;
+use crate::discovery::address_book::{Candidates, SharedAddressBook};
 use crate::discovery::latest_answer::LatestAnswer;
-use crate::discovery::panic_guard::catch_panics;
+use crate::discovery::lookups::LookupRequests;
 use crate::discovery::poll_requests::PollRequests;
-use crate::discovery::{Discovery, DiscoveryError, HostAddresses};
 use crate::node_id::NodeId;
 
-/// How long a lookup may take if there is an address to fall back on: requests are waiting for the dial.
+/// How long a dial waits for a lookup if there is an address to fall back on: requests are waiting for the dial. The
+/// lookup goes on, and the node is dialed again if it finds another address.
 const LOOKUP_TIMEOUT_WITH_FALLBACK: Duration = Duration::from_millis(500);
 
 /// Finds the addresses of nodes, and passes on to discovery what dials and connections learn.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct NodeLocator {
-    pub(super) resolver: Arc<dyn HostResolver>,
-    pub(super) lookup_timeout: Duration,
     pub(super) book: SharedAddressBook,
+    pub(super) lookups: LookupRequests,
     pub(super) latest_answer: LatestAnswer,
     pub(super) poll_requests: PollRequests,
-}
-
-/// An object-safe form of [`Discovery::resolve`], whose panics are errors.
-pub(super) trait HostResolver: fmt::Debug + Send + Sync {
-    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<HostAddresses, DiscoveryError>>;
-}
-
-impl<D: Discovery> HostResolver for D {
-    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<HostAddresses, DiscoveryError>> {
-        // Called inside the future, so that a panic before its first await is caught as well.
-        Box::pin(catch_panics(async move { Discovery::resolve(self, host).await }))
-    }
 }
 
 impl NodeLocator {
@@ -49,12 +34,14 @@ impl NodeLocator {
     ///
     /// That is the first of these that exists:
     /// 1. the IP literal in the node's identity;
-    /// 2. the addresses the latest answer lists, within its TTL;
-    /// 3. the addresses its host name resolves to now;
-    /// 4. if that lookup fails, the addresses known to be good within the last five minutes.
+    /// 2. the addresses the latest answer lists, within its TTL, unless a dial has failed there;
+    /// 3. the addresses the last lookup of its host name found, within their TTL, unless they are in doubt;
+    /// 4. the addresses its host name resolves to now;
+    /// 5. if that lookup fails or is slow, the addresses listed, or else those known to be good within the last five
+    ///    minutes.
     ///
     /// A host name that does not exist has no address: its old one may belong to another pod by now. Its addresses are
-    /// forgotten, and a poll is requested.
+    /// forgotten.
     ///
     /// # Errors
     /// Why there is no address to dial.
@@ -67,70 +54,70 @@ impl NodeLocator {
     }
 
     async fn host_addresses(&self, id: &NodeId) -> Result<Vec<IpAddr>, DiscoveryError> {
-        let listed = self.book.lock().listed(id, Instant::now());
-        if let Some(listed) = listed {
-            return Ok(listed);
-        }
-        let outcome = self.resolve(id).await;
         let now = Instant::now();
-        match outcome {
-            Ok(ips) => {
-                self.book.lock().record_lookup(id, ips.clone(), now);
-                Ok(ips)
-            }
-            Err(error) if error.is_no_such_host() => {
-                self.book.lock().remove(id);
-                self.request_poll();
-                Err(error)
-            }
-            Err(error) => {
-                let known = self.book.lock().last_known(id, now).ok_or_else(|| error.clone())?;
-                debug!(target: "memring", node = %id, %error, "lookup failed, dialing the last known address");
-                Ok(known)
-            }
-        }
+        let (needs_lookup, known) = {
+            let book = self.book.lock();
+            (book.needs_lookup(id, now), book.best_known(id, now))
+        };
+        let candidates = if needs_lookup { self.look_up(id, known.ok()).await? } else { known? };
+        self.book.lock().record_dial(id, &candidates);
+        Ok(candidates.ips)
     }
 
-    /// Looks the node's host name up, within the time limit.
-    async fn resolve(&self, id: &NodeId) -> Result<Vec<IpAddr>, DiscoveryError> {
-        let has_fallback = self.book.lock().last_known(id, Instant::now()).is_some();
-        let limit = if has_fallback { LOOKUP_TIMEOUT_WITH_FALLBACK } else { Duration::MAX };
-        match timeout(limit.min(self.lookup_timeout), self.resolver.resolve(id.host())).await {
-            Ok(Ok(found)) if found.addresses().is_empty() => Err(DiscoveryError::no_such_host(id.host(), None)),
-            Ok(outcome) => outcome.map(|found| found.addresses().to_vec()),
-            Err(_) => Err(DiscoveryError::Timeout),
+    /// Waits for a lookup; not long if there is something to fall back on.
+    async fn look_up(&self, id: &NodeId, fallback: Option<Candidates>) -> Result<Candidates, DiscoveryError> {
+        let lookup = self.lookups.look_up(id);
+        if let Some(fallback) = fallback {
+            if timeout(LOOKUP_TIMEOUT_WITH_FALLBACK, lookup).await.is_err() {
+                debug!(target: "memring", node = %id, "the lookup is slow, dialing a known address meanwhile");
+                return Ok(fallback);
+            }
+        } else {
+            lookup.await;
         }
+        self.book.lock().best_known(id, Instant::now())
     }
 
     /// Records that the node answered at this address until now.
     pub(crate) fn confirm(&self, id: &NodeId, ip: IpAddr) {
-        if id.ip().is_none() {
-            self.book.lock().confirm(id, ip, Instant::now());
-        }
+        self.book.lock().confirm(id, ip, Instant::now());
+    }
+
+    /// Records that a connection to the node was lost, and requests a poll, because the node may have moved.
+    pub(crate) fn report_loss(&self, id: &NodeId) {
+        self.book.lock().record_loss(id);
+        self.request_poll();
+    }
+
+    /// Records that a dial failed at all these addresses, and requests a poll, because the node may have moved.
+    pub(crate) fn report_failed_dial(&self, id: &NodeId, addresses: &[SocketAddr]) {
+        let tried: Vec<_> = addresses.iter().map(SocketAddr::ip).collect();
+        self.book.lock().record_failed_dial(id, &tried);
+        self.request_poll();
+    }
+
+    /// Returns whether only an answer that lists the node again makes another dial worthwhile.
+    pub(crate) fn waits_for_listing(&self, id: &NodeId) -> bool {
+        self.book.lock().waits_for_listing(id)
     }
 
     /// Requests an early poll, because a node may have moved or left.
     ///
     /// Any number of requests cause one poll, at least a second after the last one. If that poll finds nothing new,
     /// requests are ignored until the next regular one.
-    pub(crate) fn request_poll(&self) {
+    pub(super) fn request_poll(&self) {
         self.poll_requests.send();
     }
 
-    /// Waits for an answer that makes another dial of an unreachable node worthwhile: one that lists the node again, or
-    /// lists it without addresses.
-    pub(crate) async fn until_worth_redialing(&self, id: &NodeId) {
-        self.latest_answer.until_worth_redialing(id).await;
+    /// Waits for an answer that lists the node again, which makes another dial of it worthwhile.
+    ///
+    /// A node that stays listed and is found at another address is notified through the topology instead.
+    pub(crate) async fn until_listed_again(&self, id: &NodeId) {
+        self.latest_answer.until_listed_again(id).await;
     }
 
     #[cfg(test)]
     pub(super) fn knows(&self, id: &NodeId) -> bool {
         self.book.lock().contains(id)
-    }
-}
-
-impl fmt::Debug for NodeLocator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeLocator").field("source", &self.resolver).finish_non_exhaustive()
     }
 }

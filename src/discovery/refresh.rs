@@ -1,4 +1,5 @@
-//! The task that polls the source: sleeps, polls, and publishes the nodes that the tracker derives from the answers.
+//! The task that polls the source and looks host names up: it publishes the nodes that the tracker derives from what
+//! they find.
 
 #[cfg(test)]
 mod tests;
@@ -6,19 +7,23 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::discovery::address_book::SharedAddressBook;
 use crate::discovery::latest_answer::LatestAnswer;
+use crate::discovery::lookups::{LookupRequests, Lookups};
 use crate::discovery::panic_guard::catch_panics;
 use crate::discovery::poll_requests::PollRequests;
 use crate::discovery::status::{StatusReader, StatusRecord};
 use crate::discovery::tracker::{Roster, Tracker};
 use crate::discovery::{
-    Discovery, DiscoveryError, DiscoveryHandle, DiscoveryOptions, DiscoveryState, Membership, NodeLocator, Startup,
+    Discovery, DiscoveryError, DiscoveryHandle, DiscoveryOptions, DiscoveryState, ListedAddresses, Membership,
+    NodeLocator, Startup,
 };
+use crate::node_id::NodeId;
 
 /// Creates the refresh task of a source, and the handle to it. The task runs until it is dropped.
 pub(crate) fn start_refresh<D: Discovery>(
@@ -27,10 +32,14 @@ pub(crate) fn start_refresh<D: Discovery>(
 ) -> (DiscoveryHandle, impl Future<Output = ()> + Send + 'static) {
     let now = Instant::now();
     let tracker = Tracker::new(options.clone(), now);
+    let book = SharedAddressBook::default();
+    let (lookups, lookup_requests) = Lookups::new(Arc::<D>::clone(&source), options.lookup_timeout, book.clone());
     let refresh = Refresh {
         source,
         lookup_timeout: options.lookup_timeout,
-        book: SharedAddressBook::default(),
+        polling: None,
+        lookups,
+        book,
         poll_requests: PollRequests::default(),
         answers: watch::Sender::default(),
         roster: watch::Sender::new(Arc::clone(tracker.roster())),
@@ -41,12 +50,15 @@ pub(crate) fn start_refresh<D: Discovery>(
         refresh.record_addresses(&Membership::new(endpoints), now);
     }
     refresh.report(|_| ());
-    (refresh.handle(), refresh.run())
+    (refresh.handle(lookup_requests), refresh.run())
 }
 
 struct Refresh<D> {
     source: Arc<D>,
     lookup_timeout: Duration,
+    /// The poll in progress.
+    polling: Option<BoxFuture<'static, Result<Membership, DiscoveryError>>>,
+    lookups: Lookups,
     tracker: Tracker,
     book: SharedAddressBook,
     answers: watch::Sender<Membership>,
@@ -56,11 +68,10 @@ struct Refresh<D> {
 }
 
 impl<D: Discovery> Refresh<D> {
-    fn handle(&self) -> DiscoveryHandle {
+    fn handle(&self, lookups: LookupRequests) -> DiscoveryHandle {
         let locator = NodeLocator {
-            resolver: Arc::<D>::clone(&self.source),
-            lookup_timeout: self.lookup_timeout,
             book: self.book.clone(),
+            lookups,
             latest_answer: LatestAnswer::new(&self.answers),
             poll_requests: self.poll_requests.clone(),
         };
@@ -72,16 +83,25 @@ impl<D: Discovery> Refresh<D> {
             let now = Instant::now();
             // After the runtime stalled, one wake-up is late. The next one is scheduled from now: missed polls are not
             // made up for.
-            if self.tracker.next_poll().is_some_and(|due| due <= now) {
-                self.poll().await;
-            } else if let Some(roster) = self.tracker.tick(now) {
-                self.publish(roster);
-                self.report(|_| ());
+            if self.polling.is_none() {
+                if self.tracker.next_poll().is_some_and(|due| due <= now) {
+                    self.polling = Some(self.ask_source());
+                } else if let Some(roster) = self.tracker.tick(now) {
+                    self.publish(roster);
+                    self.report(|_| ());
+                }
             }
             let wake_at = self.tracker.next_wake();
+            let is_idle = self.polling.is_none();
             tokio::select! {
-                () = sleep_until_some(wake_at) => {}
-                () = self.poll_requests.received() => {
+                outcome = poll_some(&mut self.polling) => {
+                    self.polling = None;
+                    self.on_outcome(outcome);
+                }
+                (id, found) = self.lookups.next() => self.on_lookup(&id, found),
+                () = sleep_until_some(wake_at), if is_idle => {}
+                // A request during a poll waits for its end, because that poll may have missed the change.
+                () = self.poll_requests.received(), if is_idle => {
                     self.tracker.request_poll(Instant::now());
                     self.report(|_| ());
                 }
@@ -89,8 +109,8 @@ impl<D: Discovery> Refresh<D> {
         }
     }
 
-    async fn poll(&mut self) {
-        let outcome = self.ask_source().await;
+    /// Takes the outcome of a poll.
+    fn on_outcome(&mut self, outcome: Result<Membership, DiscoveryError>) {
         let now = Instant::now();
         // Before the roster is published, so that a dial of a new node finds its address.
         match &outcome {
@@ -100,6 +120,7 @@ impl<D: Discovery> Refresh<D> {
         }
         let state_before = self.tracker.state();
         let roster = self.tracker.observe(now, &outcome);
+        let is_good = matches!(&outcome, Ok(answer) if !answer.is_empty());
         let error = match outcome {
             Ok(answer) if answer.is_empty() => Some(DiscoveryError::empty(false, None)),
             Ok(_) => None,
@@ -110,12 +131,25 @@ impl<D: Discovery> Refresh<D> {
             self.publish(roster);
         }
         self.report(|status| status.count_poll(now, error));
+        if is_good {
+            // After the roster is published, which drops the nodes that have left from the address book.
+            self.lookups.check_nodes();
+        }
     }
 
-    async fn ask_source(&self) -> Result<Membership, DiscoveryError> {
+    /// Takes what a lookup says about where a node is, if that is new.
+    fn on_lookup(&mut self, id: &NodeId, found: Option<ListedAddresses>) {
+        let roster = found.and_then(|found| self.tracker.observe_lookup(id, &found));
+        if let Some(roster) = roster {
+            self.publish(roster);
+        }
+    }
+
+    fn ask_source(&self) -> BoxFuture<'static, Result<Membership, DiscoveryError>> {
+        let (source, limit) = (Arc::clone(&self.source), self.lookup_timeout);
         // Called inside the future, so that a panic before its first await is caught as well.
-        let answer = catch_panics(async { self.source.discover().await });
-        timeout(self.lookup_timeout, answer).await.unwrap_or(Err(DiscoveryError::Timeout))
+        let answer = catch_panics(async move { source.discover().await });
+        Box::pin(async move { timeout(limit, answer).await.unwrap_or(Err(DiscoveryError::Timeout)) })
     }
 
     fn record_addresses(&self, answer: &Membership, now: Instant) {
@@ -165,6 +199,14 @@ impl<D: Discovery> Refresh<D> {
             None if is_change => info!(target: "memring", ?state, nodes, "discovery found nodes"),
             None => {}
         }
+    }
+}
+
+/// Waits for the outcome of the poll in progress, or forever if there is none. Cancel safe.
+async fn poll_some<T>(polling: &mut Option<BoxFuture<'static, T>>) -> T {
+    match polling {
+        Some(polling) => polling.await,
+        None => std::future::pending().await,
     }
 }
 

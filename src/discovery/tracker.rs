@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use self::member::{Absence, Member};
 use self::schedule::Schedule;
 use crate::discovery::time::later_by;
-use crate::discovery::{DiscoveryError, DiscoveryOptions, DiscoveryState, EmptyPolicy, Endpoint, Membership, Startup};
+use crate::discovery::{
+    DiscoveryError, DiscoveryOptions, DiscoveryState, EmptyPolicy, Endpoint, ListedAddresses, Membership, Startup,
+};
 use crate::node_id::NodeId;
 
 /// The nodes in use. Published whole, and only when something in it differs.
@@ -25,11 +27,11 @@ use crate::node_id::NodeId;
 pub(crate) struct Roster {
     /// Grows when the set of nodes changes, or a label or weight of one. 0 is the empty roster before the first answer.
     pub(crate) version: u64,
-    /// Grows when an answer lists a node in use at other addresses than before. Compare a node's addresses here with
-    /// those of the previous roster, not with its connection's: a dial may have looked up newer ones since.
+    /// Grows when an answer or a lookup finds a node in use at other addresses than before. Compare a node's addresses
+    /// here with those of the previous roster, not with its connection's: a dial may have looked up newer ones since.
     pub(crate) addr_epoch: u64,
-    /// The listed nodes and those within their grace, of the lowest priority value, sorted by identity. Nodes within
-    /// their grace have the addresses they were last listed at.
+    /// The listed nodes and those within their grace, of the lowest priority value, sorted by identity, with the
+    /// addresses where they were last found.
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
@@ -116,6 +118,12 @@ impl Tracker {
             Ok(_) | Err(_) => self.on_empty(now),
         }
         self.tick(now)
+    }
+
+    /// Takes what a lookup says about where a node is. Returns the roster if it changed.
+    pub(crate) fn observe_lookup(&mut self, id: &NodeId, found: &ListedAddresses) -> Option<Arc<Roster>> {
+        self.members.get_mut(id)?.update_addresses(found);
+        self.rebuild_roster().then(|| Arc::clone(&self.roster))
     }
 
     /// Removes the nodes whose time is over. Returns the roster if it changed.

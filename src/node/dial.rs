@@ -40,6 +40,8 @@ impl Shared {
     pub(super) async fn dial(&self) -> Dialed {
         let unavailable = || Error::not_sent(ErrorKind::Unavailable).with_node(&self.id);
         let addresses = self.locator.lookup(&self.id).await.map_err(|error| unavailable().with_source(error))?;
+        // The pod may have another address by now.
+        let report_failure = |_: &Error| self.locator.report_failed_dial(&self.id, &addresses);
         let dialed = dial(&addresses, self.settings.connect_timeout, self.settings.keepalive).await;
         let connected = dialed.and_then(|socket| {
             let peer = socket.peer_addr()?;
@@ -49,8 +51,7 @@ impl Shared {
             Ok((mut socket, peer)) => self.authenticate(&mut socket).await.map(|()| (socket, peer)),
             Err(error) => Err(unavailable().with_source(error)),
         };
-        // The pod may have another address by now.
-        ready.inspect_err(|_| self.locator.request_poll())
+        ready.inspect_err(report_failure)
     }
 
     async fn authenticate(&self, socket: &mut TcpStream) -> Result<(), Error> {

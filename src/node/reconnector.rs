@@ -15,7 +15,9 @@ use super::backoff::Backoff;
 use super::dial::start_dial;
 use super::serving::{Connection, Event, Serving, log_end};
 use super::{Orders, Shared, with_cause};
+use crate::config::LONGEST_WAIT;
 use crate::connection::{CloseReason, End};
+use crate::discovery::DiscoveryError;
 use crate::error::{Error, ErrorKind};
 
 /// The pause after a connection on which the server sent nothing but an error line: short enough that no call misses
@@ -64,7 +66,11 @@ impl Reconnector {
                 Event::CurrentEnded(end) => break end,
                 Event::DrainingEnded(end) => serving.draining_ended(end),
                 Event::Redialed(dialed) => serving.redialed(dialed),
-                Event::NewOrders(orders) => serving.apply(&orders),
+                Event::NewOrders(orders) => {
+                    if let Some(end) = serving.apply(&orders) {
+                        break end;
+                    }
+                }
             }
         };
         if let End::Drained = end {
@@ -99,7 +105,7 @@ impl Reconnector {
             }
             return;
         }
-        self.shared.locator.request_poll();
+        self.shared.locator.report_loss(&self.shared.id);
         if wants_credentials {
             // The next connection would fare the same, so calls fail now instead of waiting for it.
             let error = Error::not_sent(ErrorKind::Auth)
@@ -140,12 +146,14 @@ impl Reconnector {
         }
     }
 
-    /// Reports a failed dial, and waits before the next.
+    /// Reports a failed dial, and waits before the next: for an answer that lists the node, if it has no address.
     async fn dial_failed(&mut self, error: &Error) {
-        let delay = self.backoff.next_delay();
+        let waits_for_listing = self.shared.locator.waits_for_listing(&self.shared.id);
+        let delay = if waits_for_listing { LONGEST_WAIT } else { self.backoff.next_delay() };
         let (node, attempt, delay_ms) = (&self.shared.id, self.backoff.attempts(), delay.as_millis());
         let error_text = with_cause(error);
-        if attempt == 1 {
+        // Hosts that do not exist are counted in one warning of discovery's, because they may be many.
+        if attempt == 1 && !is_no_such_host(error) {
             warn!(target: "memring", %node, error = error_text, attempt, delay_ms, "node cannot be reached");
         } else {
             debug!(target: "memring", %node, error = error_text, attempt, delay_ms, "node still cannot be reached");
@@ -161,7 +169,7 @@ impl Reconnector {
         let over = async {
             tokio::select! {
                 () = sleep(delay) => {}
-                () = shared.locator.until_worth_redialing(&shared.id) => {}
+                () = shared.locator.until_listed_again(&shared.id) => {}
             }
         };
         if self.until_orders(over).await.is_none() {
@@ -169,6 +177,11 @@ impl Reconnector {
             self.shared.redialing();
         }
     }
+}
+
+fn is_no_such_host(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<DiscoveryError>());
+    cause.is_some_and(DiscoveryError::is_no_such_host)
 }
 
 impl Drop for Reconnector {

