@@ -88,6 +88,12 @@ const LEAST_SHARE: usize = 32;
 /// The least bytes of a value that are a sign of life: a smaller value must arrive within one silence timeout.
 const LEAST_BYTES: usize = 16 * 1024;
 
+/// A timer that fires so much late shows that the process has stalled.
+///
+/// Every timer fires a little late, and the same timer keeps the deadlines of calls. If each of them put off the end of
+/// the silence, a server would be given up the later, the more different deadlines its calls have.
+const LEAST_STALL: Duration = Duration::from_millis(100);
+
 /// Detects a server that sends no reply while replies are pending.
 ///
 /// Only a whole reply is a sign of life, or enough of a value that was requested. Garbage and parts of lines are not.
@@ -119,9 +125,12 @@ impl SilenceDetector {
         }
     }
 
-    /// Leaves out a time in which this process could not have noticed a reply.
-    pub(super) fn exclude(&mut self, pause: Duration) {
-        self.since += pause;
+    /// Leaves out the time for which a timer fired late, if the process has stalled (throttled, or its machine paused):
+    /// it could not have noticed a reply then.
+    pub(super) fn timer_fired_late(&mut self, lateness: Duration) {
+        if lateness >= LEAST_STALL {
+            self.since += lateness;
+        }
     }
 
     /// When the server has been silent for too long.

@@ -260,9 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
             let now = Instant::now();
-            // A timer that fires late shows that this process stalled (throttled, or its machine paused). Silence
-            // during that time is not the server's.
-            self.silence.exclude(now.saturating_duration_since(due));
+            self.silence.timer_fired_late(now.saturating_duration_since(due));
             let next_deadline = self.pipeline.fail_expired(now, wakes);
             if !self.version_probe.poll() {
                 return Err(self.lost().with_message("no reply to `version`"));

@@ -133,6 +133,26 @@ async fn a_pause_of_this_process_does_not_count_as_silence() {
     assert!(!driver.is_finished());
 }
 
+/// Each timer fires a little late, here because tokio's count whole milliseconds.
+#[tokio::test(start_paused = true)]
+async fn many_different_deadlines_do_not_delay_the_silence_timeout() {
+    let rig = Rig::new();
+    let mut calls = Vec::new();
+    for number in 0..900 {
+        let limit = Duration::from_micros(1_000 * number + 1_100);
+        calls.push(rig.call_within(get(&format!("key-{number}")), limit).await);
+    }
+    let start = Instant::now();
+    let (driver, mut peer) = rig.connect();
+    peer.expect("get key-0 ").await;
+    for call in calls {
+        assert_failed(call.value().await, ErrorKind::Timeout, Delivery::Unknown);
+    }
+    lost(driver).await.unwrap();
+    let took = start.elapsed();
+    assert!(took < SILENCE_TIMEOUT + Duration::from_millis(50), "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_stays_open() {
     let rig = Rig::new();
