@@ -64,6 +64,7 @@ impl Call {
     /// Makes the call, whose last response was taken, a get of the key that `write_key` writes into its place.
     ///
     /// The call is filled in where it is: to make one elsewhere and move it costs more than all the rest.
+    /// `call_pool.rs` states what holds for a call that is reused.
     #[inline]
     pub(super) fn refill<E>(
         &mut self,

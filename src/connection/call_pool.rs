@@ -2,6 +2,20 @@
 //!
 //! A caller that has its response most often makes the next request at once. It then fills in the call it just
 //! released, whose memory is still in the processor's cache.
+//!
+//! # What holds for every call in the pool
+//!
+//! [`keep`] is the only way into the pool, and checks this:
+//!
+//! 1. Nothing else refers to the call. No queue, pipeline or future can change it, or find another request in it.
+//! 2. Its slot is complete, and the response was taken. So the call holds no value.
+//! 3. Of its request, no memory remains but that of one key.
+//!
+//! Three places rely on it. `NewCall` changes the call without a lock, by 1. `Call::refill` writes the next key over
+//! the last one, by 3, and makes the slot wait again only if the last response was one item and was taken
+//! (`Slot::is_empty_item`); otherwise, as `Call::replace` does, it makes a new request and a new slot. And a result
+//! that comes after a response was taken finds the slot complete (`Slot::put_item`), by 2. `Call::refill` keeps the
+//! waker and the `Caller`. Both are set again before the call is queued, or when its future is first polled.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -27,9 +41,10 @@ pub(super) fn take(deadline: Instant) -> Arc<Call> {
     pooled.unwrap_or_else(|| Arc::new(Call::new(Request::Version, deadline)))
 }
 
-/// Keeps a completed call if nothing else refers to it and it holds nothing but a key.
+/// Keeps a call whose response was taken, if nothing else refers to it and it holds nothing but a key.
 #[inline]
 pub(super) fn keep(mut call: Arc<Call>) {
+    debug_assert!(call.is_over(), "the response was taken, or its caller dropped the future");
     if Arc::strong_count(&call) == 1 && is_reusable(&mut call) {
         // A call that does not fit is dropped after the borrow ends.
         let _full = POOL.try_with(|pool| {

@@ -98,7 +98,7 @@ impl Slot {
         Self { response, missing, waker: None }
     }
 
-    /// Whether the slot can be used again for a get of one key: its last item was taken out.
+    /// Whether the slot of a call from the pool can be used again for a get of one key: its last item was taken out.
     #[inline]
     pub(super) fn is_empty_item(&self) -> bool {
         matches!(self.response, ResponseSlot::Item(None))
