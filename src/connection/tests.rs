@@ -6,6 +6,7 @@ mod churn;
 mod deadline_model;
 mod deadlines;
 mod equal_keys;
+mod fast_path;
 mod get_and_touch;
 mod interleaving;
 mod large_values;

@@ -4,7 +4,7 @@
 //! mutate. Output of an encoder is parsed by a second parser, which was written from the server's grammar and shares no
 //! code with the encoder. `scripts/fuzz` runs these tests for longer.
 
-mod corpus;
+pub(crate) mod corpus;
 pub(crate) mod grammar;
 mod lines;
 mod replies;

@@ -25,33 +25,54 @@ impl Pipeline {
     ) -> Result<(), Poison> {
         loop {
             self.receive_fast_path(input, written, wakes);
-            if input.is_empty() && !self.decoder.has_complete_large_value() {
+            if !self.receive_one(input, written, wakes)? {
                 return Ok(());
             }
-            let expect = self.expect(written)?;
-            let in_flight = &mut self.in_flight;
-            let claim = |key: &[u8]| in_flight.advance_to(key, wakes);
-            let Some(reply) = self.decoder.decode(expect, input, claim).map_err(Poison::Protocol)? else {
-                return Ok(());
-            };
-            match reply {
-                Reply::ErrorLine(line) if self.received == 0 && line.is_connection_limit() => {
-                    return Err(Poison::ConnectionLimit(line));
-                }
-                Reply::ErrorLine(line) if !expect.keeps_connection_after(&line) => {
-                    // A sign of life, unless the server wants credentials first.
-                    self.received += u64::from(!line.is_unauthenticated());
-                    return Err(Poison::ErrorLine(line));
-                }
-                Reply::ErrorLine(line) => self.receive_error_line(&line, wakes),
-                Reply::Value(value) => self.receive_value(value, wakes),
-                Reply::End => self.in_flight.end_retrieval(wakes),
-                Reply::Meta(reply) => self.receive_meta(*reply, wakes).map_err(Poison::Protocol)?,
-                reply => self.complete_oldest(Ok(reply), wakes),
-            }
-            // Counted last: what is no reply to the oldest request is no sign of life.
-            self.received += 1;
         }
+    }
+
+    /// As [`receive`](Self::receive), without the fast path.
+    #[cfg(test)]
+    pub(in crate::connection) fn receive_slowly(
+        &mut self,
+        input: &mut BytesMut,
+        written: u64,
+        wakes: &mut WakeList,
+    ) -> Result<(), Poison> {
+        while self.receive_one(input, written, wakes)? {}
+        Ok(())
+    }
+
+    /// Receives any reply. Returns `false` if the reply is not complete.
+    #[inline(always)]
+    fn receive_one(&mut self, input: &mut BytesMut, written: u64, wakes: &mut WakeList) -> Result<bool, Poison> {
+        if input.is_empty() && !self.decoder.has_complete_large_value() {
+            return Ok(false);
+        }
+        let expect = self.expect(written)?;
+        let in_flight = &mut self.in_flight;
+        let claim = |key: &[u8]| in_flight.advance_to(key, wakes);
+        let Some(reply) = self.decoder.decode(expect, input, claim).map_err(Poison::Protocol)? else {
+            return Ok(false);
+        };
+        match reply {
+            Reply::ErrorLine(line) if self.received == 0 && line.is_connection_limit() => {
+                return Err(Poison::ConnectionLimit(line));
+            }
+            Reply::ErrorLine(line) if !expect.keeps_connection_after(&line) => {
+                // A sign of life, unless the server wants credentials first.
+                self.received += u64::from(!line.is_unauthenticated());
+                return Err(Poison::ErrorLine(line));
+            }
+            Reply::ErrorLine(line) => self.receive_error_line(&line, wakes),
+            Reply::Value(value) => self.receive_value(value, wakes),
+            Reply::End => self.in_flight.end_retrieval(wakes),
+            Reply::Meta(reply) => self.receive_meta(*reply, wakes).map_err(Poison::Protocol)?,
+            reply => self.complete_oldest(Ok(reply), wakes),
+        }
+        // Counted last: what is no reply to the oldest request is no sign of life.
+        self.received += 1;
+        Ok(true)
     }
 
     /// Which replies may come next.
@@ -69,6 +90,8 @@ impl Pipeline {
 
     /// Receives nearly all replies with the least work: values in the order requested, ends of retrievals, and
     /// `STORED`. Stops at the first reply that is another, or not whole.
+    ///
+    /// [`receive_one`](Self::receive_one) would do exactly the same. `tests/fast_path.rs` checks this.
     fn receive_fast_path(&mut self, input: &mut BytesMut, written: u64, wakes: &mut WakeList) {
         let mut taken = 0;
         while let Some(len) = self.receive_one_fast(&input[taken..], written, wakes) {

@@ -64,7 +64,7 @@ pub(super) fn recorded(is_wanted: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
 
 /// A mutation of a byte string.
 #[derive(Debug, Clone)]
-enum Mutation {
+pub(crate) enum Mutation {
     Replace(Index, u8),
     Remove(Index, usize),
     Insert(Index, Vec<u8>),
@@ -116,7 +116,7 @@ const WORDS: [&str; 36] = [
 const NUMBERS: [&str; 9] =
     ["", "0", "1", "2", "00000000000000000002", "1000", "1073741824", "1073741825", "18446744073709551616"];
 
-fn mutation() -> impl Strategy<Value = Mutation> {
+pub(crate) fn mutation() -> impl Strategy<Value = Mutation> {
     let any_bytes = prop::collection::vec(any::<u8>(), 1..8);
     let word = prop_oneof![4 => select(&WORDS[..]).prop_map(|word| word.as_bytes().to_vec()), 1 => any_bytes];
     prop_oneof![
@@ -129,7 +129,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-fn mutated(mut bytes: Vec<u8>, mutations: Vec<Mutation>) -> Vec<u8> {
+pub(crate) fn mutated(mut bytes: Vec<u8>, mutations: Vec<Mutation>) -> Vec<u8> {
     for mutation in mutations {
         let len = bytes.len();
         match mutation {
