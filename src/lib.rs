@@ -76,9 +76,9 @@
 //! Any tokio runtime with I/O and time enabled. A client belongs to the runtime it was connected on, and ends with it:
 //! commands then fail with [`Closed`](ErrorKind::Closed).
 //!
-//! Commands may be called on other runtimes, and outside any runtime. Their deadline is kept even if the client's
-//! runtime is blocked or not driven: by a thread named `memring-timers`, which the first such call starts. Statistics
-//! and item lists open connections of their own, and need a tokio runtime.
+//! Commands may be called on other runtimes with time enabled, and outside any runtime. Their deadline is kept even if
+//! the client's runtime is blocked or not driven: by a thread named `memring-timers`, which the first such call starts.
+//! Statistics and item lists open connections of their own, and need a tokio runtime with I/O enabled.
 //!
 //! # Features
 //! | feature | default | what it adds |

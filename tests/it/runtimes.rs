@@ -1,5 +1,6 @@
 //! Callers on other runtimes than their client's, and outside any runtime.
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use memring::testing::Memcached;
-use memring::{Client, Delivery, ErrorKind, StatsKind};
+use memring::{Client, Delivery, Error, ErrorKind, FetchError, FetchOptions, Item, Origin, StatsKind};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -63,12 +64,12 @@ fn client_on_a_runtime_that_is_not_driven() -> (Runtime, Memcached, Client) {
 
 #[test]
 fn a_caller_on_another_runtime_has_its_deadline_kept_while_the_clients_runtime_is_not_driven() {
-    let (_runtime, _server, cache) = client_on_a_runtime_that_is_not_driven();
+    let (runtime, _server, cache) = client_on_a_runtime_that_is_not_driven();
     current_thread().block_on(async {
         let all = async {
             tokio::join!(
                 cache.get("key"),
-                cache.set("key", "value", MINUTE),
+                cache.set("key", "other", MINUTE),
                 cache.meta_get("key", memring::meta::Get::new().value()),
                 cache.update("key", MINUTE, |_| Some("other")),
                 cache.get_many(["key", "other"]),
@@ -87,7 +88,33 @@ fn a_caller_on_another_runtime_has_its_deadline_kept_while_the_clients_runtime_i
             let kind = outcome.unwrap_err().kind();
             assert!(matches!(kind, ErrorKind::Timeout | ErrorKind::Overloaded), "{kind:?}");
         }
+        let fetch = cache.fetch("key", MINUTE, || async { Ok::<_, String>("computed") });
+        assert_eq!(within(3 * DEFAULT_TIMEOUT, fetch).await.unwrap().value, "computed");
     });
+    // Nothing that has failed as not sent is sent later.
+    let found = runtime.block_on(async { cache.with_request_timeout(MINUTE).get("key").await });
+    assert_eq!(found.unwrap().unwrap().value, "value");
+}
+
+#[test]
+fn a_thread_of_several_runtimes_keeps_the_deadlines_of_the_tasks_of_each() {
+    let (runtime, _server, cache) = client_on_a_runtime_that_is_not_driven();
+    let get = || {
+        let cache = cache.clone();
+        async move { tokio::spawn(async move { within(DEFAULT_TIMEOUT, cache.get("key")).await }).await.unwrap() }
+    };
+    // The thread uses one call for all of them.
+    let assert_found = |got: Result<Option<Item>, Error>| assert_eq!(got.unwrap().unwrap().value, "value");
+    let assert_timeout = |got: Result<Option<Item>, Error>| assert_eq!(got.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_found(runtime.block_on(get()));
+    assert_timeout(current_thread().block_on(get()));
+    // And without a task.
+    assert_found(runtime.block_on(get()));
+    assert_found(runtime.block_on(cache.get("key")));
+    assert_timeout(current_thread().block_on(within(DEFAULT_TIMEOUT, cache.get("key"))));
+    assert_found(runtime.block_on(get()));
+    assert_found(runtime.block_on(cache.get("key")));
+    assert_timeout(block_on_thread(cache.get("key")));
 }
 
 #[test]
@@ -160,6 +187,39 @@ fn commands_work_outside_a_runtime_and_keep_their_deadlines() {
     let error = block_on_thread(cache.get("key")).unwrap_err();
     assert_eq!((error.kind(), error.delivery()), (ErrorKind::Timeout, Delivery::NotSent), "{error:?}");
     block_on_thread(cache.shutdown());
+}
+
+#[test]
+fn a_fetch_outside_a_runtime_waits_for_the_computation_up_to_its_limit() {
+    let runtime = worker_thread();
+    let (_server, cache) = runtime.block_on(memcached());
+    let (compute, is_computed) = oneshot::channel();
+    let computing = thread::spawn(|| {
+        thread::sleep(Duration::from_millis(100));
+        compute.send("value").unwrap();
+    });
+    block_on_thread(async {
+        let fetched = cache.fetch("key", MINUTE, || is_computed).await.unwrap();
+        assert_eq!((&fetched.value[..], fetched.origin), (&b"value"[..], Origin::Computed));
+        let options = FetchOptions::from(MINUTE).compute_timeout(Duration::from_millis(100));
+        let error = cache.fetch("other", options, pending::<Result<&str, String>>).await.unwrap_err();
+        assert!(matches!(error, FetchError::ComputeTimeout), "{error}");
+    });
+    computing.join().unwrap();
+}
+
+/// A fetch needs a runtime with time enabled.
+#[test]
+fn a_command_with_one_key_needs_no_timers_of_the_callers_runtime() {
+    let (_runtime, _server, cache) = client_on_a_runtime_that_is_not_driven();
+    let start = Instant::now();
+    // More than the queue takes.
+    let calls = join_all((0..20).map(|_| cache.get("key")));
+    for outcome in Builder::new_current_thread().build().unwrap().block_on(calls) {
+        let kind = outcome.unwrap_err().kind();
+        assert!(matches!(kind, ErrorKind::Timeout | ErrorKind::Overloaded), "{kind:?}");
+    }
+    assert!(start.elapsed() < SLACK);
 }
 
 #[test]
