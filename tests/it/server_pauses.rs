@@ -45,6 +45,7 @@ impl Source {
         };
         check(cache.get("k").await);
         cache.get_each(["k", "absent"]).await.into_iter().for_each(|(_, outcome)| check(outcome));
+        cache.get_many(["k", "absent"]).await.hits.into_iter().for_each(|(_, item)| check(Ok(Some(item))));
         let declined = cache.update("k", MINUTE, |old| {
             Self::assert_is_no_lease(old);
             None::<&str>
@@ -87,18 +88,18 @@ impl<T> OkOrTransient for Result<T, Error> {
 }
 
 /// Pauses a server for so long while `newcomer`, which has sent no meta command yet, uses an item on which there is a
-/// lease.
-async fn use_item_during_pause(pause: Duration, starts_before_pause: bool) {
+/// lease. The newcomer begins this much before the pause, or in it.
+async fn use_item_during_pause(pause: Duration, begins_before: Option<Duration>) {
     let Some((server, known)) = memcached_at_least(Version::META).await else { return };
     let (source, newcomer) = (Arc::new(Source::default()), default_client(server.addr()).await);
     source.delete(&known).await;
     assert_eq!(newcomer.get("absent").await.unwrap(), None);
     let mut tasks = JoinSet::new();
-    if !starts_before_pause {
+    if begins_before.is_none() {
         server.pause().await.unwrap();
     }
     let start = Instant::now();
-    let goes_on = move || start.elapsed() < pause + AFTERWARDS;
+    let goes_on = move || start.elapsed() < begins_before.unwrap_or_default() + pause + AFTERWARDS;
     for _ in 0..2 {
         let (source, newcomer) = (Arc::clone(&source), newcomer.clone());
         tasks.spawn(async move {
@@ -115,7 +116,8 @@ async fn use_item_during_pause(pause: Duration, starts_before_pause: bool) {
             sleep(Duration::from_millis(30)).await;
         }
     });
-    if starts_before_pause {
+    if let Some(before) = begins_before {
+        sleep(before).await;
         server.pause().await.unwrap();
     }
     sleep(pause).await;
@@ -137,8 +139,9 @@ async fn use_item_during_pause(pause: Duration, starts_before_pause: bool) {
 async fn no_lease_is_a_value_and_no_outdated_value_is_stored_if_a_server_stalls_at_the_first_meta_command() {
     let mut pauses = JoinSet::new();
     for pause in PAUSES.map(Duration::from_millis) {
-        for starts_before_pause in [false, true] {
-            pauses.spawn(use_item_during_pause(pause, starts_before_pause));
+        let at_random = Duration::from_micros(fastrand::u64(..20_000));
+        for begins_before in [None, Some(Duration::ZERO), Some(at_random)] {
+            pauses.spawn(use_item_during_pause(pause, begins_before));
         }
     }
     while let Some(done) = pauses.join_next().await {
