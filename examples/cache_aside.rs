@@ -45,9 +45,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// Returns the report from the cache, and computes it on a miss. An application calls this wherever it needs the
 /// report.
 async fn report(cache: &Client, key: &str) -> Result<memring::Fetched, memring::FetchError<io::Error>> {
-    // The TTL is five minutes. If this process dies while it computes the report, another one may start after ten
-    // seconds.
-    let options = FetchOptions::from(Duration::from_secs(300)).lease(Duration::from_secs(10));
+    // The TTL is five minutes. Other processes wait up to ten seconds for the report before they compute it, too: that
+    // long if this one dies.
+    let options = FetchOptions::from(Duration::from_secs(300)).wait_timeout(Duration::from_secs(10));
     cache.fetch(key, options, compute).await
 }
 

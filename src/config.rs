@@ -11,9 +11,9 @@ use crate::key::LongKeys;
 /// overflows.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How long a lease lasts by default: a little more than most computations take. A process that dies keeps others from
-/// computing for so long.
-pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// How long a lease lasts by default unless it is renewed. A process that computes renews it, so this need not be
+/// longer than computations take. It is several times longer than the pauses of processes and servers.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
 /// The settings of nodes and their connections, as the builder collects them.
 #[derive(Debug, Clone)]

@@ -59,7 +59,8 @@
 //! | a server runs without CAS uniques (`-C`) | [`Unsupported`](ErrorKind::Unsupported) for [`cas`](Client::cas), [`update`](Client::update) and [`take`](Client::take); [`fetch`](Client::fetch) uses a lock instead of leases |
 //! | a server has not stated its version yet, because it stalls | [`Timeout`](ErrorKind::Timeout) or [`Unavailable`](ErrorKind::Unavailable) for what needs it; a lease is never taken for a value |
 //! | other clients change the same item all the time | [`update`](Client::update) starts again, at most 16 times, then [`Contended`](ErrorKind::Contended) |
-//! | the caller that computes a value fails or dies | the next caller computes: at once in the same process, in another process when the lease is given back or ends |
+//! | the caller that computes a value fails | the next caller computes: at once in the same process, in another process when the lease is given back |
+//! | a process dies while it computes a value | a caller in another process waits for a second, then computes and stores it ([`FetchOptions::wait_timeout`]) |
 //! | the cache fails during a [`fetch`](Client::fetch) | the value is computed, once in each process, and returned although it cannot be stored |
 //! | a server has no room for connections, or speaks TLS or HTTP | [`Unavailable`](ErrorKind::Unavailable) at once, with the reason if the server tells it; the client dials again with a growing backoff |
 //! | a server refuses or requires credentials | [`Auth`](ErrorKind::Auth) at once; the client dials again after the backoff |

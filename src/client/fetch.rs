@@ -1,11 +1,11 @@
 //! Get or compute, with one caller computing.
 
+mod claim;
 mod computed;
 mod flight;
 mod lock;
 mod look;
 mod options;
-mod touched_leases;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -21,13 +21,14 @@ pub use self::computed::Computed;
 pub(super) use self::flight::Flights;
 pub use self::options::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 
+use self::claim::{Claim, renew_during};
 use self::flight::{Flight, FlightResult};
 use self::lock::Lock;
 use self::look::Look;
 use super::Client;
 use crate::config::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind};
-use crate::item::SetOptions;
+use crate::item::{Cas, SetOptions};
 use crate::key::{KeySpace, MetaKey};
 use crate::meta::{Get, Item, Outcome, TimeLeft};
 use crate::operations::{Lease, LeaseKind, Operations};
@@ -49,10 +50,11 @@ impl Client {
     ///
     /// In this process, callers that miss wait for the first of them to compute. If that one fails or is dropped, the
     /// next computes. Other processes are kept from computing by a lease: an empty item in place of the value, which
-    /// memcached gives to one reader ([`FetchOptions::lease`]). They look for the value in growing intervals
-    /// ([`FetchOptions::wait_timeout`]). A stale item ([`invalidate`](Self::invalidate)), or one that soon expires
-    /// ([`FetchOptions::recache_within`]), is given to one caller to renew, while the others may get the old value
-    /// ([`FetchOptions::stale`]).
+    /// memcached gives to one reader ([`FetchOptions::lease`]). They look for the value in growing intervals, for a
+    /// second by default ([`FetchOptions::wait_timeout`]). A process that died cannot give its lease back. So after
+    /// that time they compute too, one caller in each, and the first value is stored. A stale item
+    /// ([`invalidate`](Self::invalidate)), or one that soon expires ([`FetchOptions::recache_within`]), is given to one
+    /// caller to renew, while the others may get the old value ([`FetchOptions::stale`]).
     ///
     /// A value is not stored, and returned to its own caller only, if the item was invalidated, deleted or stored by
     /// another client while the value was computed. If the cache fails, the value is still computed, once in this
@@ -83,8 +85,8 @@ impl Client {
     /// the cache are returned only if the fetch cannot be made at all.
     ///
     /// A fetch takes at most twice the sum of [wait](FetchOptions::wait_timeout) and [limit on
-    /// computing](FetchOptions::compute_timeout): once as a follower, then as the one that computes. (A `compute` that
-    /// fetches its own key waits for itself until that limit.)
+    /// computing](FetchOptions::compute_timeout), and the time of its commands: once as a follower, then as the one
+    /// that computes. (A `compute` that fetches its own key waits for itself until that limit.)
     ///
     /// # Cancel safety
     /// May be dropped at any time: another caller that waits takes over, and a lease is given back.
@@ -177,13 +179,13 @@ impl<'a> Task<'a> {
             let flight = guard.flight();
             let (mut old, mut cache_fails) = (None, false);
             match look {
-                Look::Found(found) | Look::Taken(Some(found)) => return Ok(found),
+                Look::Found(found) | Look::Taken(Some(found), _) => return Ok(found),
                 // Given to the flight: its leader fills the item.
                 Look::Won(lease, value) => {
                     old = value;
                     flight.deposit(lease);
                 }
-                Look::Taken(None) | Look::Absent => {}
+                Look::Taken(None, _) | Look::Absent => {}
                 Look::Failed(error) if error.kind() == ErrorKind::Closed => return Err(FetchError::Cache(error)),
                 Look::Failed(_) => cache_fails = true,
             }
@@ -213,20 +215,18 @@ impl<'a> Task<'a> {
     ) -> Result<FlightResult, LeaderError<E>> {
         let wait_end = Instant::now() + self.options.wait_timeout.min(LONGEST_WAIT);
         let mut pause = FIRST_LOOK_AFTER;
-        let (mut wait_is_over, mut has_limited_lease) = (cache_fails, false);
+        let mut has_limited_lease = false;
         loop {
             if let Some(lease) = flight.take_lease() {
                 return self.fill(flight, lease, computation).await;
             }
-            if wait_is_over {
-                return match self.options.on_wait_timeout {
-                    OnWaitTimeout::Fail if !cache_fails => Err(LeaderError::Failed(FetchError::WaitTimeout)),
-                    _ => self.compute_leaseless(flight, computation).await,
-                };
+            if cache_fails {
+                return self.compute_leaseless(flight, computation).await;
             }
+            let wait_is_over = Instant::now() >= wait_end;
             match self.look().await {
                 // Every follower looks again, and so does this caller.
-                Look::Found(_) | Look::Taken(Some(_)) => {
+                Look::Found(_) | Look::Taken(Some(_), _) => {
                     flight.close();
                     return Ok(FlightResult::LookAgain);
                 }
@@ -238,15 +238,23 @@ impl<'a> Task<'a> {
                     };
                 }
                 Look::Absent => match self.take_lock().await {
-                    Ok(Some(lock)) => return self.fill_under(flight, lock, computation).await,
-                    Ok(None) => wait_is_over = self.pause(flight, &mut pause, wait_end).await,
+                    Ok(Some(lock)) => return self.fill_under(flight, Some(lock), computation).await,
+                    Ok(None) if wait_is_over => {
+                        self.check_may_join()?;
+                        return self.fill_under(flight, None, computation).await;
+                    }
+                    Ok(None) => self.pause(flight, &mut pause, wait_end).await,
                     Err(_) => return self.compute_leaseless(flight, computation).await,
                 },
-                Look::Taken(None) => {
+                Look::Taken(None, cas) if wait_is_over => {
+                    self.check_may_join()?;
+                    return self.join(flight, cas, computation).await;
+                }
+                Look::Taken(None, _) => {
                     if !std::mem::replace(&mut has_limited_lease, true) {
                         self.limit_lease().await;
                     }
-                    wait_is_over = self.pause(flight, &mut pause, wait_end).await;
+                    self.pause(flight, &mut pause, wait_end).await;
                 }
                 Look::Failed(_) => return self.compute_leaseless(flight, computation).await,
             }
@@ -257,22 +265,46 @@ impl<'a> Task<'a> {
         Lock::take(self.operations, self.keys, &self.key, self.options.lease, self.timeout).await
     }
 
-    /// Waits until it is time to look again, or a follower has won a lease. Returns whether the wait is over.
-    async fn pause(&self, flight: &Flight, pause: &mut Duration, wait_end: Instant) -> bool {
+    /// Waits until it is time to look again, or a follower has won a lease.
+    async fn pause(&self, flight: &Flight, pause: &mut Duration, wait_end: Instant) {
         let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
         *pause = (*pause * 3 / 2).min(LOOK_EVERY);
         let _ = timeout_at(wait_end, timeout(jittered, pin!(flight.lease_won()))).await;
-        Instant::now() >= wait_end
+    }
+
+    /// Fails if this caller is to wait only, and not to compute while another process does.
+    fn check_may_join<E>(&self) -> Result<(), LeaderError<E>> {
+        match self.options.on_wait_timeout {
+            OnWaitTimeout::Compute => Ok(()),
+            OnWaitTimeout::Fail => Err(LeaderError::Failed(FetchError::WaitTimeout)),
+        }
+    }
+
+    /// Computes under the lease of another process, which may have died. That lease's CAS unique is from before the
+    /// computation, so it proves as much as one of this process: a store over it is refused if the item has changed.
+    async fn join<E>(
+        &self,
+        flight: &Flight,
+        cas: Option<Cas>,
+        computation: &mut Option<impl Computation<E>>,
+    ) -> Result<FlightResult, LeaderError<E>> {
+        match cas {
+            Some(cas) => {
+                let lease = Lease::new(self.operations, self.key.clone(), cas, LeaseKind::Joined);
+                self.fill(flight, lease, computation).await
+            }
+            None => self.compute_leaseless(flight, computation).await,
+        }
     }
 
     /// Computes under a lease.
     async fn fill<E>(
         &self,
         flight: &Flight,
-        lease: Lease,
+        mut lease: Lease,
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
-        let (mut fetched, store) = self.compute(flight, computation).await?;
+        let (mut fetched, store) = self.compute(flight, &mut lease, computation).await?;
         // A value is valid for the followers if the item has not changed until the flight was closed. If it has, or may
         // have, a follower may know of a newer value.
         let store = store.filter(|_| self.operations.value_limit().check(&fetched.value).is_ok());
@@ -303,24 +335,17 @@ impl<'a> Task<'a> {
             return;
         };
         // A server counts whole seconds.
-        let longest = self.options.lease + Duration::from_secs(1);
-        if left <= TimeLeft::Finite(longest) {
-            return;
-        }
-        let left = self.flights.touched_leases.time_left(self.key.as_bytes(), cas, longest);
-        if left.is_zero() {
-            // The holder cannot fill the item any more, and the next reader can.
-            Lease::new(self.operations, self.key.clone(), cas, LeaseKind::Vivified).give_back(self.deadline()).await;
-        } else {
-            self.operations.shorten_lease(&self.key, cas, TimeLeft::Finite(left), self.deadline()).await;
+        let longest = TimeLeft::Finite(self.options.lease + Duration::from_secs(1));
+        if let (true, Ok(ttl)) = (left > longest, longest.as_ttl()) {
+            let _ = self.operations.touch_lease(&self.key, cas, ttl, self.deadline()).await;
         }
     }
 
-    /// Computes under a lock.
+    /// Computes under a lock, or without one because another process has it and may have died.
     async fn fill_under<E>(
         &self,
         flight: &Flight,
-        lock: Lock,
+        mut lock: Option<Lock>,
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
         // The lock's previous holder may have stored the value since the last look.
@@ -329,7 +354,7 @@ impl<'a> Task<'a> {
             return Ok(FlightResult::LookAgain);
         }
         self.remove_unusable_lease().await;
-        let (mut fetched, store) = self.compute(flight, computation).await?;
+        let (mut fetched, store) = self.compute(flight, &mut lock, computation).await?;
         let stored = match store {
             // Not over a value that another client has stored meanwhile.
             Some(store) => {
@@ -354,18 +379,21 @@ impl<'a> Task<'a> {
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<FlightResult, LeaderError<E>> {
         flight.mark_leaseless();
-        self.compute(flight, computation).await.map(|(fetched, _)| FlightResult::Value(fetched))
+        self.compute(flight, &mut None::<Lock>, computation).await.map(|(fetched, _)| FlightResult::Value(fetched))
     }
 
-    /// Computes the value. Returns it with the options to store it with, if it is to be stored.
+    /// Computes the value, and renews the claim meanwhile. Returns the value with the options to store it with, if it
+    /// is to be stored.
     async fn compute<E>(
         &self,
         flight: &Flight,
+        claim: &mut impl Claim,
         computation: &mut Option<impl Computation<E>>,
     ) -> Result<(Fetched, Option<SetOptions>), LeaderError<E>> {
         // A caller that has computed returns, with the value or an error, and never comes here again.
         let Some(computation) = computation.take() else { return Err(LeaderError::Failed(FetchError::WaitTimeout)) };
-        match timeout(self.options.compute_timeout, computation).await {
+        let computed = timeout(self.options.compute_timeout, computation);
+        match renew_during(claim, self.options.lease, self.timeout, computed).await {
             Ok(Ok(computed)) => {
                 flight.close();
                 let (value, store) = computed.into_parts(self.options.store);

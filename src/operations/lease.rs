@@ -13,12 +13,13 @@ use crate::item::{Cas, SetOptions};
 use crate::key::MetaKey;
 use crate::meta::{self, Delete, Get, Outcome, Set, TimeLeft};
 use crate::protocol::MetaVerb;
+use crate::ttl::Ttl;
 
 /// How long the command that gives back a dropped lease may take. No caller waits for it.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A lease on an item. One that is dropped unused is given back, if the server can be reached. If not, the lease ends
-/// with the item's TTL at the server.
+/// A lease on an item, or a part in that of another process. One that is dropped unused is given back, if the server
+/// can be reached. If not, the lease ends with the item's TTL at the server.
 pub(crate) struct Lease {
     operations: Operations,
     key: MetaKey,
@@ -36,6 +37,8 @@ pub(crate) enum LeaseKind {
     Stale,
     /// The item expires soon.
     Early,
+    /// Another process has won the lease, and gives it back. The first of both to finish fills the item.
+    Joined,
 }
 
 impl Lease {
@@ -60,6 +63,24 @@ impl Lease {
         matches!(found, Ok(Some(item)) if item.cas == Some(self.cas))
     }
 
+    /// Sets the TTL of a lease placeholder to `lease` again. Returns `false` if there is nothing to renew: the item has
+    /// changed, or is a real one. A renewal that fails is no reason to stop.
+    pub(crate) async fn renew(&self, lease: Duration, deadline: Instant) -> bool {
+        if !matches!(self.kind, LeaseKind::Vivified | LeaseKind::Joined) {
+            return false;
+        }
+        let Ok(ttl) = Ttl::new(lease) else { return false };
+        // A look before the touch, so that an item that is known to be another one is not touched at all. Otherwise two
+        // processes that restore its TTL could restore what the other one has set.
+        match self.operations.read_without_value(&self.key, Get::new(), deadline).await {
+            Ok(Some(found)) if found.cas == Some(self.cas) && found.is_lease() && !found.stale => {
+                self.operations.touch_lease(&self.key, self.cas, ttl, deadline).await.unwrap_or(true)
+            }
+            Ok(_) => false,
+            Err(_) => true,
+        }
+    }
+
     /// Gives the lease back: the server chooses another reader. Returns whether the item has not changed since the
     /// lease was won, or `false` if that is not known. A failed attempt is repeated once, in the background.
     pub(crate) async fn give_back(mut self, deadline: Instant) -> bool {
@@ -82,6 +103,8 @@ impl Lease {
             LeaseKind::Stale => Some(Delete::new().compare(self.cas).mark_stale()),
             // It cannot be given back, and the item expires soon.
             LeaseKind::Early => None,
+            // The other process may still compute.
+            LeaseKind::Joined => None,
         }
     }
 }
@@ -136,21 +159,31 @@ impl Operations {
         let Some(cas) = found.cas else { return };
         if found.won {
             Lease::new(self, key.clone(), cas, LeaseKind::Stale).give_back(deadline).await;
-        } else if let (true, Some(left)) = (found.is_lease(), lease_left) {
-            self.shorten_lease(key, cas, left, deadline).await;
+        } else if let (true, Some(Ok(ttl))) = (found.is_lease(), lease_left.map(TimeLeft::as_ttl)) {
+            // If this fails, the lease lasts longer.
+            let _ = self.touch_lease(key, cas, ttl, deadline).await;
         }
     }
 
-    /// Sets the TTL of a lease that was touched. If the item was filled meanwhile, its own TTL is restored.
-    pub(crate) async fn shorten_lease(&self, key: &MetaKey, lease: Cas, left: TimeLeft, deadline: Instant) {
+    /// Sets the TTL of a lease. Returns whether the item is still that lease. If it was changed meanwhile, its own TTL
+    /// is restored.
+    pub(crate) async fn touch_lease(
+        &self,
+        key: &MetaKey,
+        lease: Cas,
+        ttl: Ttl,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
         // The server executes flags in their order: it reports the TTL left (`t`) before it sets the new one (`T`).
-        let Ok(ttl) = left.as_ttl() else { return };
-        let found = self.read_without_value(key, Get::new().touch(ttl), deadline).await;
-        let Ok(Some(meta::Item { cas, ttl_left: Some(left), .. })) = found else { return };
-        if cas != Some(lease) {
-            let Ok(ttl) = left.as_ttl() else { return };
-            // If this fails, the item expires early.
+        let found = self.read_without_value(key, Get::new().touch(ttl), deadline).await?;
+        let Some(meta::Item { cas, ttl_left, .. }) = found else { return Ok(false) };
+        if cas == Some(lease) {
+            return Ok(true);
+        }
+        if let Some(Ok(ttl)) = ttl_left.map(TimeLeft::as_ttl) {
+            // If this fails, the item has the TTL of the lease.
             let _ = self.read_without_value(key, Get::new().touch(ttl), deadline).await;
         }
+        Ok(false)
     }
 }

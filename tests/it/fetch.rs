@@ -14,28 +14,28 @@ use tokio::time::{sleep, timeout};
 use crate::scripted::{never_reply, scripted_server};
 use crate::support::{
     DEFAULT_TIMEOUT, MINUTE, TEST_TIMEOUT, Version, client_builder, client_of, client_with_large_value_limit,
-    eventually, memcached, memcached_at_least,
+    default_client, eventually, memcached, memcached_at_least,
 };
 
 /// Options with limits that no test reaches.
-fn long_limits() -> FetchOptions {
+pub(crate) fn long_limits() -> FetchOptions {
     FetchOptions::from(MINUTE).lease(MINUTE * 10).wait_timeout(TEST_TIMEOUT).compute_timeout(TEST_TIMEOUT)
 }
 
-type Outcome = Result<Fetched, FetchError<&'static str>>;
+pub(crate) type Outcome = Result<Fetched, FetchError<&'static str>>;
 
-async fn fetch(cache: &Client, options: FetchOptions, value: &'static str) -> Outcome {
+pub(crate) async fn fetch(cache: &Client, options: FetchOptions, value: &'static str) -> Outcome {
     cache.fetch("k", options, || async move { Ok::<_, &'static str>(value) }).await
 }
 
 /// A fetch that has started to compute, and waits for a release.
-struct BlockedFetch {
-    task: JoinHandle<Outcome>,
+pub(crate) struct BlockedFetch {
+    pub(crate) task: JoinHandle<Outcome>,
     release: Arc<Notify>,
 }
 
 impl BlockedFetch {
-    async fn start(cache: &Client, options: FetchOptions, value: &'static str) -> Self {
+    pub(crate) async fn start(cache: &Client, options: FetchOptions, value: &'static str) -> Self {
         let (started, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let task = tokio::spawn({
             let (cache, started, release) = (cache.clone(), Arc::clone(&started), Arc::clone(&release));
@@ -53,13 +53,13 @@ impl BlockedFetch {
     }
 
     /// Lets the fetch end, and returns its outcome.
-    async fn release(self) -> Outcome {
+    pub(crate) async fn release(self) -> Outcome {
         self.release.notify_one();
         self.task.await.unwrap()
     }
 }
 
-fn spawn_fetch(cache: &Client, options: FetchOptions, value: &'static str) -> JoinHandle<Outcome> {
+pub(crate) fn spawn_fetch(cache: &Client, options: FetchOptions, value: &'static str) -> JoinHandle<Outcome> {
     let cache = cache.clone();
     tokio::spawn(async move { fetch(&cache, options, value).await })
 }
@@ -86,7 +86,7 @@ fn spawn_counted_fetches(
 }
 
 #[track_caller]
-fn assert_fetched(outcome: Outcome, value: &str, origin: Origin) {
+pub(crate) fn assert_fetched(outcome: Outcome, value: &str, origin: Origin) {
     let fetched = outcome.unwrap();
     assert_eq!((std::str::from_utf8(&fetched.value).unwrap(), fetched.origin), (value, origin));
 }
@@ -108,11 +108,8 @@ async fn one_of_two_processes_computes_the_value() {
     let second = client_of(&server).await;
     let leader = BlockedFetch::start(&first, long_limits(), "first").await;
     let followers: Vec<_> = (0..10).map(|_| spawn_fetch(&second, long_limits(), "second")).collect();
-    // When its wait ends, a caller computes a value that is not stored, or fails, as configured.
-    let short_wait = long_limits().wait_timeout(Duration::from_millis(30));
-    let third = client_of(&server).await;
-    assert_fetched(fetch(&third, short_wait, "third").await, "third", Origin::NotStored);
-    let outcome = fetch(&third, short_wait.on_wait_timeout(OnWaitTimeout::Fail), "third").await;
+    let short_wait = long_limits().wait_timeout(Duration::from_millis(30)).on_wait_timeout(OnWaitTimeout::Fail);
+    let outcome = fetch(&client_of(&server).await, short_wait, "third").await;
     assert!(matches!(outcome, Err(FetchError::WaitTimeout)), "{outcome:?}");
     assert_fetched(leader.release().await, "first", Origin::Computed);
     for follower in followers {
@@ -279,16 +276,16 @@ async fn a_value_computed_before_an_invalidation_is_not_stored() {
 /// Without a lease, the client cannot know whether the item has changed during the computation.
 #[tokio::test]
 async fn a_value_computed_without_a_lease_is_not_returned_to_later_callers() {
-    let Some((server, cache)) = memcached_at_least(Version::META).await else { return };
-    let other = client_of(&server).await;
-    let lease = other.meta_get("k", Get::new().value().vivify(MINUTE * 10)).await.unwrap().unwrap();
-    assert!(lease.won);
-    let leaseless = BlockedFetch::start(&cache, long_limits().wait_timeout(Duration::ZERO), "outdated").await;
-    other.invalidate("k", MINUTE).await.unwrap();
-    let next = spawn_fetch(&cache, long_limits(), "new");
-    sleep(Duration::from_millis(50)).await;
+    let Some((server, other)) = memcached_at_least(Version::META).await else { return };
+    let cache = default_client(server.addr()).await;
+    server.pause().await.unwrap();
+    let leaseless = BlockedFetch::start(&cache, long_limits(), "outdated").await;
+    server.resume().await.unwrap();
+    other.delete("k").await.unwrap();
+    eventually("the cache can be read", async || cache.get("k").await.is_ok()).await;
+    assert_fetched(fetch(&cache, long_limits(), "new").await, "new", Origin::Computed);
     assert_fetched(leaseless.release().await, "outdated", Origin::NotStored);
-    assert_fetched(next.await.unwrap(), "new", Origin::Computed);
+    assert_eq!(other.get("k").await.unwrap().unwrap().value, "new");
 }
 
 #[tokio::test]

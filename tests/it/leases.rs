@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use memring::meta::{Get, Set, TimeLeft};
 use memring::testing::Memcached;
-use memring::{Client, ErrorKind, FetchOptions, Origin};
+use memring::{Client, ErrorKind, FetchError, FetchOptions, OnWaitTimeout, Origin};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 
@@ -15,18 +15,18 @@ use crate::support::{
     MINUTE, TEST_TIMEOUT, Version, client_builder, client_of, eventually, memcached_at_least, value_of,
 };
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// The default of [`FetchOptions::lease`].
-const USUAL_LEASE: TimeLeft = TimeLeft::Finite(Duration::from_secs(30));
+const USUAL_LEASE: TimeLeft = TimeLeft::Finite(Duration::from_secs(10));
 
 /// Leaves a lease on an item, as a process that dies while it computes.
-async fn leave_lease(cache: &Client, key: &[u8], lease: Duration) {
+pub(crate) async fn leave_lease(cache: &Client, key: &[u8], lease: Duration) {
     let item = cache.meta_get(key, Get::new().value().vivify(lease)).await.unwrap().unwrap();
     assert!(item.won && item.is_lease());
 }
 
-async fn time_left(cache: &Client, key: &[u8]) -> TimeLeft {
+pub(crate) async fn time_left(cache: &Client, key: &[u8]) -> TimeLeft {
     cache.meta_get(key, Get::new().size().ttl_left()).await.unwrap().unwrap().ttl_left.unwrap()
 }
 
@@ -46,7 +46,7 @@ async fn assert_renewal_is_given_back(cache: &Client) {
 
 /// Starts a server that replies to each meta command as `reply` says, with the command's opaque token. Returns its
 /// address, and the commands without their tokens.
-async fn meta_server(reply: fn(&str) -> &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn meta_server(reply: fn(&str) -> &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let commands = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&commands);
     let addr = scripted_server(move |socket| {
@@ -154,8 +154,8 @@ async fn an_item_that_is_filled_while_a_lease_is_touched_has_its_own_ttl() {
         "gat 7200 k" => "VALUE k 0 0\r\n\r\nEND\r\n",
         "mg k t v f c" => "VA 0 t7200 f0 c8 Z\r\n\r\n",
         // The leader has stored the value between these two.
-        "mg k c s t T30" => "HD c9 s5 t3600\r\n",
-        "mg k c s t T3600" => "HD c9 s5 t30\r\n",
+        "mg k c s t T10" => "HD c9 s5 t3600\r\n",
+        "mg k c s t T3600" => "HD c9 s5 t10\r\n",
         other => panic!("{other}"),
     })
     .await;
@@ -170,13 +170,14 @@ async fn a_fetch_does_not_wait_longer_for_a_lease_that_was_touched() {
     leave_lease(&cache, b"k", Duration::from_secs(1)).await;
     assert!(cache.touch("k", HOUR).await.unwrap());
     let options = FetchOptions::from(MINUTE).lease(Duration::from_secs(1)).wait_timeout(TEST_TIMEOUT);
+    let options = options.on_wait_timeout(OnWaitTimeout::Fail);
     let fetched = cache.fetch("k", options, || async { Ok::<_, &str>("value") }).await.unwrap();
     assert_eq!((&fetched.value[..], fetched.origin), (&b"value"[..], Origin::Computed));
     assert!(time_left(&cache, b"k").await > USUAL_LEASE, "the value has its own TTL");
 }
 
 #[tokio::test]
-async fn a_lease_that_is_touched_again_and_again_ends() {
+async fn a_lease_that_is_touched_again_and_again_is_filled() {
     let Some((server, cache)) = memcached_at_least(Version::META).await else { return };
     leave_lease(&cache, b"k", Duration::from_secs(1)).await;
     let touch = touch_repeatedly(&server).await;
@@ -201,14 +202,14 @@ async fn touch_repeatedly(server: &Memcached) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// A lease that is not longer than the fetch's own is its holder's, however long that one computes.
 #[tokio::test]
-async fn a_fetch_leaves_the_lease_of_another_process() {
+async fn a_fetch_that_does_not_compute_leaves_the_lease_of_another_process() {
     let Some((_server, cache)) = memcached_at_least(Version::META).await else { return };
     let lease = cache.meta_get("k", Get::new().value().cas().vivify(MINUTE)).await.unwrap().unwrap();
     let options = FetchOptions::from(MINUTE).lease(MINUTE).wait_timeout(Duration::from_millis(50));
-    let fetched = cache.fetch("k", options, || async { Ok::<_, &str>("value") }).await.unwrap();
-    assert_eq!(fetched.origin, Origin::NotStored);
+    let options = options.on_wait_timeout(OnWaitTimeout::Fail);
+    let outcome = cache.fetch("k", options, || async { Ok::<_, &str>("value") }).await;
+    assert!(matches!(outcome, Err(FetchError::WaitTimeout)), "{outcome:?}");
     assert!(time_left(&cache, b"k").await > USUAL_LEASE);
     assert!(cache.meta_set("k", "filled", Set::new(MINUTE).compare(lease.cas.unwrap())).await.unwrap().is_done());
 }

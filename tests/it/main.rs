@@ -11,6 +11,7 @@ mod deadlines;
 mod dns;
 mod dns_without_glue;
 mod fetch;
+mod fetch_leases;
 mod fetch_without_cas;
 mod keys;
 mod large_values;

@@ -28,7 +28,7 @@ async fn a_real_server_replies_as_in_the_transcripts() {
         timeout(TEST_TIMEOUT, play(transcript, server.addr())).await.unwrap();
         played += 1;
     }
-    assert!(played == if has_all { 6 } else { 1 }, "{played} transcripts");
+    assert!(played == if has_all { 8 } else { 1 }, "{played} transcripts");
 }
 
 /// Plays one transcript.

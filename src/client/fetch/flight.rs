@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, OnceCell};
 
 use super::Fetched;
-use super::touched_leases::TouchedLeases;
 use crate::connection::lock;
 use crate::operations::Lease;
 
@@ -18,7 +17,6 @@ use crate::operations::Lease;
 #[derive(Debug, Default)]
 pub(in crate::client) struct Flights {
     by_key: Mutex<HashMap<Box<[u8]>, Arc<Flight>>>,
-    pub(super) touched_leases: TouchedLeases,
 }
 
 /// What the callers that wait for one value share.

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::item::SetOptions;
 use crate::key::{KeySpace, MetaKey};
 use crate::operations::Operations;
 use crate::protocol::StoreVerb;
@@ -33,11 +34,34 @@ impl Lock {
         let name = format!("memring:lock:{:032x}", xxhash_rust::xxh3::xxh3_128(item.as_bytes()));
         let key = keys.any_key(name.as_bytes())?;
         let now = Instant::now();
-        // A server counts whole seconds, and may end the last one at once.
-        let until = now + lease.saturating_sub(Duration::from_secs(1));
+        let until = certain_end(now, lease);
         let taken = operations.store_if(StoreVerb::Add, key.clone(), Bytes::new(), lease.into(), now + timeout).await?;
         Ok(taken.then(|| Self { operations: operations.clone(), timeout, key, until }))
     }
+
+    /// Sets the TTL of the lock to `lease` again. Returns `false` if it is not certainly this process's any more.
+    pub(super) async fn renew(&mut self, lease: Duration, deadline: Instant) -> bool {
+        let now = Instant::now();
+        let Some(ttl) = SetOptions::from(lease).exptime().ok().filter(|_| now < self.until) else { return false };
+        // A reply after the lock's end may be about the lock of another process.
+        match self.operations.touch(self.key.clone(), ttl, deadline.min(self.until)).await {
+            Ok(true) => {
+                self.until = certain_end(now, lease);
+                true
+            }
+            Ok(false) => {
+                self.until = now;
+                false
+            }
+            Err(_) => true,
+        }
+    }
+}
+
+/// Returns until when a lock is certainly there that was added or touched at `now`. A server counts whole seconds, and
+/// may end the last one at once.
+fn certain_end(now: Instant, lease: Duration) -> Instant {
+    now + lease.saturating_sub(Duration::from_secs(1))
 }
 
 impl Drop for Lock {

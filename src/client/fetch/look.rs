@@ -17,8 +17,8 @@ pub(super) enum Look {
     Found(Fetched),
     /// The lease on the item, and the old value if there is one that may be served.
     Won(Lease, Option<Fetched>),
-    /// Another client has the lease. The old value, if there is one that may be served.
-    Taken(Option<Fetched>),
+    /// Another client has the lease. The old value, if there is one that may be served, and the item's CAS unique.
+    Taken(Option<Fetched>, Option<Cas>),
     /// Nothing is there, and the server has no leases, or none that could be used.
     Absent,
     /// The cache failed.
@@ -67,14 +67,15 @@ impl Task<'_> {
         match item.value.filter(|_| !is_lease) {
             Some(value) if !item.stale => Look::Found(Fetched { value, flags, origin: Origin::Cached }),
             Some(value) if self.options.stale == Stale::Serve => {
-                Look::Taken(Some(Fetched { value, flags, origin: Origin::Stale }))
+                Look::Taken(Some(Fetched { value, flags, origin: Origin::Stale }), None)
             }
-            Some(_) => Look::Taken(None),
+            Some(_) => Look::Taken(None, None),
             None => Look::Absent,
         }
     }
 
-    /// Deletes a lease on a server without CAS uniques, where its holder cannot use it. For the holder of the lock.
+    /// Deletes a lease on a server without CAS uniques, where its holder cannot use it. For a caller that is
+    /// about to compute.
     pub(super) async fn remove_unusable_lease(&self) {
         if self.has_no_versions.load(Ordering::Relaxed)
             && let Ok(Some(found)) = self.operations.read_by_meta(&self.key, Options::default(), self.deadline()).await
@@ -101,7 +102,7 @@ impl Task<'_> {
                 Look::Won(lease, old.filter(|_| may_serve))
             }
             (_, _, Some(old)) if !item.stale => Look::Found(old),
-            (_, _, old) => Look::Taken(old.filter(|_| may_serve)),
+            (_, cas, old) => Look::Taken(old.filter(|_| may_serve), cas),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::item::SetOptions;
 /// use memring::{FetchOptions, SetOptions};
 ///
 /// let options = FetchOptions::from(SetOptions::from(Duration::from_secs(300)).flags(7))
-///     .lease(Duration::from_secs(10))
+///     .wait_timeout(Duration::from_secs(5))
 ///     .recache_within(Duration::from_secs(30));
 /// # let _ = options;
 /// ```
@@ -41,30 +41,36 @@ impl FetchOptions {
             store,
             lease: LEASE,
             compute_timeout: Duration::from_secs(30),
-            wait_timeout: Duration::from_secs(10),
+            wait_timeout: Duration::from_secs(1),
             on_wait_timeout: OnWaitTimeout::Compute,
             recache_within: None,
             stale: Stale::Serve,
         }
     }
 
-    /// Sets how long a lease lasts, in whole seconds. The default is 30 s.
+    /// Sets how long a lease lasts unless it is renewed, in whole seconds. The default is 10 s.
     ///
-    /// While a process holds the lease, no other process computes the value. If that process dies, another one takes
-    /// over after this time at the latest. Choose a little more than the computation takes, and the same time in all
-    /// processes: a fetch shortens a lease that has more time left, because another client has touched it.
+    /// While a process holds the lease, others wait for the value ([`wait_timeout`](Self::wait_timeout)). A process
+    /// that computes renews its lease every third of this time, at least every 3.3 s and at most every 0.5 s. So the
+    /// computation may take longer than this. If the process dies, its lease ends after this time, or when another
+    /// process has stored a value. A server may end a lease almost a second early: below 3 s, it may end before it is
+    /// renewed.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Sets how long the computation may take. The default is 30 s.
+    /// Sets how long the computation may take, and with it, how long a lease is renewed. The default is 30 s.
     pub fn compute_timeout(mut self, timeout: Duration) -> Self {
         self.compute_timeout = timeout;
         self
     }
 
-    /// Sets how long to wait for a value that another process computes. The default is 10 s.
+    /// Sets how long to wait for a value that another process computes. The default is 1 s.
+    ///
+    /// The other process may have died, which cannot be known, so after this time the value is computed here too
+    /// ([`OnWaitTimeout::Compute`]). Choose more if a computation takes longer and must not run in several processes at
+    /// the same time. Then callers also wait longer if a process has died.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.wait_timeout = timeout;
         self
@@ -101,7 +107,10 @@ impl<T: Into<SetOptions>> From<T> for FetchOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnWaitTimeout {
-    /// Computes the value without storing it.
+    /// Computes the value, and stores it if the item has not changed since the computation began.
+    ///
+    /// The other process keeps its lease and may still compute. The first of both to finish stores its value. Each one
+    /// returns its own value to its own callers.
     Compute,
     /// Fails with [`FetchError::WaitTimeout`].
     Fail,
@@ -152,8 +161,8 @@ pub enum Origin {
     Computed,
     /// The value was computed and not stored.
     ///
-    /// The item was changed meanwhile, the node is unavailable, the value is too large, another process holds the
-    /// lease, or the computation [decided so](crate::Computed::do_not_store).
+    /// The item was changed meanwhile, also by another process that has computed it, the node is unavailable, the value
+    /// is too large, or the computation [decided so](crate::Computed::do_not_store).
     NotStored,
 }
 
