@@ -89,7 +89,10 @@ pub trait Discovery: fmt::Debug + Send + Sync + 'static {
 
     /// Finds the addresses of a node's host, in the order to dial them.
     ///
-    /// Called at every dial of a node for which the listing has no fresh address, except for IP literals.
+    /// Called when a node is dialed that the listing has no valid address for, except for IP literals, and now and then
+    /// to check its address. Lookups of a host are at least a second apart. `host` is the
+    /// [`lookup_name`](crate::NodeId::lookup_name) of the node: with a trailing dot if the name is absolute. A resolver
+    /// tries the suffixes of its search list with other names.
     ///
     /// By default it asks the system's resolver, which does not distinguish a host that does not exist from a failed
     /// lookup: both are errors other than `NoSuchHost`.

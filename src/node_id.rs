@@ -1,6 +1,8 @@
 //! The identity of a server, as opposed to its address.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,23 +18,30 @@ const MAX_HOST_LEN: usize = 253;
 /// A server's identity: a host name (or IP literal) and a port.
 ///
 /// The identity of a pod is its stable name, not its address: a pod that restarts with another IP address is the same
-/// node and keeps its keys. Host names are stored in lower case without the trailing dot, so that names that are equal
-/// in DNS are equal here. IPv6 literals are stored in their canonical (RFC 5952) form.
+/// node and keeps its keys. Host names are in lower case, so that names that are equal in DNS are equal here. IPv6
+/// literals are in their canonical (RFC 5952) form.
+///
+/// A name that ends with a dot is absolute: resolvers look it up without a search list. The dot is kept for lookups,
+/// and is no part of the identity. Names that differ in it only are equal, and their text and their place on the ring
+/// have no dot.
 ///
 /// ```
 /// use memring::NodeId;
 ///
 /// let id: NodeId = "Memcached-0.memcached.default.svc.cluster.local.:11211".parse()?;
 /// assert_eq!(id.host(), "memcached-0.memcached.default.svc.cluster.local");
+/// assert_eq!(id.lookup_name(), "memcached-0.memcached.default.svc.cluster.local.");
 /// assert_eq!(id.port(), 11211);
+/// assert_eq!(id, "memcached-0.memcached.default.svc.cluster.local".parse()?);
 ///
 /// assert_eq!("cache-1".parse::<NodeId>()?.to_string(), "cache-1:11211");
 /// assert_eq!("[::1]:11212".parse::<NodeId>()?.to_string(), "[::1]:11212");
 /// # Ok::<(), memring::InvalidNodeId>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone)]
 pub struct NodeId {
-    host: Arc<str>,
+    /// With the trailing dot if the name was written with one.
+    name: Arc<str>,
     port: u16,
 }
 
@@ -46,13 +55,21 @@ impl NodeId {
         if port == 0 {
             return Err(InvalidNodeId::Port);
         }
-        Ok(Self { host: normalize_host(host)?.into(), port })
+        Ok(Self { name: normalize_host(host)?.into(), port })
     }
 
     /// Returns the host name in lower case without a trailing dot, or the IP literal without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        self.name.strip_suffix('.').unwrap_or(&self.name)
+    }
+
+    /// Returns the host name to look up: with a trailing dot if the identity was made of a name with one.
+    ///
+    /// The dot keeps a resolver from trying the suffixes of its search list.
+    #[must_use]
+    pub fn lookup_name(&self) -> &str {
+        &self.name
     }
 
     /// Returns the TCP port, which is never 0.
@@ -64,10 +81,42 @@ impl NodeId {
     /// Returns the address if the host is an IP literal, which needs no DNS lookup.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
-        self.host.parse().ok()
+        self.host().parse().ok()
+    }
+
+    /// Returns what identifies the server.
+    fn identity(&self) -> (&str, u16) {
+        (self.host(), self.port)
     }
 }
 
+impl PartialEq for NodeId {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for NodeId {}
+
+impl Hash for NodeId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NodeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
+/// Returns the host in lower case, or the literal in its canonical form. Keeps the trailing dot.
 fn normalize_host(host: &str) -> Result<String, InvalidNodeId> {
     let unbracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if let Some(literal) = unbracketed {
@@ -84,7 +133,7 @@ fn normalize_host(host: &str) -> Result<String, InvalidNodeId> {
     if name.len() > MAX_HOST_LEN || !name.split('.').all(is_valid_label) {
         return Err(InvalidNodeId::Host);
     }
-    Ok(name.to_ascii_lowercase())
+    Ok(host.to_ascii_lowercase())
 }
 
 impl FromStr for NodeId {
@@ -126,11 +175,8 @@ impl TryFrom<String> for NodeId {
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        let (host, port) = self.identity();
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
 
@@ -164,6 +210,22 @@ mod tests {
             assert_eq!(spelling.parse::<NodeId>().unwrap(), plain, "{spelling}");
         }
         assert_ne!("mc-0.memcached.svc:11212".parse::<NodeId>().unwrap(), plain);
+    }
+
+    /// docs/discovery.md, row 70.
+    #[test]
+    fn a_trailing_dot_is_kept_for_lookups_and_is_no_part_of_the_identity() {
+        let hash = |id: &NodeId| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            id.hash(&mut hasher);
+            hasher.finish()
+        };
+        let (relative, absolute) = (NodeId::new("mc-0.svc", 1).unwrap(), NodeId::new("MC-0.svc.", 1).unwrap());
+        assert_eq!((relative.lookup_name(), absolute.lookup_name()), ("mc-0.svc", "mc-0.svc."));
+        assert_eq!((relative.host(), relative.to_string()), (absolute.host(), absolute.to_string()));
+        assert_eq!((relative.cmp(&absolute), hash(&relative)), (Ordering::Equal, hash(&absolute)));
+        // "mc-0.svc" is less than "mc-0.svc-2" with a dot as well, although a dot is greater than a hyphen.
+        assert!(absolute < NodeId::new("mc-0.svc-2", 1).unwrap());
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl ClientBuilder {
 
     /// Uses a fixed list of nodes: `host`, `host:port` or `[v6]:port`. Their order does not matter.
     ///
-    /// Host names are looked up for every dial.
+    /// Host names are looked up for every dial. A name that ends with a dot is looked up without a search list.
     pub fn nodes<N: AsRef<str>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
         let parse = |node: &str| match node.parse() {
             Ok(id) => Ok(Endpoint::new(id)),

@@ -40,7 +40,7 @@ pub(super) trait HostResolver: fmt::Debug + Send + Sync {
 impl<D: Discovery> HostResolver for D {
     fn resolve(self: Arc<Self>, id: NodeId) -> BoxFuture<'static, Result<HostAddresses, DiscoveryError>> {
         // Called inside the future, so that a panic before its first await is caught as well.
-        Box::pin(catch_panics(async move { Discovery::resolve(&*self, id.host()).await }))
+        Box::pin(catch_panics(async move { Discovery::resolve(&*self, id.lookup_name()).await }))
     }
 }
 

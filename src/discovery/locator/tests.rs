@@ -144,6 +144,17 @@ async fn a_node_listed_without_addresses_is_looked_up_when_its_address_is_in_dou
     assert_eq!(rig.hosts.asked(), ["mc-0.memcached"; 4]);
 }
 
+/// docs/discovery.md, row 70: with the dot of an absolute name, so that no resolver tries its search list.
+#[tokio::test(start_paused = true)]
+async fn a_host_is_looked_up_as_its_name_was_written() {
+    for name in ["mc-0.memcached.", "mc-0.memcached"] {
+        let rig = Rig::new();
+        rig.hosts.finds(&[1]);
+        assert_eq!(rig.locator.lookup(&NodeId::new(name, 11212).unwrap()).await.unwrap().len(), 1);
+        assert_eq!(rig.hosts.asked(), [name]);
+    }
+}
+
 /// docs/discovery.md, row 62: 500 dials within a second cause one lookup.
 #[tokio::test(start_paused = true)]
 async fn lookups_of_a_host_are_a_second_apart() {

@@ -90,7 +90,8 @@ pub(super) fn to_membership(
         if is_named_after_address(&host) {
             warnings.push(Warning::UnstableName { host: host.clone() });
         }
-        if let Ok(id) = NodeId::new(&host, port) {
+        // Targets are absolute names.
+        if let Ok(id) = NodeId::new(&format!("{host}."), port) {
             chosen.push((id, record));
         }
     }

@@ -28,6 +28,14 @@ fn read(records: &[&str], options: &RecordOptions) -> (Vec<String>, Vec<Warning>
     (ids(&membership), warnings)
 }
 
+/// docs/discovery.md, row 70: also for a source that passes them on, and looks hosts up with the system's resolver.
+#[test]
+fn targets_are_absolute_names() {
+    let (membership, _) = to_membership(answer(&["mc-0.svc.:11211"]), &OPTIONS).unwrap();
+    let id = membership.endpoints()[0].id();
+    assert_eq!((id.lookup_name(), id.host()), ("mc-0.svc.", "mc-0.svc"));
+}
+
 /// docs/discovery.md, row 28: kube-dns answers port 0 to a query of the bare name.
 #[test]
 fn port_0_is_the_default_port() {
