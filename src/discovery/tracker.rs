@@ -129,8 +129,7 @@ impl Tracker {
     /// Removes the nodes whose time is over. Returns the roster if it changed.
     pub(crate) fn tick(&mut self, now: Instant) -> Option<Arc<Roster>> {
         if self.clearing_due().is_some_and(|due| due <= now) {
-            self.members.clear();
-            self.origin = MemberOrigin::Answers;
+            self.clear();
             self.state = DiscoveryState::Empty;
         }
         let is_due = |member: &Member| self.removal_due(member).is_some_and(|due| due <= now);
@@ -150,11 +149,15 @@ impl Tracker {
     }
 
     fn on_listing(&mut self, now: Instant, answer: &Membership) {
+        // Errors or a late poll may have kept the nodes longer. Clients with the same answers have to agree again.
+        if self.clearing_time().is_some_and(|due| due <= now) {
+            self.clear();
+        }
         let has_news = self.update_members(now, answer);
         self.empty_since = None;
         if answer.is_final() {
             self.state = DiscoveryState::Static;
-            self.schedule.on_final_listing();
+            self.schedule.on_final_listing(now);
             return;
         }
         self.state = DiscoveryState::Fresh;
@@ -207,36 +210,56 @@ impl Tracker {
         has_news
     }
 
-    /// Returns whether the answer lacks two or more, and more than half, of the nodes in use that were listed before.
+    /// Returns whether the answer lacks two or more, and more than half, of the nodes that the one before listed with
+    /// the lowest priority value.
+    ///
+    /// The nodes in use do not matter: errors and late polls may have kept some of them longer than in another client.
     fn is_mass_removal(&self, answer: &Membership) -> bool {
-        let vanished_before: Vec<&NodeId> = self.vanished().collect();
-        let listed_before = self.roster.endpoints.iter().map(Endpoint::id).filter(|id| !vanished_before.contains(id));
-        let (missing, total) =
-            listed_before.fold((0, 0), |(missing, total), id| (missing + usize::from(!answer.lists(id)), total + 1));
+        let listed = || self.members.values().filter(|member| member.absence.is_none()).map(|member| &member.endpoint);
+        let lowest = listed().map(Endpoint::priority).min();
+        let (mut missing, mut total) = (0, 0);
+        for endpoint in listed().filter(|endpoint| Some(endpoint.priority()) == lowest) {
+            missing += usize::from(!answer.lists(endpoint.id()));
+            total += 1;
+        }
         missing >= 2 && missing * 2 > total
     }
 
     /// Returns when a member that is not listed leaves, if enough answers lack it.
     fn removal_due(&self, member: &Member) -> Option<Instant> {
-        // After a failure or an empty answer the last good answer is too old to act on.
-        if self.state != DiscoveryState::Fresh {
-            return None;
-        }
         let absence = member.absence.as_ref()?;
         let grace = self.options.removal_grace;
-        let answers_needed = if grace.is_zero() { 1 } else { 2 };
+        let answers_needed = match self.state {
+            DiscoveryState::Fresh if grace.is_zero() => 1,
+            DiscoveryState::Fresh => 2,
+            // No second answer comes before the next change.
+            DiscoveryState::Static => 1,
+            // After a failure or an empty answer the last good answer is too old to act on.
+            _ => return None,
+        };
         let due = later_by(absence.since, grace);
         (absence.answers >= answers_needed).then(|| absence.held_until.map_or(due, |until| until.max(due)))
     }
 
     /// Returns when empty answers have lasted long enough to drop all nodes.
     fn clearing_due(&self) -> Option<Instant> {
-        let since = self.empty_since.filter(|_| self.state == DiscoveryState::EmptyHeld)?;
+        self.clearing_time().filter(|_| self.state == DiscoveryState::EmptyHeld)
+    }
+
+    /// Returns the same, whether the last poll failed or not.
+    fn clearing_time(&self) -> Option<Instant> {
+        let since = self.empty_since?;
         match self.options.empty {
             EmptyPolicy::Keep => None,
             EmptyPolicy::ClearAfter(limit) => Some(later_by(since, limit)),
             EmptyPolicy::ClearNow => Some(since),
         }
+    }
+
+    /// Drops all members.
+    fn clear(&mut self) {
+        self.members.clear();
+        self.origin = MemberOrigin::Answers;
     }
 
     /// Derives the roster from the members. Returns whether it differs from the one before.

@@ -48,7 +48,8 @@ impl Member {
     pub(super) fn update_addresses(&mut self, found: &ListedAddresses) {
         let before = self.endpoint.listed_addresses();
         let is_first = *before == ListedAddresses::WithoutAddresses;
-        if found.differs_from(before) || *found == ListedAddresses::NoSuchHost {
+        let is_gone = *found == ListedAddresses::NoSuchHost && found != before;
+        if found.differs_from(before) || is_gone {
             self.has_moved |= !is_first;
             self.endpoint = self.endpoint.clone().at(found.clone());
         }

@@ -68,13 +68,14 @@ impl Schedule {
         self.next_poll
     }
 
-    /// Brings the next poll forward: to now, or to the end of the spacing after the last poll.
+    /// A node may have moved or left: brings the next poll forward, to now or to the end of the spacing after the last
+    /// poll.
     pub(super) fn on_request(&mut self, now: Instant) {
         let Some(next_poll) = self.next_poll else { return };
         if self.early_poll == EarlyPoll::Suppressed {
             return;
         }
-        let earliest = self.last_poll.map_or(now, |last| later_by(last, self.spacing)).max(now);
+        let earliest = self.earliest(now);
         if earliest < next_poll {
             self.next_poll = Some(earliest);
             self.early_poll = EarlyPoll::Requested;
@@ -128,9 +129,17 @@ impl Schedule {
         self.poll_after(now, wait);
     }
 
-    /// The source will never change: poll no more.
-    pub(super) fn on_final_listing(&mut self) {
+    /// The answer is valid until the source reports a change: poll no more.
+    pub(super) fn on_final_listing(&mut self, now: Instant) {
+        (self.failures, self.empty_answers) = (0, 0);
+        self.early_poll = EarlyPoll::Allowed;
+        self.last_poll = Some(now);
         self.next_poll = None;
+    }
+
+    /// Returns the earliest time of another poll.
+    fn earliest(&self, now: Instant) -> Instant {
+        self.last_poll.map_or(now, |last| later_by(last, self.spacing)).max(now)
     }
 
     fn poll_after(&mut self, now: Instant, wait: Duration) {

@@ -1,5 +1,6 @@
 //! Which nodes are in use after which answers. No clock runs: tests pass the time.
 
+mod agreement;
 mod model;
 mod schedule;
 
@@ -185,6 +186,24 @@ fn a_changed_address_advances_the_epoch_only() {
     assert_eq!((sim.version(), sim.addr_epoch()), (1, 2));
 }
 
+/// docs/discovery.md, rows 12 and 61: the first addresses are where the node was dialed, so they are no move.
+#[test]
+fn a_lookup_that_finds_a_node_elsewhere_advances_the_epoch() {
+    let mut sim = Sim::fresh(options(), "a b");
+    let at = |ip: &str| [ip.parse().unwrap()].into_iter().collect();
+    assert!(sim.tracker.observe_lookup(&id("a"), &at("10.0.0.1")).is_none());
+    assert!(!sim.ok(5, "a b"), "answers without addresses change nothing");
+    let roster = sim.tracker.observe_lookup(&id("a"), &at("10.0.0.2")).unwrap();
+    assert_eq!((roster.addr_epoch, roster.endpoints[0].addresses().len()), (1, 1));
+    assert!(sim.tracker.observe_lookup(&id("a"), &at("10.0.0.2")).is_none());
+    assert!(!sim.ok(10, "a@10.0.0.2 b"), "listed where it was found");
+    let gone = sim.tracker.observe_lookup(&id("a"), &ListedAddresses::NoSuchHost).unwrap();
+    assert_eq!(*gone.endpoints[0].listed_addresses(), ListedAddresses::NoSuchHost);
+    assert!(sim.tracker.observe_lookup(&id("a"), &ListedAddresses::NoSuchHost).is_none());
+    assert!(sim.ok(15, "a@10.0.0.2 b"));
+    assert!(sim.tracker.observe_lookup(&id("no-member"), &at("10.0.0.1")).is_none());
+}
+
 /// A change of either moves keys.
 #[test]
 fn weights_and_labels_advance_the_version() {
@@ -309,6 +328,21 @@ fn a_flapping_node_stays() {
         assert!(!sim.ok(at + 10, "a b c"));
     }
     assert_eq!(sim.version(), 1);
+}
+
+/// docs/discovery.md, row 71: no second answer comes. An answer may also be the source's first that is fixed.
+#[test]
+fn a_node_that_a_fixed_list_lacks_leaves_after_its_grace() {
+    let fixed = |nodes: &str| Ok(listing(nodes, 0).with_ttl(Duration::MAX));
+    for first in [fixed("a b c"), Ok(listing("a b c", 5))] {
+        let mut sim = Sim::new(options());
+        sim.tracker.observe(sim.at(0), &first);
+        assert!(sim.tracker.observe(sim.at(10), &fixed("a b")).is_none());
+        assert_eq!((sim.wake(), sim.tracker.vanished().count()), (130, 1));
+        assert!(!sim.tick(129));
+        assert!(sim.tick(130));
+        assert_eq!((sim.nodes().as_str(), sim.tracker.next_wake()), ("a b", None));
+    }
 }
 
 /// docs/discovery.md, row 5: until then the list is in use, also after errors.
