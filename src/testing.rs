@@ -14,7 +14,7 @@
 //! service.crash(2).await?;                      // the pod refuses connections, DNS still lists it
 //! service.dns().set_fault(DnsFault::ServFail);  // now DNS fails too
 //! service.restart_at_new_address(2).await?;     // the pod is back, at a new address and empty
-//! service.dns().clear_fault();
+//! service.dns().clear_faults();
 //! # Ok(())
 //! # }
 //! ```
@@ -45,7 +45,7 @@
 //!
 //! Test the behavior of memcached itself against a real one. [`Memcached`] runs a single server.
 
-pub use self::dns::{Dns, DnsFault, DnsQueries, SrvRecord};
+pub use self::dns::{Dns, DnsFault, DnsFilter, DnsQueries, DnsQuery, DnsRecordType, SrvRecord};
 pub use self::memcached::Memcached;
 pub use self::pod::Pod;
 pub use self::service::Service;

@@ -73,7 +73,7 @@ async fn each_event_is_logged_once_without_keys_values_or_credentials() {
     service.dns().set_fault(DnsFault::ServFail);
     let errors = cache.discovery_status().errors;
     eventually("four polls have failed", async || cache.discovery_status().errors > errors + 3).await;
-    service.dns().clear_fault();
+    service.dns().clear_faults();
     eventually("a poll has succeeded", async || cache.discovery_status().state == DiscoveryState::Fresh).await;
     assert_eq!(log.lines_with("discovery found no nodes"), 1, "{}", log.text());
     assert_eq!(log.lines_with("discovery found nodes"), 2, "{}", log.text());

@@ -3,26 +3,24 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use hickory_server::Server;
-use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Mutex as AsyncMutex;
 
-use self::handler::Handler;
+pub use self::fault::{DnsFault, DnsFilter};
+pub use self::query_log::{DnsQueries, DnsQuery, DnsRecordType};
+use self::responder::Responder;
+use self::sockets::Sockets;
 use self::zone::Zone;
 pub(super) use self::zone::{ReadyPod, ZoneSettings};
 use super::addresses::{ATTEMPTS, Loopback};
 
-mod handler;
+mod fault;
+mod query_log;
+mod responder;
+mod sockets;
 mod zone;
-
-/// How long a client's TCP connection may be idle before it is closed.
-const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How many replies may be queued on one TCP connection.
-const TCP_REPLY_QUEUE: usize = 32;
 
 /// The DNS server of a [`Service`](super::Service).
 ///
@@ -36,20 +34,23 @@ const TCP_REPLY_QUEUE: usize = 32;
 ///
 /// A reply too large for UDP is truncated and flagged, and TCP serves it whole. Every setting can change while the
 /// server runs, and takes effect with the next query.
+///
+/// A reply over 64 KiB is truncated over TCP as well, as CoreDNS and BIND do it.
 pub struct Dns {
-    zone: Arc<Mutex<Zone>>,
+    responder: Arc<Responder>,
     addr: SocketAddr,
-    server: AsyncMutex<Option<Server<Handler>>>,
+    sockets: AsyncMutex<Sockets>,
 }
 
 impl Dns {
     pub(super) async fn launch(settings: ZoneSettings<'_>, loopback: Loopback) -> io::Result<Self> {
-        let zone = Arc::new(Mutex::new(Zone::new(settings)?));
+        let responder = Arc::new(Responder::new(Arc::new(Mutex::new(Zone::new(settings)?))));
         let mut attempt = 1;
         loop {
             // TCP needs the port that the system chose for UDP, and another process may hold it.
-            match serve((loopback.bind_ip(), 0).into(), &zone).await {
-                Ok((server, addr)) => return Ok(Self { zone, addr, server: AsyncMutex::new(Some(server)) }),
+            let mut sockets = Sockets::default();
+            match sockets.open((loopback.bind_ip(), 0).into(), &responder).await {
+                Ok(addr) => return Ok(Self { responder, addr, sockets: AsyncMutex::new(sockets) }),
                 Err(_) if attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
             }
@@ -68,14 +69,43 @@ impl Dns {
         self.addr
     }
 
-    /// Applies the fault to every query from now on.
+    /// Applies the fault to every query from now on, in place of all faults set before.
     pub fn set_fault(&self, fault: DnsFault) {
-        self.zone().fault = Some(fault);
+        let faults = &mut self.responder.state().faults;
+        faults.clear();
+        faults.add(DnsFilter::all(), fault);
     }
 
-    /// Ends the fault set by [`set_fault`](Self::set_fault).
-    pub fn clear_fault(&self) {
-        self.zone().fault = None;
+    /// Applies the fault to the queries that the filter matches from now on, beside the faults set before.
+    ///
+    /// If several faults match a query, the last one set decides. A [delay](DnsFault::Delayed) can be combined with
+    /// another fault, and the last delay set decides.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// use memring::testing::{DnsFault, DnsFilter, DnsRecordType, Service};
+    ///
+    /// let service = Service::start(3).await?;
+    /// let dns = service.dns();
+    /// // UDP is dropped, and TCP works.
+    /// dns.set_fault_for(DnsFilter::all().udp(), DnsFault::Silent);
+    /// // One pod has lost its address.
+    /// dns.set_fault_for(DnsFilter::all().name(&service.pods()[1].fqdn), DnsFault::NxDomain);
+    /// // Addresses take long, and SRV records do not.
+    /// let late = DnsFault::Delayed(Duration::from_millis(600));
+    /// dns.set_fault_for(DnsFilter::all().record_type(DnsRecordType::A), late);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_fault_for(&self, filter: DnsFilter, fault: DnsFault) {
+        self.responder.state().faults.add(filter, fault);
+    }
+
+    /// Ends all faults set by [`set_fault`](Self::set_fault) and [`set_fault_for`](Self::set_fault_for).
+    pub fn clear_faults(&self) {
+        self.responder.state().faults.clear();
     }
 
     /// Sets the TTL of positive and negative answers. Fractions of a second are cut off.
@@ -113,72 +143,61 @@ impl Dns {
         self.zone().clear_overrides();
     }
 
-    /// Returns how many queries have arrived since the service started, answered or not.
+    /// Returns how many queries have arrived at this server since it was started the first time, answered or not.
     #[must_use]
     pub fn queries(&self) -> DnsQueries {
-        self.zone().queries
+        self.responder.state().queries.counts()
+    }
+
+    /// Returns how many of the queries in the [log](Self::query_log) are for this name.
+    #[must_use]
+    pub fn queries_for(&self, name: &str) -> DnsQueries {
+        self.responder.state().queries.counts_for(name)
+    }
+
+    /// Returns the queries that have arrived at this server, answered or not, oldest first. Only the last 65,536 are
+    /// kept.
+    #[must_use]
+    pub fn query_log(&self) -> Vec<DnsQuery> {
+        self.responder.state().queries.latest()
     }
 
     /// Closes the server's sockets. Nothing listens at [`addr`](Self::addr) until [`start`](Self::start).
     pub async fn stop(&self) {
-        let server = self.server.lock().await.take();
-        if let Some(mut server) = server {
-            // The only possible error is a socket's, and the sockets are being closed.
-            let _ = server.shutdown_gracefully().await;
-        }
+        let mut sockets = self.sockets.lock().await;
+        sockets.close_udp().await;
+        sockets.close_tcp().await;
     }
 
-    /// Listens again at the same address after [`stop`](Self::stop). Does nothing while the server listens.
+    /// Closes the socket for UDP until [`start`](Self::start): the system rejects datagrams. TCP works on.
+    pub async fn stop_udp(&self) {
+        self.sockets.lock().await.close_udp().await;
+    }
+
+    /// Closes the listener and the connections for TCP until [`start`](Self::start): the system refuses connections.
+    /// UDP works on.
+    pub async fn stop_tcp(&self) {
+        self.sockets.lock().await.close_tcp().await;
+    }
+
+    /// Listens again at the same address. Does nothing while the server listens.
     ///
     /// # Errors
     /// If another process has taken the port.
     pub async fn start(&self) -> io::Result<()> {
-        let mut server = self.server.lock().await;
-        if server.is_none() {
-            *server = Some(serve(self.addr, &self.zone).await?.0);
-        }
+        self.sockets.lock().await.open(self.addr, &self.responder).await?;
         Ok(())
     }
 
     fn zone(&self) -> MutexGuard<'_, Zone> {
-        self.zone.lock().unwrap_or_else(PoisonError::into_inner)
+        self.responder.zone()
     }
 }
 
 impl fmt::Debug for Dns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dns").field("addr", &self.addr).field("zone", &self.zone).finish_non_exhaustive()
+        f.debug_struct("Dns").field("addr", &self.addr).field("responder", &self.responder).finish_non_exhaustive()
     }
-}
-
-async fn serve(addr: SocketAddr, zone: &Arc<Mutex<Zone>>) -> io::Result<(Server<Handler>, SocketAddr)> {
-    let udp = UdpSocket::bind(addr).await?;
-    let addr = udp.local_addr()?;
-    let tcp = TcpListener::bind(addr).await?;
-    let mut server = Server::new(Handler { zone: Arc::clone(zone) });
-    server.register_socket(udp);
-    server.register_listener(tcp, TCP_IDLE_TIMEOUT, TCP_REPLY_QUEUE);
-    Ok((server, addr))
-}
-
-/// A failure of the DNS server, for [`Dns::set_fault`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DnsFault {
-    /// SERVFAIL for every query, as from a CoreDNS that has lost its API server.
-    ServFail,
-    /// REFUSED for every query, as from a server that does not serve this client or zone.
-    Refused,
-    /// NXDOMAIN for every name.
-    NxDomain,
-    /// No records for any name.
-    NoData,
-    /// Queries are read and never answered.
-    Silent,
-    /// UDP replies hold half of the records and are flagged as truncated; TCP works.
-    Truncated,
-    /// As [`Truncated`](Self::Truncated), and queries over TCP are never answered.
-    TruncatedWithoutTcp,
 }
 
 /// One record of an SRV answer, for [`Dns::set_srv`].
@@ -196,22 +215,4 @@ impl SrvRecord {
     pub fn new(priority: u16, weight: u16, port: u16, target: impl Into<String>) -> Self {
         Self { priority, weight, port, target: target.into() }
     }
-}
-
-/// How many queries a DNS server has received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct DnsQueries {
-    /// All queries.
-    pub total: u64,
-    /// Queries over TCP.
-    pub tcp: u64,
-    /// Queries for SRV records.
-    pub srv: u64,
-    /// Queries for A records.
-    pub a: u64,
-    /// Queries for AAAA records.
-    pub aaaa: u64,
-    /// Queries for any other record type.
-    pub other: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use memring::testing::{DnsFault, Service, SrvRecord};
+use memring::testing::{DnsFault, DnsFilter, Service, SrvRecord};
 use memring::{Client, DiscoveryState, ErrorKind};
 
 use crate::support::{
@@ -26,7 +26,7 @@ async fn no_failure_of_dns_removes_a_node() {
         eventually("two polls have failed", async || cache.discovery_status().errors >= errors + 2).await;
         assert!(cache.discovery_status().last_error.is_some());
         assert_eq!(cache.get("k").await.unwrap().unwrap().value, "v", "{fault:?}");
-        service.dns().clear_fault();
+        service.dns().clear_faults();
         let polls = cache.discovery_status().polls;
         eventually("a poll has succeeded", async || {
             let status = cache.discovery_status();
@@ -64,7 +64,8 @@ async fn three_hundred_pods_are_found_over_tcp_and_none_without_tcp() {
     let cache = Client::builder().service(srv_source(&service)).connect().await.unwrap();
     assert_eq!(cache.topology().nodes.len(), 300);
     // The client never uses the partial set of a truncated answer.
-    service.dns().set_fault(DnsFault::TruncatedWithoutTcp);
+    service.dns().set_fault(DnsFault::Truncated);
+    service.dns().set_fault_for(DnsFilter::all().tcp(), DnsFault::Silent);
     let outcome = connect_with_startup_wait(&service).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::NoNodes);
 }

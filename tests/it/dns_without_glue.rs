@@ -96,7 +96,7 @@ async fn after_a_dns_outage_a_stranger_at_a_pods_old_address_gets_nothing_more()
         stranger.reads() > 0
     })
     .await;
-    service.dns().clear_fault();
+    service.dns().clear_faults();
     eventually("the pod is followed", async || cache.topology().nodes[0].address == Some(new)).await;
     let reads = stranger.reads();
     for n in 0..50 {
@@ -124,7 +124,7 @@ async fn after_a_dns_outage_a_stranger_at_the_address_of_a_pod_that_is_gone_gets
     .await;
     service.dns().set_srv([SrvRecord::new(0, 1, pod.addr.port(), pod.fqdn.clone())]).unwrap();
     service.dns().set_host(&pod.fqdn, []).unwrap();
-    service.dns().clear_fault();
+    service.dns().clear_faults();
     eventually("the old address is left", async || {
         cache.get("k").await.is_err_and(|error| error.kind() == ErrorKind::Unavailable)
     })

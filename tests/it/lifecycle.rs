@@ -42,7 +42,7 @@ async fn a_start_without_pods_waits_starts_empty_or_uses_bootstrap_nodes_as_conf
 
     let waiting = tokio::spawn(service_client_builder(&service, fast_polling()).connect());
     tokio::time::sleep(Duration::from_millis(700)).await;
-    service.dns().clear_fault();
+    service.dns().clear_faults();
     assert_eq!(node_hosts(&waiting.await.unwrap().unwrap()).len(), 2);
     eventually("both other clients have the two pods of the first answer", async || {
         node_hosts(&empty).len() == 2 && node_hosts(&bootstrapped).len() == 2

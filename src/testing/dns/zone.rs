@@ -5,11 +5,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_server::proto::op::ResponseCode;
-use hickory_server::proto::rr::rdata::{SOA, SRV};
-use hickory_server::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::rdata::{SOA, SRV};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-use super::{DnsFault, DnsQueries, SrvRecord};
+use super::SrvRecord;
 
 /// A pod for DNS to list.
 #[derive(Debug)]
@@ -36,6 +36,19 @@ pub(super) struct Answer {
     pub(super) glue: Vec<Record>,
 }
 
+impl Answer {
+    pub(super) fn error(code: ResponseCode) -> Self {
+        Self { code, ..Self::default() }
+    }
+
+    /// Returns half of the records, rounded up, which a client that ignores the flag takes for the whole answer.
+    pub(super) fn half(mut self) -> Self {
+        self.answers.truncate(self.answers.len().div_ceil(2));
+        self.glue.clear();
+        self
+    }
+}
+
 #[derive(Debug)]
 struct ListedPod {
     name: Name,
@@ -50,8 +63,6 @@ pub(super) struct Zone {
     origin: Name,
     pub(super) ttl: u32,
     pub(super) glue: bool,
-    pub(super) fault: Option<DnsFault>,
-    pub(super) queries: DnsQueries,
     pods: Vec<ListedPod>,
     /// Replaces the SRV records of the pods.
     srv_override: Option<Vec<SRV>>,
@@ -72,8 +83,6 @@ impl Zone {
             origin,
             ttl: seconds(settings.ttl),
             glue: settings.glue,
-            fault: None,
-            queries: DnsQueries::default(),
             pods: Vec::new(),
             srv_override: None,
             host_overrides: HashMap::new(),
