@@ -19,6 +19,10 @@
 //! # }
 //! ```
 //!
+//! [`Dns`] also serves what a healthy cluster does not: [faults](Dns::set_fault_for) of some queries only,
+//! [aliases](Dns::set_alias), [wrong glue](Dns::set_glue_for), [records](Dns::add_foreign_srv) of other owners,
+//! and [several servers](Dns::start_another) of which one is dead. Its [log](Dns::query_log) tells what was asked when.
+//!
 //! Only the cluster is simulated. Sockets are real, and so are the processes if [`ServiceBuilder::memcached`] is
 //! chosen. The tokio runtime must therefore have I/O and time enabled, and its time must not be paused.
 //!
@@ -45,7 +49,7 @@
 //!
 //! Test the behavior of memcached itself against a real one. [`Memcached`] runs a single server.
 
-pub use self::dns::{Dns, DnsFault, DnsFilter, DnsQueries, DnsQuery, DnsRecordType, SrvRecord};
+pub use self::dns::{Dns, DnsFault, DnsFilter, DnsOrder, DnsQueries, DnsQuery, DnsRecordType, SrvRecord};
 pub use self::memcached::Memcached;
 pub use self::pod::Pod;
 pub use self::service::Service;

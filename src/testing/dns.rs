@@ -12,8 +12,8 @@ pub use self::fault::{DnsFault, DnsFilter};
 pub use self::query_log::{DnsQueries, DnsQuery, DnsRecordType};
 use self::responder::Responder;
 use self::sockets::Sockets;
-use self::zone::Zone;
 pub(super) use self::zone::{ReadyPod, ZoneSettings};
+use self::zone::{Ttls, Zone};
 use super::addresses::{ATTEMPTS, Loopback};
 
 mod fault;
@@ -38,23 +38,54 @@ mod zone;
 /// A reply over 64 KiB is truncated over TCP as well, as CoreDNS and BIND do it.
 pub struct Dns {
     responder: Arc<Responder>,
+    loopback: Loopback,
     addr: SocketAddr,
     sockets: AsyncMutex<Sockets>,
 }
 
 impl Dns {
     pub(super) async fn launch(settings: ZoneSettings<'_>, loopback: Loopback) -> io::Result<Self> {
-        let responder = Arc::new(Responder::new(Arc::new(Mutex::new(Zone::new(settings)?))));
+        Self::launch_with(Responder::new(Arc::new(Mutex::new(Zone::new(settings)?))), loopback).await
+    }
+
+    async fn launch_with(responder: Responder, loopback: Loopback) -> io::Result<Self> {
+        let responder = Arc::new(responder);
         let mut attempt = 1;
         loop {
             // TCP needs the port that the system chose for UDP, and another process may hold it.
             let mut sockets = Sockets::default();
             match sockets.open((loopback.bind_ip(), 0).into(), &responder).await {
-                Ok(addr) => return Ok(Self { responder, addr, sockets: AsyncMutex::new(sockets) }),
+                Ok(addr) => return Ok(Self { responder, loopback, addr, sockets: AsyncMutex::new(sockets) }),
                 Err(_) if attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Starts another server of the same zone, at an address of its own.
+    ///
+    /// The servers answer alike, because all of them know the pods and every record and setting of the zone. Each has
+    /// its own faults, its own log of queries, and can be stopped alone. It stops when dropped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// use memring::SrvDiscovery;
+    /// use memring::testing::{DnsFault, Service};
+    ///
+    /// let service = Service::start(3).await?;
+    /// let dead = service.dns().start_another().await?;
+    /// dead.set_fault(DnsFault::Silent);
+    /// let pods = SrvDiscovery::new(service.name()).nameservers([dead.addr(), service.dns().addr()]);
+    /// # let _ = pods;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If a socket cannot be opened.
+    pub async fn start_another(&self) -> io::Result<Self> {
+        Self::launch_with(self.responder.with_same_zone(), self.loopback).await
     }
 
     pub(super) fn set_pods<'a>(&self, pods: impl Iterator<Item = ReadyPod<'a>>) {
@@ -108,14 +139,72 @@ impl Dns {
         self.responder.state().faults.clear();
     }
 
-    /// Sets the TTL of positive and negative answers. Fractions of a second are cut off.
+    /// Sets the TTL of all answers. Fractions of a second are cut off, here and below.
     pub fn set_ttl(&self, ttl: Duration) {
-        self.zone().ttl = zone::seconds(ttl);
+        self.zone().ttls = Ttls::all(ttl);
+    }
+
+    /// Sets the TTL of A and AAAA records, glue included, until the next [`set_ttl`](Self::set_ttl).
+    pub fn set_address_ttl(&self, ttl: Duration) {
+        self.zone().ttls.address = zone::seconds(ttl);
+    }
+
+    /// Sets the TTL of [aliases](Self::set_alias), until the next [`set_ttl`](Self::set_ttl).
+    pub fn set_alias_ttl(&self, ttl: Duration) {
+        self.zone().ttls.alias = zone::seconds(ttl);
+    }
+
+    /// Sets the TTL of NXDOMAIN and NODATA, until the next [`set_ttl`](Self::set_ttl).
+    pub fn set_negative_ttl(&self, ttl: Duration) {
+        self.zone().ttls.negative = zone::seconds(ttl);
     }
 
     /// Sets whether SRV answers include the targets' addresses as additional records (glue).
     pub fn set_glue(&self, glue: bool) {
         self.zone().glue = glue;
+    }
+
+    /// Sets the glue of one host in every SRV answer, whatever [`set_glue`](Self::set_glue) says.
+    ///
+    /// The addresses may differ from the host's own: a cache may know older ones. With an empty iterator, the host has
+    /// no glue. A host that is no target is added, as an unneeded address.
+    ///
+    /// # Errors
+    /// If the host is not a valid DNS name.
+    pub fn set_glue_for(&self, host: &str, addresses: impl IntoIterator<Item = IpAddr>) -> io::Result<()> {
+        self.zone().set_glue_for(host, addresses)
+    }
+
+    /// Makes a name an alias (CNAME) of another, such as the service, its named port, a pod, or an alias.
+    ///
+    /// The answer has the aliases first and then the records of the name at their end, as from an authoritative server
+    /// or a cache. A loop of aliases is answered with its aliases only. Setting an alias again changes it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let service = memring::testing::Service::start(3).await?;
+    /// service.dns().set_alias("cache.example.com", service.name())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If a name is not a valid DNS name.
+    pub fn set_alias(&self, alias: &str, target: &str) -> io::Result<()> {
+        self.zone().set_alias(alias, target)
+    }
+
+    /// Sets whether an alias is answered alone, without the records of its target.
+    ///
+    /// A server that is not responsible for the target answers so, and the client has to ask for the target.
+    pub fn set_bare_aliases(&self, bare: bool) {
+        self.zone().bare_aliases = bare;
+    }
+
+    /// Sets the order of the records in an answer. By default it is [`Fixed`](DnsOrder::Fixed).
+    pub fn set_order(&self, order: DnsOrder) {
+        self.zone().order = order;
     }
 
     /// Answers SRV queries for the service with these records instead of the pods.
@@ -138,7 +227,30 @@ impl Dns {
         self.zone().set_host(host, addresses)
     }
 
-    /// Removes everything set by [`set_srv`](Self::set_srv) and [`set_host`](Self::set_host).
+    /// Adds SRV records of another owner to the answer section of every reply about SRV records.
+    ///
+    /// A client must ignore them: it did not ask for this name. Replies with an error code and NXDOMAIN have none.
+    ///
+    /// # Errors
+    /// If a name is not a valid DNS name.
+    pub fn add_foreign_srv(&self, owner: &str, records: impl IntoIterator<Item = SrvRecord>) -> io::Result<()> {
+        self.zone().add_foreign_srv(owner, records)
+    }
+
+    /// Adds A and AAAA records of another owner to the answer section of every reply about such records.
+    ///
+    /// As [`add_foreign_srv`](Self::add_foreign_srv). [`set_glue_for`](Self::set_glue_for) adds some to the additional
+    /// section.
+    ///
+    /// # Errors
+    /// If the owner is not a valid DNS name.
+    pub fn add_foreign_addresses(&self, owner: &str, addresses: impl IntoIterator<Item = IpAddr>) -> io::Result<()> {
+        self.zone().add_foreign_addresses(owner, addresses)
+    }
+
+    /// Removes the records set by [`set_srv`](Self::set_srv), [`set_host`](Self::set_host),
+    /// [`set_glue_for`](Self::set_glue_for), [`set_alias`](Self::set_alias),
+    /// [`add_foreign_srv`](Self::add_foreign_srv) and [`add_foreign_addresses`](Self::add_foreign_addresses).
     pub fn clear_overrides(&self) {
         self.zone().clear_overrides();
     }
@@ -198,6 +310,19 @@ impl fmt::Debug for Dns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dns").field("addr", &self.addr).field("responder", &self.responder).finish_non_exhaustive()
     }
+}
+
+/// The order of the records in an answer, for [`Dns::set_order`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum DnsOrder {
+    /// Pods by ordinal, and other records in the order in which they were set.
+    #[default]
+    Fixed,
+    /// Each answer starts with the record after the one that came first last time. So does each host's glue.
+    Rotated,
+    /// At random, in each answer anew.
+    Shuffled,
 }
 
 /// One record of an SRV answer, for [`Dns::set_srv`].

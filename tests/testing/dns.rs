@@ -9,9 +9,9 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::op::{Edns, Message, Query, ResponseCode};
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use hickory_resolver::{Resolver, TokioResolver};
-use memring::testing::{DnsFault, DnsFilter, DnsRecordType, Service, SrvRecord};
+use memring::testing::{DnsFault, DnsFilter, DnsOrder, DnsRecordType, Service, SrvRecord};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::{NO_REPLY_WAIT, TEST_TIMEOUT, request};
 
 mod faults;
+mod records;
 
 const NAME: &str = "memcached.default.svc.cluster.local.";
 

@@ -41,6 +41,11 @@ impl Responder {
         Self { zone, state: Mutex::default() }
     }
 
+    /// Returns the responder of another server of this zone.
+    pub(super) fn with_same_zone(&self) -> Self {
+        Self::new(Arc::clone(&self.zone))
+    }
+
     pub(super) fn zone(&self) -> MutexGuard<'_, Zone> {
         self.zone.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,7 +72,7 @@ impl Responder {
             state.queries.push(logged);
             effect
         };
-        let zone = self.zone();
+        let mut zone = self.zone();
         // The original spelling, because resolvers may randomize the case and compare it with the reply.
         let (owner, kind) = (query.name(), query.query_type());
         let is_truncated = fault == Some(DnsFault::Truncated) && !tcp;
