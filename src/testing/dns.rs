@@ -35,7 +35,8 @@ mod zone;
 /// A reply too large for UDP is truncated and flagged, and TCP serves it whole. Every setting can change while the
 /// server runs, and takes effect with the next query.
 ///
-/// A reply over 64 KiB is truncated over TCP as well, as CoreDNS and BIND do it.
+/// A reply over 64 KiB is truncated over TCP as well, as CoreDNS does it. Knot and unbound reply SERVFAIL instead: set
+/// that fault for TCP.
 pub struct Dns {
     responder: Arc<Responder>,
     loopback: Loopback,
