@@ -152,7 +152,7 @@ async fn a_pod_that_restarts_at_a_new_address_keeps_its_keys() {
     cache.set(&key, "v", MINUTE).await.unwrap();
     let mut watch = cache.watch_topology();
     let Some(address) = service.restart_at_new_address(1).await.unwrap() else { return };
-    // It takes a poll and a second, but a loaded machine may be slower. The tests in tests/knot measure it.
+    // It takes a poll and a second, but a loaded machine may be slower. tests/dns_servers measures it.
     eventually("the restarted pod answers", async || is_miss(&cache.get(&key).await)).await;
     let change = tokio::time::timeout(TEST_TIMEOUT, watch.changed()).await.unwrap().unwrap();
     assert_eq!((change.version, &change.readdressed[..], change.moved), (1, &[node.clone()][..], 0.0));

@@ -1,14 +1,5 @@
-//! An end-to-end test with the smoke example, memcached processes as pods, and Knot, an independent authoritative DNS
-//! server. Pods restart, join, leave and hang, and DNS stops for a while.
-//!
-//! `cargo test` builds the example first. `cargo test --test knot` does not, so run `cargo build --example smoke`
-//! before it. Without Knot DNS the test prints that it was skipped, or fails if `MEMRING_REQUIRE_KNOT` is set.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod knot;
-mod pod;
-mod process;
-mod smoke;
+//! The smoke example, memcached processes as pods, and Knot. Pods restart, join, leave and hang, and DNS stops for a
+//! while.
 
 use std::collections::BTreeSet;
 use std::thread::sleep;
@@ -16,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::knot::Knot;
+use crate::MACHINE;
 use crate::pod::Pod;
 use crate::process::{PROCESS_LIMIT, StallLog};
+use crate::server::{DnsServer, Listed, SERVICE, Software};
 use crate::smoke::{Line, Smoke};
 
 const TIMEOUT: Duration = Duration::from_millis(250);
@@ -44,25 +36,18 @@ struct Outage {
 
 #[test]
 fn only_keys_of_unavailable_pods_fail_while_pods_and_dns_are_disrupted() {
-    let program = match Knot::program() {
-        Ok(program) => program,
-        Err(reason) => {
-            assert!(std::env::var_os("MEMRING_REQUIRE_KNOT").is_none(), "{reason}");
-            eprintln!("SKIPPED: memring against Knot DNS and memcached processes: {reason}");
-            return;
-        }
-    };
+    let _machine = MACHINE.blocking_write();
     let (stalls, start) = (StallLog::start(), Instant::now());
     let mut pods: Vec<Pod> = (0..3).map(Pod::start).collect();
-    let mut knot = Knot::start(program, &pods);
-    let smoke = start_smoke(&knot.addr().to_string());
+    let Some(mut dns) = DnsServer::start_or_skip(Software::Knot, &listed(&pods)) else { return };
+    let smoke = start_smoke(&dns.addr().to_string());
     smoke.wait_for(PROCESS_LIMIT, "the first second", |line| line.is("second"));
     let nodes: Value = pods.iter().map(|pod| json!({ "id": pod.id(), "addr": pod.addr.to_string() })).collect();
     assert_eq!(smoke.wait_for(PROCESS_LIMIT, "nodes", |line| line.is("nodes")).event["nodes"], nodes);
-    let mut outages = vec![restart_elsewhere(&mut pods, &mut knot)];
-    let dns_outage = stop_dns(&mut knot);
-    add_a_pod(&mut pods, &mut knot, &smoke);
-    outages.push(remove_a_pod(&mut pods, &mut knot, &smoke));
+    let mut outages = vec![restart_elsewhere(&mut pods, &mut dns)];
+    let dns_outage = stop_dns(&mut dns);
+    add_a_pod(&mut pods, &mut dns, &smoke);
+    outages.push(remove_a_pod(&mut pods, &mut dns, &smoke));
     outages.push(hang(&pods[0]));
     outages.push(restart_at_the_same_address(&mut pods));
     sleep(CALM);
@@ -85,11 +70,15 @@ fn only_keys_of_unavailable_pods_fail_while_pods_and_dns_are_disrupted() {
     assert_eq!(seconds.last().unwrap().number("nodes"), 3);
 }
 
+fn listed(pods: &[Pod]) -> Vec<Listed> {
+    pods.iter().map(|pod| (pod.host(), pod.addr)).collect()
+}
+
 fn start_smoke(nameserver: &str) -> Smoke {
     let [timeout, grace, min, max] = [TIMEOUT, GRACE, POLL_MIN, POLL_MAX].map(|time| time.as_millis().to_string());
     #[rustfmt::skip]
     let arguments = [
-        "--service", "memcached.default.svc.cluster.local", "--nameserver", nameserver, "--json",
+        "--service", SERVICE, "--nameserver", nameserver, "--json",
         "--watch", "600", "--timeout", &timeout, "--removal-grace", &grace,
         "--poll-min", &min, "--poll-max", &max,
         // Enough to keep every pod busy, and little enough for a debug build to keep its deadlines.
@@ -98,33 +87,33 @@ fn start_smoke(nameserver: &str) -> Smoke {
     Smoke::start(&arguments)
 }
 
-fn restart_elsewhere(pods: &mut Vec<Pod>, knot: &mut Knot) -> Outage {
+fn restart_elsewhere(pods: &mut Vec<Pod>, dns: &mut DnsServer) -> Outage {
     sleep(CALM);
     let (id, from) = (pods[1].id(), Instant::now());
     drop(pods.remove(1));
     sleep(Duration::from_secs(1));
     pods.insert(1, Pod::start(1));
-    let published = knot.publish(pods);
+    let published = dns.publish(&listed(pods));
     let to = pods[1].wait_until_it_serves(FOLLOW_LIMIT);
     eprintln!("a pod at a new address serves {:?} after the DNS change", to - published);
     assert!(to - published <= FOLLOW_LIMIT);
     Outage { id, from, to }
 }
 
-fn stop_dns(knot: &mut Knot) -> Outage {
+fn stop_dns(dns: &mut DnsServer) -> Outage {
     sleep(CALM);
     let from = Instant::now();
-    knot.stop();
+    dns.stop();
     sleep(Duration::from_secs(4));
-    knot.run();
+    dns.run();
     Outage { id: "DNS".to_owned(), from, to: Instant::now() }
 }
 
 /// Adds a pod after DNS was down, which also shows that the client polls again.
-fn add_a_pod(pods: &mut Vec<Pod>, knot: &mut Knot, smoke: &Smoke) {
+fn add_a_pod(pods: &mut Vec<Pod>, dns: &mut DnsServer, smoke: &Smoke) {
     sleep(CALM);
     pods.push(Pod::start(3));
-    let published = knot.publish(pods);
+    let published = dns.publish(&listed(pods));
     let added = smoke.wait_for(LOOKUP + FOLLOW_LIMIT, "a node added", |line| !line.changed("added").is_empty());
     let serves = pods[3].wait_until_it_serves(FOLLOW_LIMIT);
     eprintln!(
@@ -135,10 +124,10 @@ fn add_a_pod(pods: &mut Vec<Pod>, knot: &mut Knot, smoke: &Smoke) {
 }
 
 /// Removes the last pod, as a StatefulSet does.
-fn remove_a_pod(pods: &mut Vec<Pod>, knot: &mut Knot, smoke: &Smoke) -> Outage {
+fn remove_a_pod(pods: &mut Vec<Pod>, dns: &mut DnsServer, smoke: &Smoke) -> Outage {
     sleep(CALM);
     let pod = pods.pop().unwrap();
-    let unlisted = knot.publish(pods);
+    let unlisted = dns.publish(&listed(pods));
     let (id, from) = (pod.id(), Instant::now());
     drop(pod);
     let removed = smoke.wait_for(GRACE + FOLLOW_LIMIT, "a node removed", |line| !line.changed("removed").is_empty());
