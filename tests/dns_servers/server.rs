@@ -211,12 +211,10 @@ fn unconfined(program: PathBuf) -> PathBuf {
         return program;
     }
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(program.file_name().unwrap());
-    if !copy.exists() {
-        // Not by this process: a program that another thread starts meanwhile would inherit the file, open for writing.
-        let part = copy.with_extension(format!("{:08x}", fastrand::u32(..)));
-        assert!(Command::new("cp").args([&program, &part]).status().unwrap().success());
-        fs::rename(part, &copy).unwrap();
-    }
+    let part = copy.with_extension(format!("{:08x}", fastrand::u32(..)));
+    // Not by this process: a program that another thread starts meanwhile would inherit the file, open for writing.
+    assert!(Command::new("cp").args([&program, &part]).status().unwrap().success());
+    fs::rename(part, &copy).unwrap();
     copy
 }
 
