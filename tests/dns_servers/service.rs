@@ -233,7 +233,6 @@ async fn a_reused_address_is_left_through_bind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "without glue, the address of an open connection is not looked up again"]
 async fn a_reused_address_is_left_through_unbound() {
     a_reused_address_is_left(Software::Unbound).await;
 }
