@@ -169,13 +169,8 @@ async fn pods_that_are_gone_are_looked_up_once() {
 
 /// 550 operations a second fail while a pod is away (row 62).
 #[tokio::test]
-async fn an_outage_of_a_pod_causes_few_dns_queries_without_glue() {
-    assert_few_dns_queries_in_an_outage(false).await;
-}
-
-#[tokio::test]
-async fn an_outage_of_a_pod_causes_few_dns_queries_with_glue() {
-    assert_few_dns_queries_in_an_outage(true).await;
+async fn an_outage_of_a_pod_causes_few_dns_queries_with_and_without_glue() {
+    tokio::join!(assert_few_dns_queries_in_an_outage(true), assert_few_dns_queries_in_an_outage(false));
 }
 
 async fn assert_few_dns_queries_in_an_outage(glue: bool) {
