@@ -26,7 +26,7 @@ pub use self::read_modify_write::Counter;
 
 use self::fetch::Flights;
 use crate::config::{LONGEST_WAIT, Settings};
-use crate::discovery::{DiscoveryStatus, StatusReader};
+use crate::discovery::{DiscoveryMonitor, DiscoveryStatus};
 use crate::error::Error;
 use crate::key::{KeySpace, MetaKey};
 use crate::node_id::NodeId;
@@ -62,7 +62,7 @@ pub struct Client {
 struct Inner {
     operations: Operations,
     published: watch::Receiver<Arc<TopologyView>>,
-    discovery: StatusReader,
+    discovery: DiscoveryMonitor,
     /// Values that callers of [`Client::fetch`] are computing.
     flights: Flights,
     settings: Settings,
@@ -158,6 +158,40 @@ impl Client {
     #[must_use]
     pub fn discovery_status(&self) -> DiscoveryStatus {
         self.inner.discovery.status()
+    }
+
+    /// Polls the source of nodes now, and returns the state of discovery after that.
+    ///
+    /// For applications that learn of a change before the next poll, such as an operator or a webhook. When it returns,
+    /// the nodes that the poll found are in use. The poll comes at once, but at least a second (or the shortest
+    /// [poll interval](crate::DiscoveryOptions::poll_interval) if that is less) after the last one. All calls until
+    /// then share one poll. It polls fixed lists and sources that fail, too. If the poll fails, the nodes known before
+    /// stay in use, and [`state`](DiscoveryStatus::state) and [`last_error`](DiscoveryStatus::last_error) tell.
+    ///
+    /// It takes at most a second, two [lookup timeouts](crate::DiscoveryOptions::lookup_timeout) and another second for
+    /// new nodes. After [`shutdown`](Self::shutdown) it returns the last state at once.
+    ///
+    /// A source that learns of changes by itself reports them: see [`Discovery::changed`](crate::Discovery::changed).
+    ///
+    /// ```
+    /// use memring::DiscoveryState;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), memring::Error> {
+    /// let cache = memring::Client::builder().nodes(["127.0.0.1:1"]).connect().await?;
+    /// let status = cache.rediscover().await;
+    /// assert_eq!((status.state, status.polls), (DiscoveryState::Static, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Cancel safe. The poll is made nevertheless.
+    pub async fn rediscover(&self) -> DiscoveryStatus {
+        let roster = self.inner.discovery.poll_now().await;
+        // Fails if the client is shut down meanwhile.
+        let _ = self.inner.published.clone().wait_for(|view| view.reflects(&roster)).await;
+        self.discovery_status()
     }
 
     /// Ends discovery, waits for the responses to pending commands, and closes every connection.

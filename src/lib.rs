@@ -39,7 +39,8 @@
 //! - Every command and reply on the wire: the [guide].
 //! - Sources of nodes: a service's name (feature `dns`), a [fixed list](ClientBuilder::nodes), or your own
 //!   [`Discovery`]. [`DiscoveryOptions`] has the timers, and the rules for pods that vanish and for empty answers.
-//! - The state of the client: [`Client::topology`], [`Client::watch_topology`], [`Client::discovery_status`].
+//! - The state of the client: [`Client::topology`], [`Client::watch_topology`], [`Client::discovery_status`],
+//!   [`Client::rediscover`].
 //! - The owner of a key: [`Client::node_for`], or the [`Ring`] alone. The placement is a contract: the same names have
 //!   the same keys in every version of this crate.
 //! - Errors: [`ErrorKind`], and [`Delivery`], which tells whether the server may have applied the command.
@@ -121,8 +122,8 @@ pub use crate::client::{
     OnWaitTimeout, Origin, Stale, WriteMany,
 };
 pub use crate::discovery::{
-    Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, EmptyPolicy, Endpoint, HostAddresses,
-    Membership, Startup, StaticNodes,
+    Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, DynDiscovery, EmptyPolicy, Endpoint,
+    HostAddresses, Membership, Startup, StaticNodes,
 };
 #[cfg(feature = "dns")]
 pub use crate::discovery::{SrvDiscovery, WeightPolicy};

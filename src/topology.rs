@@ -48,6 +48,11 @@ impl TopologyView {
     pub(crate) fn is_known(&self) -> bool {
         self.version > 0
     }
+
+    /// Returns whether it has been built of this roster or of a later one.
+    pub(crate) fn reflects(&self, roster: &Roster) -> bool {
+        self.version >= roster.version && self.addr_epoch >= roster.addr_epoch
+    }
 }
 
 impl Snapshot {

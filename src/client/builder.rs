@@ -85,6 +85,8 @@ impl ClientBuilder {
     }
 
     /// Uses your own implementation of [`Discovery`].
+    ///
+    /// Also takes an `Arc` of it, of which you keep a clone, and a `Box` of a [`DynDiscovery`](crate::DynDiscovery).
     pub fn discovery(mut self, source: impl Discovery) -> Self {
         self.start = Ok(Some(Box::new(|options| {
             let (handle, task) = start_refresh(Arc::new(source), options);
@@ -318,7 +320,7 @@ impl ClientBuilder {
         let inner = Inner {
             operations,
             published,
-            discovery: discovery.status,
+            discovery: discovery.monitor(),
             flights: Flights::default(),
             settings,
             tasks: Mutex::new(tasks),

@@ -129,8 +129,9 @@ impl Membership {
 
     /// Sets how long the answer and the addresses in it are valid.
     ///
-    /// [`Duration::MAX`] means forever: the client does not poll the source again. Without a TTL the client polls at
-    /// its shortest interval, and the addresses are valid until the next answer.
+    /// [`Duration::MAX`] means forever: the client polls again only if the source reports a
+    /// [change](crate::Discovery::changed), or for [`Client::rediscover`](crate::Client::rediscover). Without a TTL the
+    /// client polls at its shortest interval, and the addresses are valid until the next answer.
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);

@@ -10,9 +10,12 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DiscoveryError {
-    /// The source answered that there is nothing: NXDOMAIN, or a name without records of the type asked for.
+    /// The source answered that there is nothing: NXDOMAIN, or a name without records of the type asked for. For
+    /// [`Discovery::discover`] only.
     ///
     /// For a headless service this is also the answer while no pod is ready.
+    ///
+    /// [`Discovery::discover`]: crate::Discovery::discover
     #[error("{}{}", empty_message(*.nxdomain), Detail(.detail))]
     #[non_exhaustive]
     Empty {
@@ -25,11 +28,14 @@ pub enum DiscoveryError {
     },
     /// The source answered that a host does not exist, or has no address. For [`Discovery::resolve`] only.
     ///
+    /// This error makes the client forget the host's addresses. So a lookup that failed must be another one, such as
+    /// [`Timeout`](Self::Timeout) or [`Transport`](Self::Transport).
+    ///
     /// [`Discovery::resolve`]: crate::Discovery::resolve
     #[error("the host {host} does not exist, or has no address")]
     #[non_exhaustive]
     NoSuchHost {
-        /// The name that was looked up.
+        /// The name that was looked up, as [`Discovery::resolve`](crate::Discovery::resolve) got it.
         host: Arc<str>,
         /// How long the source allows this answer to be cached.
         negative_ttl: Option<Duration>,
@@ -58,7 +64,7 @@ impl DiscoveryError {
         Self::Empty { nxdomain, negative_ttl, detail: None }
     }
 
-    /// Creates a [`NoSuchHost`](Self::NoSuchHost) error: an authoritative "there is no such host".
+    /// Creates a [`NoSuchHost`](Self::NoSuchHost) error: an authoritative "no such host, or no address".
     #[must_use]
     pub fn no_such_host(host: impl Into<Arc<str>>, negative_ttl: Option<Duration>) -> Self {
         Self::NoSuchHost { host: host.into(), negative_ttl }

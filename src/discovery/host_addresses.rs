@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The addresses of a host, in the order to dial them.
+/// The addresses of a host, in the order to dial them: what [`Discovery::resolve`](crate::Discovery::resolve) returns.
 ///
 /// ```
 /// use std::net::IpAddr;

@@ -41,7 +41,7 @@ impl NodeLocator {
     ///    minutes.
     ///
     /// A host name that does not exist has no address: its old one may belong to another pod by now. Its addresses are
-    /// forgotten.
+    /// forgotten, and a poll is requested.
     ///
     /// # Errors
     /// Why there is no address to dial.
@@ -59,7 +59,13 @@ impl NodeLocator {
             let book = self.book.lock();
             (book.needs_lookup(id, now), book.best_known(id, now))
         };
-        let candidates = if needs_lookup { self.look_up(id, known.ok()).await? } else { known? };
+        let candidates = if needs_lookup { self.look_up(id, known.ok()).await } else { known };
+        let candidates = candidates.inspect_err(|error| {
+            // The node may have left.
+            if error.is_no_such_host() {
+                self.request_poll();
+            }
+        })?;
         self.book.lock().record_dial(id, &candidates);
         Ok(candidates.ips)
     }

@@ -5,7 +5,6 @@
 pub(super) mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tracing::{debug, warn};
 
 use crate::discovery::address_book::SharedAddressBook;
 use crate::discovery::panic_guard::catch_panics;
-use crate::discovery::{Discovery, DiscoveryError, HostAddresses, ListedAddresses};
+use crate::discovery::{DiscoveryError, DynDiscovery, HostAddresses, ListedAddresses};
 use crate::node_id::NodeId;
 
 /// How many hosts are looked up at a time. Each lookup may need a few sockets.
@@ -32,21 +31,9 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How many of them a round looks up.
 const RECHECKS: usize = 10;
 
-/// An object-safe form of [`Discovery::resolve`], whose panics are errors.
-pub(super) trait HostResolver: fmt::Debug + Send + Sync {
-    fn resolve(self: Arc<Self>, id: NodeId) -> BoxFuture<'static, Result<HostAddresses, DiscoveryError>>;
-}
-
-impl<D: Discovery> HostResolver for D {
-    fn resolve(self: Arc<Self>, id: NodeId) -> BoxFuture<'static, Result<HostAddresses, DiscoveryError>> {
-        // Called inside the future, so that a panic before its first await is caught as well.
-        Box::pin(catch_panics(async move { Discovery::resolve(&*self, id.lookup_name()).await }))
-    }
-}
-
 /// The lookups in progress. Records what they find in the address book.
 pub(super) struct Lookups {
-    resolver: Arc<dyn HostResolver>,
+    source: Arc<dyn DynDiscovery>,
     /// The time limit of one lookup.
     limit: Duration,
     book: SharedAddressBook,
@@ -86,13 +73,13 @@ impl LookupRequests {
 
 impl Lookups {
     pub(super) fn new(
-        resolver: Arc<dyn HostResolver>,
+        source: Arc<dyn DynDiscovery>,
         limit: Duration,
         book: SharedAddressBook,
     ) -> (Self, LookupRequests) {
         let (sender, requests) = mpsc::channel(REQUESTS);
         let lookups = Self {
-            resolver,
+            source,
             limit,
             book,
             requests,
@@ -155,8 +142,10 @@ impl Lookups {
         while self.in_flight.len() < MOST_IN_FLIGHT
             && let Some(id) = self.queued.pop_front()
         {
-            let (lookup, limit) = (Arc::clone(&self.resolver).resolve(id.clone()), self.limit);
+            let (source, limit) = (Arc::clone(&self.source), self.limit);
             self.in_flight.push(Box::pin(async move {
+                // Called inside the future, so that a panic before its first await is caught as well.
+                let lookup = catch_panics(async { source.dyn_resolve(id.lookup_name()).await });
                 let outcome = match timeout(limit, lookup).await {
                     Ok(Ok(found)) if found.addresses().is_empty() => Err(DiscoveryError::no_such_host(id.host(), None)),
                     Ok(outcome) => outcome,

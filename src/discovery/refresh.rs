@@ -17,6 +17,7 @@ use crate::discovery::latest_answer::LatestAnswer;
 use crate::discovery::lookups::{LookupRequests, Lookups};
 use crate::discovery::panic_guard::catch_panics;
 use crate::discovery::poll_requests::PollRequests;
+use crate::discovery::source_changes::SourceChanges;
 use crate::discovery::status::{StatusReader, StatusRecord};
 use crate::discovery::tracker::{Roster, Tracker};
 use crate::discovery::{
@@ -35,6 +36,7 @@ pub(crate) fn start_refresh<D: Discovery>(
     let book = SharedAddressBook::default();
     let (lookups, lookup_requests) = Lookups::new(Arc::<D>::clone(&source), options.lookup_timeout, book.clone());
     let refresh = Refresh {
+        changes: SourceChanges::new(Arc::clone(&source)),
         source,
         lookup_timeout: options.lookup_timeout,
         polling: None,
@@ -55,9 +57,9 @@ pub(crate) fn start_refresh<D: Discovery>(
 
 struct Refresh<D> {
     source: Arc<D>,
+    changes: SourceChanges<D>,
     lookup_timeout: Duration,
-    /// The poll in progress.
-    polling: Option<BoxFuture<'static, Result<Membership, DiscoveryError>>>,
+    polling: Option<Poll>,
     lookups: Lookups,
     tracker: Tracker,
     book: SharedAddressBook,
@@ -65,6 +67,15 @@ struct Refresh<D> {
     poll_requests: PollRequests,
     roster: watch::Sender<Arc<Roster>>,
     status: watch::Sender<StatusRecord>,
+}
+
+/// The poll in progress.
+struct Poll {
+    outcome: BoxFuture<'static, Result<Membership, DiscoveryError>>,
+    /// The last demand of the application that this poll answers.
+    demand: u64,
+    /// A change that the source has reported since the poll began.
+    change: Option<Result<(), DiscoveryError>>,
 }
 
 impl<D: Discovery> Refresh<D> {
@@ -85,7 +96,7 @@ impl<D: Discovery> Refresh<D> {
             // made up for.
             if self.polling.is_none() {
                 if self.tracker.next_poll().is_some_and(|due| due <= now) {
-                    self.polling = Some(self.ask_source());
+                    self.start_poll();
                 } else if let Some(roster) = self.tracker.tick(now) {
                     self.publish(roster);
                     self.report(|_| ());
@@ -94,23 +105,49 @@ impl<D: Discovery> Refresh<D> {
             let wake_at = self.tracker.next_wake();
             let is_idle = self.polling.is_none();
             tokio::select! {
-                outcome = poll_some(&mut self.polling) => {
-                    self.polling = None;
-                    self.on_outcome(outcome);
-                }
+                // The source is asked after it has begun to watch, so that the answer or a report has each change.
+                biased;
+                change = self.changes.next() => self.on_change(change),
+                outcome = poll_some(&mut self.polling) => self.on_outcome(outcome),
                 (id, found) = self.lookups.next() => self.on_lookup(&id, found),
                 () = sleep_until_some(wake_at), if is_idle => {}
                 // A request during a poll waits for its end, because that poll may have missed the change.
-                () = self.poll_requests.received(), if is_idle => {
-                    self.tracker.request_poll(Instant::now());
-                    self.report(|_| ());
-                }
+                () = self.poll_requests.received(), if is_idle => self.on_poll_request(),
             }
         }
     }
 
-    /// Takes the outcome of a poll.
+    fn on_poll_request(&mut self) {
+        let now = Instant::now();
+        if self.poll_requests.last_demand() > self.status.borrow().answered_demand {
+            self.tracker.demand_poll(now);
+        } else {
+            self.tracker.request_poll(now);
+        }
+        self.report(|_| ());
+    }
+
+    /// Takes a change that the source reports, or the panic in its place.
+    fn on_change(&mut self, change: Result<(), DiscoveryError>) {
+        if let Some(poll) = &mut self.polling {
+            // That poll may have missed it.
+            poll.change = Some(change);
+            return;
+        }
+        let now = Instant::now();
+        match change {
+            Ok(()) => self.tracker.demand_poll(now),
+            Err(error) => {
+                warn!(target: "memring", %error, "discovery cannot watch for changes until the next poll");
+                self.tracker.expect_poll(now);
+            }
+        }
+        self.report(|_| ());
+    }
+
+    /// Takes the outcome of the poll in progress.
     fn on_outcome(&mut self, outcome: Result<Membership, DiscoveryError>) {
+        let Some(Poll { demand, change, .. }) = self.polling.take() else { return };
         let now = Instant::now();
         // Before the roster is published, so that a dial of a new node finds its address.
         match &outcome {
@@ -130,10 +167,16 @@ impl<D: Discovery> Refresh<D> {
         if let Some(roster) = roster {
             self.publish(roster);
         }
-        self.report(|status| status.count_poll(now, error));
+        self.report(|status| {
+            status.count_poll(now, error);
+            status.answered_demand = demand;
+        });
         if is_good {
             // After the roster is published, which drops the nodes that have left from the address book.
             self.lookups.check_nodes();
+        }
+        if let Some(change) = change {
+            self.on_change(change);
         }
     }
 
@@ -145,11 +188,13 @@ impl<D: Discovery> Refresh<D> {
         }
     }
 
-    fn ask_source(&self) -> BoxFuture<'static, Result<Membership, DiscoveryError>> {
+    fn start_poll(&mut self) {
+        self.changes.watch();
         let (source, limit) = (Arc::clone(&self.source), self.lookup_timeout);
         // Called inside the future, so that a panic before its first await is caught as well.
         let answer = catch_panics(async move { source.discover().await });
-        Box::pin(async move { timeout(limit, answer).await.unwrap_or(Err(DiscoveryError::Timeout)) })
+        let outcome = Box::pin(async move { timeout(limit, answer).await.unwrap_or(Err(DiscoveryError::Timeout)) });
+        self.polling = Some(Poll { outcome, demand: self.poll_requests.last_demand(), change: None });
     }
 
     fn record_addresses(&self, answer: &Membership, now: Instant) {
@@ -203,9 +248,9 @@ impl<D: Discovery> Refresh<D> {
 }
 
 /// Waits for the outcome of the poll in progress, or forever if there is none. Cancel safe.
-async fn poll_some<T>(polling: &mut Option<BoxFuture<'static, T>>) -> T {
+async fn poll_some(polling: &mut Option<Poll>) -> Result<Membership, DiscoveryError> {
     match polling {
-        Some(polling) => polling.await,
+        Some(poll) => (&mut poll.outcome).await,
         None => std::future::pending().await,
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::discovery::{Discovery, DiscoveryError, Endpoint, Membership};
 
-/// A fixed list of nodes. The client reads it once and never polls it again.
+/// A fixed list of nodes. The client reads it once.
 ///
 /// Host names are still looked up at every dial, by the system's resolver, unless an endpoint comes with addresses. In
 /// a pod, end full names with a dot: otherwise each lookup tries the search list first, which takes several queries.

@@ -43,7 +43,7 @@ pub enum DiscoveryState {
     EmptyHeld,
     /// The last answer listed nothing, and no node is in use.
     Empty,
-    /// The list of nodes is fixed.
+    /// The list of nodes is fixed, or valid until the source reports a change.
     Static,
 }
 
@@ -58,11 +58,23 @@ pub(super) struct StatusRecord {
     pub(super) polls: u64,
     pub(super) errors: u64,
     pub(super) next_poll: Option<Instant>,
+    /// The last demand for a poll that was sent before the last poll began.
+    pub(super) answered_demand: u64,
 }
 
 impl StatusRecord {
     pub(super) fn new(state: DiscoveryState) -> Self {
-        Self { state, nodes: 0, vanished: 0, last_ok: None, last_error: None, polls: 0, errors: 0, next_poll: None }
+        Self {
+            state,
+            nodes: 0,
+            vanished: 0,
+            last_ok: None,
+            last_error: None,
+            polls: 0,
+            errors: 0,
+            next_poll: None,
+            answered_demand: 0,
+        }
     }
 
     /// Counts a poll and its outcome.
@@ -93,14 +105,14 @@ impl StatusRecord {
 
 /// The reading end of the status channel. After discovery has ended it keeps the last status.
 #[derive(Debug, Clone)]
-pub(crate) struct StatusReader(watch::Receiver<StatusRecord>);
+pub(super) struct StatusReader(watch::Receiver<StatusRecord>);
 
 impl StatusReader {
     pub(super) fn new(records: &watch::Sender<StatusRecord>) -> Self {
         Self(records.subscribe())
     }
 
-    pub(crate) fn status(&self) -> DiscoveryStatus {
+    pub(super) fn status(&self) -> DiscoveryStatus {
         self.0.borrow().clone().at(Instant::now())
     }
 
@@ -110,6 +122,11 @@ impl StatusReader {
     /// If discovery has ended.
     pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
         self.0.changed().await
+    }
+
+    /// Waits until a poll has answered the demand, or discovery has ended.
+    pub(super) async fn answered(mut self, demand: u64) {
+        let _ = self.0.wait_for(|status| status.answered_demand >= demand).await;
     }
 
     pub(super) fn last_error(&mut self) -> Option<DiscoveryError> {

@@ -148,6 +148,18 @@ impl Tracker {
         self.schedule.on_request(now);
     }
 
+    /// Brings the next poll forward, because the source or the application knows of a change.
+    ///
+    /// Polls stay a second apart. Neither a backoff nor an answer that is valid forever prevents the poll.
+    pub(crate) fn demand_poll(&mut self, now: Instant) {
+        self.schedule.on_demand(now);
+    }
+
+    /// Sees to it that a poll comes, because changes may go unreported until then.
+    pub(crate) fn expect_poll(&mut self, now: Instant) {
+        self.schedule.on_lost_reports(now);
+    }
+
     fn on_listing(&mut self, now: Instant, answer: &Membership) {
         // Errors or a late poll may have kept the nodes longer. Clients with the same answers have to agree again.
         if self.clearing_time().is_some_and(|due| due <= now) {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use memring::testing::DnsFault;
 use memring::{
-    Client, Discovery, DiscoveryError, DiscoveryOptions, EmptyPolicy, Endpoint, Error, ErrorKind, Membership, NodeId,
-    Startup,
+    Client, Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, EmptyPolicy, Endpoint, Error, ErrorKind,
+    Membership, NodeId, Startup,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -79,6 +79,27 @@ async fn a_static_list_of_nodes_is_polled_only_once() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(cache.discovery_status().polls, 1);
     cache.set("k", "v", MINUTE).await.unwrap();
+}
+
+/// `docs/discovery.md`, row 75.
+#[tokio::test]
+async fn rediscover_returns_when_new_nodes_are_in_use() {
+    let hour = Duration::from_secs(3600);
+    let service = service(2).await;
+    let cache = service_client(&service, DiscoveryOptions::default().poll_interval(hour, hour)).await;
+    for pods in [3, 4] {
+        service.scale(pods).await.unwrap();
+        assert_eq!(cache.topology().nodes.len(), pods - 1);
+        let status = timeout(TEST_TIMEOUT, cache.rediscover()).await.unwrap();
+        assert_eq!((status.state, status.nodes), (DiscoveryState::Fresh, pods));
+        assert_eq!(cache.topology().nodes.len(), pods);
+    }
+    service.dns().set_fault(DnsFault::ServFail);
+    let status = timeout(TEST_TIMEOUT, cache.rediscover()).await.unwrap();
+    assert_eq!((status.state, status.nodes, cache.topology().nodes.len()), (DiscoveryState::Stale, 4, 4));
+    assert!(matches!(status.last_error, Some(DiscoveryError::ServerFailure(_))), "{status:?}");
+    cache.shutdown().await;
+    timeout(TEST_TIMEOUT, cache.rediscover()).await.unwrap();
 }
 
 #[tokio::test]

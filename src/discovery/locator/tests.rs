@@ -189,8 +189,8 @@ async fn a_lookup_is_believed_rather_than_listed_addresses_where_dials_fail() {
     assert_eq!(rig.dial().await.unwrap(), [3], "nothing better is known");
 }
 
-/// docs/discovery.md, rows 37 and 41: its old address may belong to another pod by now. A later failure does not bring
-/// the old address back.
+/// docs/discovery.md, rows 37 and 41: its old address may belong to another pod by now. A poll is requested, and a
+/// later failure does not bring the old address back.
 #[tokio::test(start_paused = true)]
 async fn a_host_that_does_not_exist_is_not_dialed() {
     for has_addresses in [true, false] {
@@ -204,10 +204,12 @@ async fn a_host_that_does_not_exist_is_not_dialed() {
             rig.hosts.finds(&[]);
         }
         assert!(rig.dial().await.unwrap_err().is_no_such_host());
+        assert!(rig.has_poll_request().await);
         rig.locator.confirm(&node(), ip(1));
         advance(Duration::from_secs(2)).await;
         rig.hosts.fails(DiscoveryError::Timeout);
         assert_eq!(rig.dial().await, Err(DiscoveryError::Timeout));
+        assert!(!rig.has_poll_request().await, "a DNS outage is no news about the node");
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::{advance, sleep};
 
 use super::*;
-use crate::discovery::{Endpoint, Membership};
+use crate::discovery::{Discovery, Endpoint, Membership};
 
 /// A source that resolves hosts by a script, then does not answer.
 #[derive(Debug, Default)]

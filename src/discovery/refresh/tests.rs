@@ -1,5 +1,7 @@
 //! The refresh task with a scripted source, in paused time.
 
+mod changes;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -82,6 +82,20 @@ impl Schedule {
         }
     }
 
+    /// The source or the application knows of a change: polls as soon as the spacing allows, whatever the outcomes.
+    pub(super) fn on_demand(&mut self, now: Instant) {
+        self.poll_by(self.earliest(now));
+    }
+
+    /// The source may not report its changes: polls at the longest interval, also if it would never be polled again.
+    pub(super) fn on_lost_reports(&mut self, now: Instant) {
+        self.poll_by(later_by(now, self.max_interval));
+    }
+
+    fn poll_by(&mut self, time: Instant) {
+        self.next_poll = Some(self.next_poll.map_or(time, |due| due.min(time)));
+    }
+
     /// An answer listed nodes: follow its TTL, within bounds.
     pub(super) fn on_listing(&mut self, now: Instant, ttl: Option<Duration>, has_news: bool, holds_removal: bool) {
         (self.failures, self.empty_answers) = (0, 0);
