@@ -20,22 +20,20 @@ pub struct TopologyChange {
     pub added: Vec<NodeId>,
     /// The nodes that are no longer there.
     pub removed: Vec<NodeId>,
-    /// The nodes that stayed and are listed at another address.
+    /// The nodes that stayed and were found at other addresses.
     pub readdressed: Vec<NodeId>,
     /// The share of all keys, from 0 to 1, that have another owner now.
     pub moved: f64,
 }
 
 impl TopologyChange {
-    fn between(old: &TopologyView, new: &TopologyView) -> Self {
+    pub(super) fn between(old: &TopologyView, new: &TopologyView) -> Self {
         let ids = |view: &TopologyView| view.endpoints.iter().map(|endpoint| endpoint.id().clone()).collect::<Vec<_>>();
         let (before, nodes) = (ids(old), ids(new));
         let is_readdressed = |endpoint: &&Endpoint| {
             let old = old.endpoints.iter().find(|old| old.id() == endpoint.id()).map(Endpoint::listed_addresses);
-            match (old, endpoint.listed_addresses()) {
-                (Some(ListedAddresses::At(old)), ListedAddresses::At(new)) => old != new,
-                _ => false,
-            }
+            // The first addresses that are found of a node are where it was before.
+            matches!(old, Some(old @ ListedAddresses::At(_)) if endpoint.listed_addresses().differs_from(old))
         };
         Self {
             version: new.version,
@@ -47,7 +45,7 @@ impl TopologyChange {
         }
     }
 
-    fn is_nothing(&self) -> bool {
+    pub(super) fn is_nothing(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.readdressed.is_empty() && self.moved == 0.0
     }
 }
