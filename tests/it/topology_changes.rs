@@ -1,14 +1,16 @@
 //! Changes of the topology: scaling, pods that move, nodes that leave.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use memring::testing::Service;
 use memring::{Client, Delivery, DiscoveryOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::scripted::{
-    LeavingNode, MovingNode, always_miss, never_reply, request_server, scripted_server, serve_connections,
+    LeavingNode, MovingNode, NodeList, always_miss, never_reply, request_server, scripted_server, serve_connections,
 };
 use crate::support::{
     LONG_TIMEOUT, MINUTE, TEST_TIMEOUT, default_client, eventually, fast_polling, is_miss, key_owned_by, node_hosts,
@@ -206,6 +208,36 @@ async fn a_lost_connection_triggers_a_poll() {
     let Some(address) = service.restart_at_new_address(0).await.unwrap() else { return };
     eventually("the new address answers", async || is_miss(&cache.get(&key).await)).await;
     assert_eq!(cache.topology().nodes[0].address, Some(address));
+}
+
+/// Connects a client of one node that is polled once an hour, except on request.
+async fn client_polled_hourly(node: SocketAddr) -> Client {
+    let hour = Duration::from_secs(3600);
+    let options = DiscoveryOptions::default().poll_interval(hour, hour);
+    let builder = Client::builder().discovery(NodeList::new([node])).discovery_options(options);
+    builder.request_timeout(LONG_TIMEOUT).connect().await.unwrap()
+}
+
+/// The next dial succeeds, so no failed dial can request the poll (`docs/discovery.md`, row 26).
+#[tokio::test]
+async fn a_lost_connection_alone_requests_a_poll() {
+    let addr = scripted_server(|mut socket| async move {
+        if socket.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {
+            let _ = socket.write_all(b"END\r\n").await;
+        }
+    })
+    .await;
+    let cache = client_polled_hourly(addr).await;
+    assert!(is_miss(&cache.get("a").await));
+    eventually("the source is polled again", async || cache.discovery_status().polls == 2).await;
+}
+
+/// There never was a connection that could be lost (`docs/discovery.md`, row 26).
+#[tokio::test]
+async fn a_failed_dial_alone_requests_a_poll() {
+    // Nothing listens there.
+    let cache = client_polled_hourly(([127, 0, 0, 1], 1).into()).await;
+    eventually("the source is polled again", async || cache.discovery_status().polls == 2).await;
 }
 
 #[tokio::test]
