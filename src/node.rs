@@ -5,6 +5,8 @@ mod dial;
 mod inspect;
 mod reconnector;
 mod serving;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -123,6 +123,11 @@ impl NodeLocator {
     }
 
     #[cfg(test)]
+    pub(crate) async fn poll_requested(&self) {
+        self.poll_requests.received().await;
+    }
+
+    #[cfg(test)]
     pub(super) fn knows(&self, id: &NodeId) -> bool {
         self.book.lock().contains(id)
     }

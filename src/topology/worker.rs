@@ -113,15 +113,29 @@ fn log_change(old: &TopologyView, new: &TopologyView, added: &[NodeId], removed:
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::discovery::{DiscoveryOptions, StaticNodes, start_refresh};
+    use tokio::time::Instant;
 
-    #[tokio::test]
-    async fn a_change_does_not_reopen_a_client_that_is_shut_down() {
-        // Nothing listens there.
-        let id: NodeId = "127.0.0.1:1".parse().unwrap();
-        let source = Arc::new(StaticNodes::new([id.clone()]));
-        let (discovery, _task) = start_refresh(source, DiscoveryOptions::default());
+    use super::*;
+    use crate::discovery::{
+        Discovery, DiscoveryError, DiscoveryOptions, HostAddresses, Membership, StaticNodes, start_refresh,
+    };
+
+    /// A source whose node is not found.
+    #[derive(Debug)]
+    struct Lost;
+
+    impl Discovery for Lost {
+        async fn discover(&self) -> Result<Membership, DiscoveryError> {
+            std::future::pending().await
+        }
+
+        async fn resolve(&self, _host: &str) -> Result<HostAddresses, DiscoveryError> {
+            std::future::pending().await
+        }
+    }
+
+    fn worker(source: impl Discovery) -> (Worker, impl Future<Output = ()>) {
+        let (discovery, task) = start_refresh(Arc::new(source), DiscoveryOptions::default());
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
         let worker = Worker {
             snapshot: Arc::clone(&snapshot),
@@ -131,6 +145,27 @@ mod tests {
             rule: PlacementRule::default(),
             settings: Settings::default(),
         };
+        (worker, task)
+    }
+
+    /// A node that does not answer must not hold up the others.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_waits_a_second_for_the_first_dials() {
+        let (worker, _task) = worker(Lost);
+        let lost = NodeId::new("lost", 1).unwrap();
+        let roster = Roster { version: 1, addr_epoch: 0, endpoints: vec![Endpoint::new(lost)] };
+        let start = Instant::now();
+        worker.apply(&roster, &mut JoinSet::new()).await;
+        assert_eq!((start.elapsed(), worker.snapshot.load().nodes.len()), (FIRST_DIAL_WAIT, 1));
+        assert_eq!(FIRST_DIAL_WAIT, Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn a_change_does_not_reopen_a_client_that_is_shut_down() {
+        // Nothing listens there.
+        let id: NodeId = "127.0.0.1:1".parse().unwrap();
+        let (worker, _task) = worker(StaticNodes::new([id.clone()]));
+        let snapshot = Arc::clone(&worker.snapshot);
         let roster = Roster { version: 1, addr_epoch: 0, endpoints: vec![Endpoint::new(id)] };
         let mut draining = JoinSet::new();
         tokio::join!(worker.apply(&roster, &mut draining), async {

@@ -131,6 +131,24 @@ async fn invalid_options_fail_with_a_config_error() {
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("host"));
 }
 
+/// A client that cannot be made leaves nothing behind (`docs/discovery.md`, row 3).
+#[tokio::test]
+async fn a_connect_that_fails_leaves_no_task() {
+    let service = service(2).await;
+    let before = alive_tasks();
+    service.dns().set_fault(DnsFault::NxDomain);
+    assert!(connect_with_startup_wait(&service).await.is_err());
+    eventually("every task of a client without nodes has ended", async || alive_tasks() <= before).await;
+    assert!(Client::builder().service("a..b").connect().await.is_err());
+    assert!(Client::builder().nodes(Vec::<String>::new()).connect().await.is_err());
+    eventually("every task of a misconfigured client has ended", async || alive_tasks() <= before).await;
+    // Dropped while it waits for nodes, with a bootstrap node that it dials.
+    let bootstrap = Startup::Bootstrap(vec![Endpoint::new("127.0.0.1:1".parse().unwrap())]);
+    let connecting = service_client_builder(&service, fast_polling().startup(bootstrap)).connect();
+    assert!(timeout(Duration::ZERO, connecting).await.is_err());
+    eventually("every task of a dropped connect has ended", async || alive_tasks() <= before).await;
+}
+
 #[tokio::test]
 async fn dropping_the_last_clone_ends_every_task() {
     let service = service(3).await;

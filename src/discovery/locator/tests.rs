@@ -75,7 +75,7 @@ impl Rig {
     }
 
     async fn has_poll_request(&self) -> bool {
-        timeout(Duration::from_millis(1), self.locator.poll_requests.received()).await.is_ok()
+        timeout(Duration::from_millis(1), self.locator.poll_requested()).await.is_ok()
     }
 }
 

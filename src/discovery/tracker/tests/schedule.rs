@@ -1,6 +1,9 @@
 //! When the source is polled again.
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::discovery::tracker::schedule;
 
 /// docs/discovery.md, row 24: without a TTL, or with a TTL of 0, the shortest interval applies.
 #[test]
@@ -121,4 +124,64 @@ fn maximal_durations_do_not_overflow() {
     let mut sim = Sim::fresh(forever, "a b c");
     assert!(!sim.ok(5, "a") && !sim.ok(10, "a") && !sim.nxdomain(15) && !sim.error(20) && !sim.tick(1_000_000));
     assert!(sim.tracker.next_wake().is_some());
+}
+
+/// What happens to a schedule, and after which part of the time to the next poll.
+#[derive(Debug, Clone)]
+enum Event {
+    Listing(u64),
+    Empty,
+    Failure,
+    Request,
+    Demand,
+    LostReports,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (0_u64..40).prop_map(Event::Listing),
+        Just(Event::Empty),
+        Just(Event::Failure),
+        Just(Event::Request),
+        Just(Event::Demand),
+        Just(Event::LostReports),
+    ]
+}
+
+proptest! {
+    /// docs/discovery.md, rows 25 and 26: whatever happens, and whoever asks for a poll.
+    #[test]
+    fn polls_are_spaced(
+        events in proptest::collection::vec((event(), 0_u64..20_000), 1..60),
+        min_interval in 10_u64..8_000,
+        seed: u64,
+    ) {
+        let min_interval = Duration::from_millis(min_interval);
+        let options = options().poll_interval(min_interval, secs(15)).seed(seed);
+        let mut now = Instant::now();
+        let mut tracker = Tracker::new(options, now);
+        let (mut due, mut last_poll) = (tracker.next_poll(), None);
+        for (event, after) in events {
+            now += Duration::from_millis(after);
+            let outcome = match event {
+                Event::Listing(ttl) => Some(Ok(listing("a b", ttl))),
+                Event::Empty => Some(Err(DiscoveryError::empty(true, None))),
+                Event::Failure => Some(Err(DiscoveryError::Timeout)),
+                Event::Request => { tracker.request_poll(now); None }
+                Event::Demand => { tracker.demand_poll(now); None }
+                Event::LostReports => { tracker.expect_poll(now); None }
+            };
+            // A poll comes when it is due.
+            if let (Some(outcome), Some(at)) = (outcome, due) {
+                now = now.max(at);
+                if let Some(last) = last_poll {
+                    prop_assert!(at - last >= min_interval.min(schedule::SPACING), "{:?} after the last", at - last);
+                }
+                tracker.observe(now, &outcome);
+                last_poll = Some(now);
+            }
+            due = tracker.next_poll();
+            prop_assert!(due.is_some_and(|due| due <= now + secs(17)), "the next poll comes in time");
+        }
+    }
 }
