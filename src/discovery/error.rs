@@ -49,6 +49,12 @@ pub enum DiscoveryError {
     /// The answer was truncated, and could not be fetched whole.
     #[error("the answer was truncated and could not be fetched over TCP")]
     Truncated,
+    /// The answer is longer than a DNS message can be, 64 KiB, so it can never arrive whole.
+    #[error(
+        "the answer is longer than 64 KiB, and cannot arrive whole: use shorter names, query one port by its name \
+         (`_port._proto`), or list the pods' addresses (A or AAAA records) in a source of your own"
+    )]
+    AnswerTooLong,
     /// The query could not be sent, or the answer could not be read.
     #[error("lookup failed: {0}")]
     Transport(String),

@@ -14,7 +14,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// | option | default | why |
 /// |---|---|---|
 /// | [poll interval](Self::poll_interval) | the answer's TTL, from 5 s to 15 s | cluster DNS has TTLs of 5 s or 30 s |
-/// | [lookup timeout](Self::lookup_timeout) | 5 s | two tries of 2 s each, and some slack |
+/// | [lookup timeout](Self::lookup_timeout) | 5 s | a dead DNS server and lost datagrams cost less than 2 s |
 /// | [removal grace](Self::removal_grace) | 120 s | a pod restarts within a minute or two, and should move no key |
 /// | [mass removal hold](Self::mass_removal_hold) | 30 s | a DNS server that just started may know only a few pods |
 /// | [empty answers](Self::empty) | keep the last nodes | "no pod is ready" and "no such name" look the same |
@@ -75,6 +75,9 @@ impl DiscoveryOptions {
     }
 
     /// Sets the time limit of one lookup, all its retries included.
+    ///
+    /// It is the only limit: within it the client resends queries, and tries the other DNS servers and TCP. With a dead
+    /// DNS server or lost datagrams a lookup takes up to 2 s, so set no less.
     #[must_use]
     pub fn lookup_timeout(mut self, timeout: Duration) -> Self {
         self.lookup_timeout = timeout;

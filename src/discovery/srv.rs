@@ -26,6 +26,10 @@ use resolver::Resolver;
 /// headless service. The pods of a Deployment are listed under names made of their IP addresses: that works, but a pod
 /// that restarts is then a new node.
 ///
+/// A lookup has no time limit of its own: the client ends it after
+/// [`lookup_timeout`](crate::DiscoveryOptions::lookup_timeout). If you call the methods of [`Discovery`] yourself, set
+/// one, for example with `tokio::time::timeout`.
+///
 /// If the service has several ports, select memcached's by [name](Self::port_name), which keeps the others out of the
 /// answer, or by [number](Self::port).
 ///
@@ -40,8 +44,9 @@ pub struct SrvDiscovery {
     name: String,
     port_name: Option<String>,
     nameservers: Vec<SocketAddr>,
+    tcp_only: bool,
     record_options: RecordOptions,
-    /// Built at the first lookup, inside the runtime that drives it.
+    /// Built at the first lookup, which reads the system's configuration.
     resolver: OnceCell<Resolver>,
     /// The kinds of warnings already logged.
     warned: Mutex<HashSet<std::mem::Discriminant<Warning>>>,
@@ -80,6 +85,7 @@ impl SrvDiscovery {
             name: service.into(),
             port_name: None,
             nameservers: Vec::new(),
+            tcp_only: false,
             record_options: RecordOptions { port: None, default_port: DEFAULT_PORT, weights: WeightPolicy::Ignore },
             resolver: OnceCell::new(),
             warned: Mutex::default(),
@@ -120,6 +126,15 @@ impl SrvDiscovery {
         self
     }
 
+    /// Queries DNS servers over TCP only. By default the client tries UDP first, and TCP as well if UDP is silent.
+    ///
+    /// `options use-vc` in `/etc/resolv.conf` does the same.
+    #[must_use]
+    pub fn tcp_only(mut self) -> Self {
+        self.tcp_only = true;
+        self
+    }
+
     /// Sets what the client makes of the weights in the records. By default it ignores them.
     #[must_use]
     pub fn weights(mut self, policy: WeightPolicy) -> Self {
@@ -128,7 +143,9 @@ impl SrvDiscovery {
     }
 
     async fn resolver(&self) -> Result<&Resolver, DiscoveryError> {
-        self.resolver.get_or_try_init(|| async { Resolver::new(&self.query_name(), &self.nameservers) }).await
+        self.resolver
+            .get_or_try_init(|| async { Resolver::new(&self.query_name(), &self.nameservers, self.tcp_only) })
+            .await
     }
 
     fn query_name(&self) -> String {

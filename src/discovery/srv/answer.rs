@@ -18,10 +18,13 @@ const MAX_WEIGHT: u32 = 16;
 /// The records of one answer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SrvAnswer {
+    /// The name asked for, and the names its aliases lead to.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the next change warns by it"))]
+    pub(super) names: Vec<String>,
     pub(super) records: Vec<SrvRecord>,
     /// Addresses from the additional section, by host name.
     pub(super) glue: Vec<(String, IpAddr)>,
-    /// The smallest TTL of the records.
+    /// The smallest TTL of the records, of the glue, and of the aliases.
     pub(super) ttl: Duration,
 }
 

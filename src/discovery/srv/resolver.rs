@@ -1,64 +1,78 @@
-//! The DNS resolver. The only file that uses the types of hickory-resolver.
+//! The DNS resolver. Only this file and those in its folder use the types of hickory.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::OnceLock;
+mod name_server;
+mod name_servers;
+mod race;
+mod response;
+mod search;
+mod system;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
-use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::system_conf::read_system_conf;
-use hickory_resolver::{Resolver as Hickory, TokioResolver};
-use tokio::time::sleep;
-use tracing::debug;
+use futures_util::future::{Either, select};
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use hickory_resolver::proto::rr::{Name, RecordType};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
 
-use super::answer::{SrvAnswer, SrvRecord};
+use super::answer::SrvAnswer;
 use crate::discovery::{DiscoveryError, HostAddresses};
+use name_servers::NameServers;
+use response::{Found, RecordLookup, host_addresses, shorter};
+use search::candidates;
+use system::Config;
 
-/// The time limit of one try at one server. Lost datagrams are sent again within it.
-const TRY_TIMEOUT: Duration = Duration::from_secs(2);
-/// The number of tries after the first. At least one is needed, because hickory stops resending lost datagrams after
-/// many empty answers.
-const RETRIES: usize = 1;
-/// How long a server may take before the next one is queried as well.
-const NEXT_SERVER_DELAY: Duration = Duration::from_millis(500);
+/// How long a candidate of the search list may take before a warning.
+const SLOW_CANDIDATE: Duration = Duration::from_secs(1);
+/// How often the candidates before the full name are queried once more. They have no records, unless a service was
+/// created since.
+const CANDIDATE_CHECK: Duration = Duration::from_secs(60);
+/// How long that may delay an answer.
+const CANDIDATE_CHECK_WAIT: Duration = Duration::from_millis(500);
+/// How long the addresses of one family may take after those of the other: some servers never answer AAAA queries.
+const OTHER_FAMILY_WAIT: Duration = Duration::from_millis(100);
+/// Hosts looked up at the same time, because each takes two sockets or more.
+const MAX_HOST_LOOKUPS: usize = 64;
 
 /// Resolves the SRV records of one service, and the addresses of its pods.
+///
+/// Lookups have no time limit of their own: their callers set it, by dropping them.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    /// One resolver for each server. A resolver with several servers would take the first SERVFAIL for an answer.
-    servers: Vec<TokioResolver>,
+    servers: NameServers,
     /// The absolute names that the service's name may stand for, likeliest first.
     candidates: Vec<Name>,
-    /// The candidate that was the first to be answered with records. From then on it is the only one queried.
-    pinned: OnceLock<Name>,
+    pinned: Mutex<Option<Pin>>,
+    has_warned_of_slow_candidate: AtomicBool,
+    host_lookups: Semaphore,
+}
+
+/// The candidate that is the full name of the service.
+#[derive(Debug, Clone, Copy)]
+struct Pin {
+    index: usize,
+    /// When to query the candidates before it once more.
+    next_check: Instant,
 }
 
 impl Resolver {
-    /// Creates a resolver for the SRV records of a name.
+    /// Creates a resolver for the SRV records of a name. Without nameservers it uses those of the system.
     ///
     /// # Errors
     /// [`DiscoveryError::Config`] if `query` is no DNS name, or the system's configuration cannot be read.
-    pub(super) fn new(query: &str, nameservers: &[SocketAddr]) -> Result<Self, DiscoveryError> {
-        let config = |error: &dyn std::fmt::Display| DiscoveryError::Config(format!("{query}: {error}"));
-        let name = Name::from_ascii(query).map_err(|error| config(&error))?;
-        if name.num_labels() == 0 {
-            return Err(config(&"the name of the service is empty"));
-        }
-        let (servers, search, ndots) = if nameservers.is_empty() {
-            let (system, options) = read_system_conf()
-                .map_err(|error| config(&format!("cannot read the system's DNS configuration: {error}")))?;
-            let (_, search, servers) = system.into_parts();
-            (servers, search, options.ndots)
+    pub(super) fn new(query: &str, nameservers: &[SocketAddr], is_tcp_only: bool) -> Result<Self, DiscoveryError> {
+        let config = if nameservers.is_empty() {
+            Config::of_system().map_err(|error| {
+                DiscoveryError::Config(format!("{query}: cannot read the system's DNS configuration: {error}"))
+            })?
         } else {
-            (nameservers.iter().copied().map(server_config).collect(), Vec::new(), 0)
+            Config { servers: nameservers.to_vec(), ..Config::default() }
         };
-        let servers = servers.into_iter().map(build).collect::<Result<_, _>>().map_err(|error| config(&error))?;
-        Ok(Self { servers, candidates: candidates(name, &search, ndots), pinned: OnceLock::new() })
+        Self::with_config(query, &Config { is_tcp_only: is_tcp_only || config.is_tcp_only, ..config })
     }
 
     /// Creates a resolver with a search list.
@@ -69,10 +83,23 @@ impl Resolver {
         search: &[&str],
         ndots: usize,
     ) -> Result<Self, DiscoveryError> {
-        let name = |text: &str| Name::from_ascii(text).map_err(|error| DiscoveryError::Config(error.to_string()));
-        let search = search.iter().map(|domain| name(domain)).collect::<Result<Vec<_>, _>>()?;
-        let candidates = candidates(name(query)?, &search, ndots);
-        Ok(Self { candidates, ..Self::new(query, nameservers)? })
+        let search = search.iter().map(|domain| to_name(domain)).collect::<Result<Vec<_>, _>>()?;
+        let servers = nameservers.to_vec();
+        Self::with_config(query, &Config { servers, search, ndots, is_tcp_only: false })
+    }
+
+    fn with_config(query: &str, config: &Config) -> Result<Self, DiscoveryError> {
+        let name = to_name(query)?;
+        if name.num_labels() == 0 {
+            return Err(DiscoveryError::Config(format!("{query}: the name of the service is empty")));
+        }
+        Ok(Self {
+            servers: NameServers::new(&config.servers, config.is_tcp_only),
+            candidates: candidates(&name, &config.search, config.ndots),
+            pinned: Mutex::default(),
+            has_warned_of_slow_candidate: AtomicBool::new(false),
+            host_lookups: Semaphore::new(MAX_HOST_LOOKUPS),
+        })
     }
 
     /// Queries the service's SRV records.
@@ -80,198 +107,150 @@ impl Resolver {
     /// # Errors
     /// `Empty` if no candidate has records. Another error if a candidate could not be queried, as it may have records.
     pub(super) async fn srv(&self) -> Result<SrvAnswer, DiscoveryError> {
-        let names = self.pinned.get().map_or(self.candidates.as_slice(), std::slice::from_ref);
-        // All at once, because a domain of the search list may lead to servers that do not answer. The order decides.
-        let mut answers: FuturesOrdered<_> =
-            names.iter().map(|name| async move { (name, self.lookup(name, RecordType::SRV).await) }).collect();
-        let mut empty = None;
-        let mut failure = None;
-        while let Some((name, outcome)) = answers.next().await {
-            match outcome {
-                Ok(lookup) => {
-                    if names.len() > 1 {
-                        debug!(target: "memring", %name, "found the full name of the service");
-                    }
-                    // Fails only if a concurrent query has pinned a name.
-                    let _ = self.pinned.set(name.clone());
-                    return Ok(srv_answer(&lookup));
+        let pinned = *self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match pinned {
+            None => self.first_candidate(&self.candidates).await.map(|(index, found)| {
+                self.pin(index);
+                found
+            }),
+            Some(pin) if pin.index > 0 && pin.next_check <= Instant::now() => self.check_candidates(pin.index).await,
+            Some(pin) => {
+                let outcome = self.lookup(&self.candidates[pin.index], RecordType::SRV).await;
+                if matches!(outcome, Err(DiscoveryError::Empty { .. })) {
+                    // The service may exist under a nearer name by now.
+                    self.pin_until(pin.index, Instant::now());
                 }
-                Err(DiscoveryError::Empty { nxdomain, negative_ttl, .. }) => {
-                    let (all_nxdomain, _) = empty.get_or_insert((true, negative_ttl));
-                    *all_nxdomain &= nxdomain;
+                outcome
+            }
+        };
+        found.map(Found::into_srv)
+    }
+
+    /// Queries candidates at the same time. Returns the first one that has records, if those before it have none.
+    async fn first_candidate(&self, names: &[Name]) -> Result<(usize, Found), DiscoveryError> {
+        let mut outcomes: FuturesOrdered<_> = names.iter().map(|name| self.lookup(name, RecordType::SRV)).collect();
+        let (mut all_nxdomain, mut shortest) = (true, None);
+        for (index, name) in names.iter().enumerate() {
+            match self.warn_if_slow((names.len() > 1).then_some(name), outcomes.next()).await {
+                Some(Ok(found)) => {
+                    debug!(target: "memring", %name, "found the full name of the service");
+                    return Ok((index, found));
                 }
-                Err(error) => failure = failure.or(Some(error)),
+                Some(Err(DiscoveryError::Empty { nxdomain, negative_ttl, .. })) => {
+                    all_nxdomain &= nxdomain;
+                    shortest = shorter(shortest, negative_ttl);
+                }
+                // It may be the right one.
+                Some(Err(error)) => return Err(if names.len() > 1 { of_candidate(error, name) } else { error }),
+                None => break,
             }
         }
-        // A candidate that could not be queried may be the right one.
-        Err(failure.unwrap_or_else(|| {
-            let (nxdomain, negative_ttl) = empty.unwrap_or((false, None));
-            DiscoveryError::empty(nxdomain, negative_ttl)
-        }))
+        Err(DiscoveryError::empty(all_nxdomain, shortest))
     }
 
-    /// Queries a pod's addresses: IPv4, or IPv6 if it has no IPv4 address.
-    pub(super) async fn host(&self, host: &str) -> Result<HostAddresses, DiscoveryError> {
-        let mut name = Name::from_ascii(host).map_err(|error| DiscoveryError::Config(format!("{host}: {error}")))?;
-        name.set_fqdn(true);
-        let v4 = self.lookup(&name, RecordType::A).await;
-        let found = match v4 {
-            // The name exists, with other records. NXDOMAIN would be about records of all types.
-            Err(DiscoveryError::Empty { nxdomain: false, .. }) => self.lookup(&name, RecordType::AAAA).await,
-            outcome => outcome,
-        }?;
-        let ips: Vec<IpAddr> = found.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
-        let ttl = found.answers().iter().map(|record| record.ttl).min().unwrap_or_default();
-        if ips.is_empty() {
-            return Err(DiscoveryError::empty(false, None));
+    /// Waits for the outcome of a candidate. Warns once if that takes long.
+    async fn warn_if_slow<T>(&self, candidate: Option<&Name>, outcome: impl Future<Output = T>) -> T {
+        let mut outcome = std::pin::pin!(outcome);
+        match timeout(SLOW_CANDIDATE, &mut outcome).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                if let Some(name) = candidate
+                    && !self.has_warned_of_slow_candidate.swap(true, Ordering::Relaxed)
+                {
+                    warn!(
+                        target: "memring", %name,
+                        "DNS is slow to answer whether a name of the search list exists: to query only one name, end \
+                         the name of the service with a dot"
+                    );
+                }
+                outcome.await
+            }
         }
-        Ok(HostAddresses::new(ips).with_ttl(Duration::from_secs(ttl.into())))
     }
 
-    /// Queries the servers in turn: the next one when those before it have failed or are slow.
+    /// Queries the full name, and the candidates before it. One of them that has records now becomes the full name.
     ///
-    /// Returns the first answer, also if it is empty.
-    async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Lookup, DiscoveryError> {
-        let mut servers = self.servers.iter();
-        let mut in_flight = FuturesUnordered::new();
-        let mut failure = None;
+    /// Their failures do not matter, because the full name was right when it was found.
+    async fn check_candidates(&self, pinned: usize) -> Result<Found, DiscoveryError> {
+        let before = async {
+            let candidates = self.candidates[..pinned].iter();
+            let mut outcomes: FuturesOrdered<_> = candidates.map(|name| self.lookup(name, RecordType::SRV)).collect();
+            for index in 0..pinned {
+                if let Some(Ok(found)) = outcomes.next().await {
+                    return Some((index, found));
+                }
+            }
+            None
+        };
+        let name = &self.candidates[pinned];
+        let (nearer, outcome) = tokio::join!(timeout(CANDIDATE_CHECK_WAIT, before), self.lookup(name, RecordType::SRV));
+        match nearer {
+            Ok(Some((index, found))) => {
+                let nearer = &self.candidates[index];
+                warn!(target: "memring", before = %name, now = %nearer, "the service's name now stands for another");
+                self.pin(index);
+                Ok(found)
+            }
+            Ok(None) | Err(_) => {
+                if !matches!(outcome, Err(DiscoveryError::Empty { .. })) {
+                    self.pin(pinned);
+                }
+                outcome
+            }
+        }
+    }
+
+    fn pin(&self, index: usize) {
+        self.pin_until(index, Instant::now() + CANDIDATE_CHECK);
+    }
+
+    fn pin_until(&self, index: usize, next_check: Instant) {
+        *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(Pin { index, next_check });
+    }
+
+    /// Queries a host's addresses: IPv4 first, then IPv6.
+    pub(super) async fn host(&self, host: &str) -> Result<HostAddresses, DiscoveryError> {
+        let mut name = to_name(host)?;
+        name.set_fqdn(true);
+        // The semaphore is never closed.
+        let _slot = self.host_lookups.acquire().await;
+        let v4 = std::pin::pin!(self.lookup(&name, RecordType::A));
+        let v6 = std::pin::pin!(self.lookup(&name, RecordType::AAAA));
+        let (v4, v6) = match select(v4, v6).await {
+            // NXDOMAIN is about records of all types.
+            Either::Left((v4 @ Err(DiscoveryError::Empty { nxdomain: true, .. }), _)) => (Some(v4), None),
+            Either::Left((v4 @ Ok(_), v6)) => (Some(v4), timeout(OTHER_FAMILY_WAIT, v6).await.ok()),
+            Either::Left((v4 @ Err(_), v6)) => (Some(v4), Some(v6.await)),
+            Either::Right((v6 @ Ok(_), v4)) => (timeout(OTHER_FAMILY_WAIT, v4).await.ok(), Some(v6)),
+            // Some servers reply NXDOMAIN to AAAA queries although there is an IPv4 address.
+            Either::Right((v6 @ Err(_), v4)) => (Some(v4.await), Some(v6)),
+        };
+        host_addresses(v4, v6)
+    }
+
+    /// Queries the records of a name, or of the name that its aliases lead to.
+    async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Found, DiscoveryError> {
+        let mut lookup = RecordLookup::new(name, kind);
         loop {
-            if let Some(server) = servers.next() {
-                in_flight.push(server.lookup(name.clone(), kind));
-            } else if in_flight.is_empty() {
-                return Err(failure.unwrap_or_else(|| DiscoveryError::Config("no DNS server is known".into())));
-            }
-            tokio::select! {
-                Some(outcome) = in_flight.next() => match outcome {
-                    Ok(lookup) => return Ok(lookup),
-                    Err(error) => match to_discovery_error(&error) {
-                        empty if empty.is_empty() => return Err(empty),
-                        error => failure = failure.or(Some(error)),
-                    },
-                },
-                () = sleep(NEXT_SERVER_DELAY), if servers.len() > 0 => {}
+            let response = self.servers.query(lookup.name(), kind).await?;
+            if let Some(found) = lookup.read(response)? {
+                return Ok(found);
             }
         }
     }
 }
 
-fn server_config(server: SocketAddr) -> NameServerConfig {
-    let at_port = |mut connection: ConnectionConfig| {
-        connection.port = server.port();
-        connection
-    };
-    let connections = vec![at_port(ConnectionConfig::udp()), at_port(ConnectionConfig::tcp())];
-    NameServerConfig::new(server.ip(), true, connections)
+fn to_name(text: &str) -> Result<Name, DiscoveryError> {
+    Name::from_ascii(text).map_err(|error| DiscoveryError::Config(format!("{text}: {error}")))
 }
 
-fn build(server: NameServerConfig) -> Result<TokioResolver, NetError> {
-    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-    let mut builder = Hickory::builder_with_config(config, TokioRuntimeProvider::default());
-    let options: &mut ResolverOpts = builder.options_mut();
-    options.timeout = TRY_TIMEOUT;
-    options.attempts = RETRIES;
-    // Without EDNS answers are truncated at 512 bytes, which is five pods. The resolv.conf of pods does not enable it.
-    options.edns0 = true;
-    // No cache: it would hide the changes that polls look for.
-    options.cache_size = 0;
-    builder.build()
-}
-
-/// Returns the absolute names that a name may stand for, likeliest first.
-///
-/// The name as it is comes first if it has enough dots, or ends in a domain of the search list. In a pod
-/// `x.svc.cluster.local` has fewer dots than `ndots`, but never stands for `x.svc.cluster.local.svc.cluster.local`.
-fn candidates(name: Name, search: &[Name], ndots: usize) -> Vec<Name> {
-    let mut absolute = name.clone();
-    absolute.set_fqdn(true);
-    if name.is_fqdn() {
-        return vec![absolute];
-    }
-    let dots = usize::from(name.num_labels()).saturating_sub(1);
-    let is_full = dots >= ndots
-        || search.iter().any(|domain| {
-            let mut domain = domain.clone();
-            domain.set_fqdn(true);
-            domain.num_labels() > 0 && domain.zone_of(&absolute)
-        });
-    let mut names = Vec::with_capacity(search.len() + 1);
-    if is_full {
-        names.push(absolute.clone());
-    }
-    for domain in search {
-        // Skips names that are too long with the domain appended.
-        if let Ok(name) = name.clone().append_domain(domain)
-            && !names.contains(&name)
-        {
-            names.push(name);
-        }
-    }
-    if !names.contains(&absolute) {
-        names.push(absolute);
-    }
-    names
-}
-
-fn srv_answer(lookup: &Lookup) -> SrvAnswer {
-    let mut answer = SrvAnswer { ttl: Duration::MAX, ..SrvAnswer::default() };
-    for record in lookup.answers() {
-        // Including those of aliases (CNAME) on the way.
-        answer.ttl = answer.ttl.min(Duration::from_secs(record.ttl.into()));
-        if let RData::SRV(srv) = &record.data {
-            let (priority, weight, port) = (srv.priority, srv.weight, srv.port);
-            answer.records.push(SrvRecord { priority, weight, port, target: srv.target.to_ascii() });
-        }
-    }
-    for record in lookup.additionals() {
-        if let Some(ip) = record.data.ip_addr() {
-            answer.glue.push((record.name.to_ascii(), ip));
-        }
-    }
-    if answer.records.is_empty() {
-        answer.ttl = Duration::ZERO;
-    }
-    answer
-}
-
-fn to_discovery_error(error: &NetError) -> DiscoveryError {
+/// Adds the name of a candidate to the failure to query it.
+fn of_candidate(error: DiscoveryError, name: &Name) -> DiscoveryError {
+    let text =
+        format!("to SRV {name}, which the service's name may stand for; a name that ends with a dot is absolute");
     match error {
-        NetError::Dns(DnsError::NoRecordsFound(empty)) => DiscoveryError::empty(
-            empty.response_code == ResponseCode::NXDomain,
-            empty.negative_ttl.map(|seconds| Duration::from_secs(seconds.into())),
-        ),
-        NetError::Dns(DnsError::ResponseCode(ResponseCode::Refused)) => {
-            DiscoveryError::ServerFailure("REFUSED: it may not serve this name, or not to this client".into())
-        }
-        NetError::Dns(DnsError::ResponseCode(code)) => {
-            DiscoveryError::ServerFailure(format!("{code:?}").to_uppercase())
-        }
-        NetError::Timeout => DiscoveryError::Timeout,
-        NetError::Truncated => DiscoveryError::Truncated,
-        other => DiscoveryError::Transport(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(texts: &[&str]) -> Vec<Name> {
-        texts.iter().map(|text| Name::from_ascii(text).unwrap()).collect()
-    }
-
-    fn candidates_of(query: &str, ndots: usize) -> Vec<String> {
-        let search = names(&["default.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example"]);
-        candidates(Name::from_ascii(query).unwrap(), &search, ndots).iter().map(Name::to_ascii).collect()
-    }
-
-    #[test]
-    fn names_that_look_absolute_are_tried_unchanged_first() {
-        assert_eq!(candidates_of("memcached.default.svc.cluster.local.", 5), ["memcached.default.svc.cluster.local."]);
-        assert_eq!(candidates_of("memcached.default.svc.cluster.local", 5)[0], "memcached.default.svc.cluster.local.");
-        assert_eq!(candidates_of("_memcached._tcp.a.b.c.d", 5)[0], "_memcached._tcp.a.b.c.d.");
-        let short = candidates_of("memcached", 5);
-        assert_eq!(short[0], "memcached.default.svc.cluster.local.");
-        assert_eq!((short.len(), short[4].as_str()), (5, "memcached."));
-        assert_eq!(candidates(Name::from_ascii("a.b").unwrap(), &[], 0), names(&["a.b."]));
+        DiscoveryError::ServerFailure(failure) => DiscoveryError::ServerFailure(format!("{failure} {text}")),
+        DiscoveryError::Transport(failure) => DiscoveryError::Transport(format!("{failure} (query {text})")),
+        other => other,
     }
 }

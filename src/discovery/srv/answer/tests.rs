@@ -11,7 +11,8 @@ fn answer(records: &[&str]) -> SrvAnswer {
         let weight = parts.next().map_or(33, |text| text.parse().unwrap());
         SrvRecord { priority, weight, port: port.parse().unwrap(), target: target.to_owned() }
     };
-    SrvAnswer { records: records.iter().map(record).collect(), glue: Vec::new(), ttl: Duration::from_secs(5) }
+    let records = records.iter().map(record).collect();
+    SrvAnswer { names: Vec::new(), records, glue: Vec::new(), ttl: Duration::from_secs(5) }
 }
 
 fn with_glue(mut answer: SrvAnswer, glue: &[(&str, &str)]) -> SrvAnswer {
