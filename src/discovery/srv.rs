@@ -110,7 +110,8 @@ impl SrvDiscovery {
 
     /// Sets the default port, 11211 unless set.
     ///
-    /// It replaces port 0 in records. It is also the port used if a pod has several and none is selected.
+    /// It replaces port 0 in records. It is also the port used if a pod has several and none is selected. If a pod has
+    /// several and none of them is this one, polls fail: select one by [name](Self::port_name) or [number](Self::port).
     #[must_use]
     pub fn default_port(mut self, port: u16) -> Self {
         self.record_options.default_port = port;

@@ -19,7 +19,6 @@ const MAX_WEIGHT: u32 = 16;
 #[derive(Debug, Clone, Default)]
 pub(super) struct SrvAnswer {
     /// The name asked for, and the names its aliases lead to.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the next change warns by it"))]
     pub(super) names: Vec<String>,
     pub(super) records: Vec<SrvRecord>,
     /// Addresses from the additional section, by host name.
@@ -49,6 +48,7 @@ pub(super) struct RecordOptions {
 pub(super) enum Warning {
     SeveralPorts { host: String, taken: u16 },
     UnstableName { host: String },
+    NotHeadless { host: String },
     Skipped { target: String },
 }
 
@@ -64,6 +64,11 @@ impl fmt::Display for Warning {
                 "pods are named after their addresses ({host}), so keys move when a pod restarts: run the pods as a \
                  StatefulSet whose serviceName is the headless service"
             ),
+            Self::NotHeadless { host } => write!(
+                f,
+                "the service {host} is not headless: its one address leads to any of its pods, so keys go missing at \
+                 random; set clusterIP: None in its definition"
+            ),
             Self::Skipped { target } => write!(f, "skipping an SRV record whose target is no host name: {target:?}"),
         }
     }
@@ -74,31 +79,38 @@ impl fmt::Display for Warning {
 /// Endpoints of all priorities are returned, because which priority is in use depends on earlier answers too.
 ///
 /// # Errors
-/// [`DiscoveryError::Config`] if there are records, but none has the selected port.
+/// [`DiscoveryError::Config`] if there are records, but none has the selected port, or if a pod has several ports and
+/// the choice is unclear. [`DiscoveryError::Empty`] if no target is a host name.
 pub(super) fn to_membership(
     answer: SrvAnswer,
     options: &RecordOptions,
 ) -> Result<(Membership, Vec<Warning>), DiscoveryError> {
     let mut warnings = Vec::new();
+    let names: Vec<_> = answer.names.iter().map(|name| service_of(name)).collect();
     let hosts = by_host(answer.records, options.default_port, &mut warnings);
-    let has_hosts = !hosts.is_empty();
+    if hosts.is_empty() {
+        return Err(no_hosts(&answer.names, answer.ttl, &warnings));
+    }
 
     let mut chosen = Vec::with_capacity(hosts.len());
     for (host, ports) in hosts {
         let has_several = ports.len() > 1;
-        let Some((port, record)) = choose_port(ports, options) else { continue };
+        let Some((port, record)) = choose_port(&host, ports, options)? else { continue };
         if has_several && options.port.is_none() {
             warnings.push(Warning::SeveralPorts { host: host.clone(), taken: port });
         }
         if is_named_after_address(&host) {
             warnings.push(Warning::UnstableName { host: host.clone() });
         }
+        if names.contains(&host) {
+            warnings.push(Warning::NotHeadless { host: host.clone() });
+        }
         // Targets are absolute names.
         if let Ok(id) = NodeId::new(&format!("{host}."), port) {
             chosen.push((id, record));
         }
     }
-    if has_hosts && chosen.is_empty() {
+    if chosen.is_empty() {
         let port = options.port.unwrap_or(options.default_port);
         return Err(DiscoveryError::Config(format!("the service lists pods, but none with port {port}")));
     }
@@ -142,14 +154,53 @@ fn by_host(records: Vec<SrvRecord>, default_port: u16, warnings: &mut Vec<Warnin
     hosts
 }
 
-/// Chooses a port of a pod: the selected one, else the default one, else the lowest.
-fn choose_port(mut ports: RecordsByPort, options: &RecordOptions) -> Option<(u16, SrvRecord)> {
+/// Chooses a port of a pod: the selected one, else the default one, else the only one.
+///
+/// # Errors
+/// [`DiscoveryError::Config`] if none is selected, and there are several without the default one: the lowest may be a
+/// metrics exporter.
+fn choose_port(
+    host: &str,
+    mut ports: RecordsByPort,
+    options: &RecordOptions,
+) -> Result<Option<(u16, SrvRecord)>, DiscoveryError> {
     let number = match options.port {
         Some(port) => port,
         None if ports.contains_key(&options.default_port) => options.default_port,
-        None => *ports.keys().next()?,
+        None if ports.len() == 1 => return Ok(ports.pop_first()),
+        None => {
+            let numbers: Vec<_> = ports.keys().map(u16::to_string).collect();
+            return Err(DiscoveryError::Config(format!(
+                "pods such as {host} have the ports {}, and none of them is {}: select memcached's by name \
+                 (`port_name`) or by number (`port`)",
+                numbers.join(", "),
+                options.default_port
+            )));
+        }
     };
-    Some((number, ports.remove(&number)?))
+    Ok(ports.remove_entry(&number))
+}
+
+/// Returns why an answer without any host lists nothing.
+fn no_hosts(names: &[String], ttl: Duration, warnings: &[Warning]) -> DiscoveryError {
+    let name = names.first().map_or("", String::as_str);
+    let reason = if warnings.is_empty() {
+        "the only target is `.`: the domain says that it does not offer this service (RFC 2782)"
+    } else {
+        "no target is a host name"
+    };
+    DiscoveryError::empty(false, Some(ttl)).with_detail(format!("SRV {name}: {reason}"))
+}
+
+/// Returns the name of the service that an SRV name is about: the part after `_port._proto`, as in a host's identity.
+fn service_of(name: &str) -> String {
+    let mut service = name.strip_suffix('.').unwrap_or(name);
+    while let Some((label, rest)) = service.split_once('.')
+        && label.starts_with('_')
+    {
+        service = rest;
+    }
+    service.to_ascii_lowercase()
 }
 
 /// Groups the addresses by host: IPv4 before IPv6, otherwise in the order of the answer.

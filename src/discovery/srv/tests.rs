@@ -119,7 +119,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// docs/discovery.md, rows 29 and 38: not with every poll.
+/// docs/discovery.md, rows 29, 38 and 58: not with every poll.
 #[tokio::test]
 async fn each_warning_is_logged_once() {
     let log = Log::default();
@@ -133,6 +133,7 @@ async fn each_warning_is_logged_once() {
     let mut records: Vec<_> =
         (1..4).map(|pod| server::srv(SERVICE, 11211, &format!("10-0-0-{pod}.{SERVICE}"))).collect();
     records.push(server::srv(SERVICE, 9150, &format!("10-0-0-1.{SERVICE}")));
+    records.push(server::srv(SERVICE, 11211, SERVICE));
     let mut invalid = server::srv(SERVICE, 11211, SERVICE);
     let target = Name::from_labels([&b"a b"[..]]).unwrap();
     invalid.data = RData::SRV(SRV::new(0, 0, 11211, target));
@@ -140,12 +141,12 @@ async fn each_warning_is_logged_once() {
     let dns = FakeDns::new(Zone { records, ..Zone::default() }).await;
     let discovery = dns.discovery();
     for _ in 0..5 {
-        assert_eq!(discovery.discover().await.unwrap().endpoints().len(), 3);
+        assert_eq!(discovery.discover().await.unwrap().endpoints().len(), 4);
     }
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let warnings: Vec<_> = text.lines().filter(|line| line.contains("WARN")).collect();
-    for warning in ["named after their addresses", "several ports, using 11211", "no host name"] {
+    for warning in ["named after their addresses", "several ports, using 11211", "is not headless", "no host name"] {
         assert_eq!(warnings.iter().filter(|line| line.contains(warning)).count(), 1, "{warning}: {text}");
     }
-    assert_eq!(warnings.len(), 3, "{text}");
+    assert_eq!(warnings.len(), 4, "{text}");
 }

@@ -11,8 +11,9 @@ fn answer(records: &[&str]) -> SrvAnswer {
         let weight = parts.next().map_or(33, |text| text.parse().unwrap());
         SrvRecord { priority, weight, port: port.parse().unwrap(), target: target.to_owned() }
     };
-    let records = records.iter().map(record).collect();
-    SrvAnswer { names: Vec::new(), records, glue: Vec::new(), ttl: Duration::from_secs(5) }
+    let names = vec!["_memcached._tcp.SVC.".into(), "_x.svc.example.".into()];
+    let ttl = Duration::from_secs(5);
+    SrvAnswer { names, records: records.iter().map(record).collect(), glue: Vec::new(), ttl }
 }
 
 fn with_glue(mut answer: SrvAnswer, glue: &[(&str, &str)]) -> SrvAnswer {
@@ -54,10 +55,33 @@ fn several_ports_of_a_pod_are_one_node() {
     assert_eq!(warnings[0], Warning::SeveralPorts { host: "mc-0.svc".into(), taken: 11211 });
 
     let neither_usual = ["mc-0.svc.:11999", "mc-0.svc.:9150"];
-    assert_eq!(read(&neither_usual, &OPTIONS).0, ["mc-0.svc:9150"], "the lowest port, with a warning");
 
     let filtered = RecordOptions { port: Some(11999), ..OPTIONS };
     assert_eq!(read(&neither_usual, &filtered), (vec!["mc-0.svc:11999".into()], vec![]));
+}
+
+/// docs/discovery.md, row 57: the lower one may be a metrics exporter.
+#[test]
+fn several_ports_without_the_usual_one_are_a_configuration_error() {
+    let records = ["mc-0.svc.:11211", "mc-1.svc.:11999", "mc-1.svc.:9150"];
+    let error = to_membership(answer(&records), &OPTIONS).unwrap_err();
+    let text = "pods such as mc-1.svc have the ports 9150, 11999, and none of them is 11211: select memcached's by \
+                name (`port_name`) or by number (`port`)";
+    assert_eq!(error, DiscoveryError::Config(text.into()));
+    assert_eq!(read(&["mc-0.svc.:9150"], &OPTIONS).0, ["mc-0.svc:9150"], "a single port needs no choice");
+    let other = RecordOptions { default_port: 11999, ..OPTIONS };
+    assert_eq!(read(&["mc-1.svc.:11999", "mc-1.svc.:9150"], &other).0, ["mc-1.svc:11999"]);
+}
+
+/// docs/discovery.md, row 58: by the name asked for, or one its aliases lead to, without `_port._proto`.
+#[test]
+fn a_service_that_is_not_headless_is_warned_about() {
+    for target in ["svc", "svc.example"] {
+        let (found, warnings) = read(&[&format!("{target}.:11211")], &OPTIONS);
+        assert_eq!(found, [format!("{target}:11211")]);
+        assert_eq!(warnings, [Warning::NotHeadless { host: target.into() }]);
+    }
+    assert_eq!(read(&["mc-0.svc.:11211"], &OPTIONS).1, []);
 }
 
 /// docs/discovery.md, row 29: it must not look like an empty service.
@@ -135,7 +159,7 @@ fn duplicate_records_are_one_node_in_any_order() {
     assert_eq!((forth.endpoints()[0].priority(), forth.endpoints()[0].weight()), (0, 2));
 }
 
-/// docs/discovery.md, row 36: the other records are kept.
+/// docs/discovery.md, rows 36 and 56: the other records are kept.
 #[test]
 fn invalid_targets_are_skipped() {
     let long = format!("{}.:1", "a".repeat(64));
@@ -143,7 +167,10 @@ fn invalid_targets_are_skipped() {
     let (found, warnings) = read(&[".:1", &long, &longer, "a b.:1", "a\\032b.:1", "mc-0.svc.:1"], &OPTIONS);
     assert_eq!(found, ["mc-0.svc:1"]);
     assert_eq!(warnings.len(), 4, "the target \".\" is valid: {warnings:?}");
-    assert!(read(&[".:1"], &OPTIONS).0.is_empty());
+    for (record, reason) in [(".:1", "the only target is `.`"), ("a b.:1", "no target is a host name")] {
+        let error = to_membership(answer(&[record]), &OPTIONS).unwrap_err();
+        assert!(error.is_empty() && error.to_string().contains(reason), "{error}");
+    }
 }
 
 /// docs/discovery.md, row 38.

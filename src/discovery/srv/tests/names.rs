@@ -6,7 +6,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 use tokio::time::timeout;
 
-use super::server::{FakeDns, SERVICE, a, srv};
+use super::server::{FakeDns, SERVICE, Zone, a, srv};
 use super::{Resolver, ips, names};
 use crate::discovery::{Discovery, DiscoveryError, SrvDiscovery};
 
@@ -182,4 +182,13 @@ async fn both_families_of_a_host_are_looked_up() {
         dns.set(|zone| zone.type_code = Some((RecordType::A, code)));
         assert_eq!(discovery.resolve(host).await.unwrap().addresses(), ips(&["fd00::2"]), "{code:?}");
     }
+}
+
+/// docs/discovery.md, row 56.
+#[tokio::test]
+async fn a_domain_that_does_not_offer_the_service_is_named() {
+    let dns = FakeDns::new(Zone { records: vec![srv(SERVICE, 0, ".")], ..Zone::default() }).await;
+    let error = dns.discovery().discover().await.unwrap_err();
+    assert!(matches!(error, DiscoveryError::Empty { nxdomain: false, .. }), "{error}");
+    assert!(error.to_string().contains(&format!("SRV {SERVICE}: the only target is `.`")), "{error}");
 }
