@@ -179,25 +179,21 @@ async fn pods_are_followed_through_dnsmasq() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the resolver asks for the SRV records of SRV targets if an alias is in the answer"]
 async fn an_alias_is_followed_through_knot() {
     an_alias_is_followed(Software::Knot).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the resolver asks for the SRV records of SRV targets if an alias is in the answer"]
 async fn an_alias_is_followed_through_bind() {
     an_alias_is_followed(Software::Bind).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the resolver asks for the SRV records of SRV targets if an alias is in the answer"]
 async fn an_alias_is_followed_through_unbound() {
     an_alias_is_followed(Software::Unbound).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the resolver asks for the SRV records of SRV targets if an alias is in the answer"]
 async fn an_alias_is_followed_through_dnsmasq() {
     an_alias_is_followed(Software::Dnsmasq).await;
 }
