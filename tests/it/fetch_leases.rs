@@ -193,7 +193,8 @@ async fn a_value_that_another_client_stores_keeps_its_ttl_when_leases_are_renewe
     assert_eq!(value_of(&cache, "k").await.unwrap(), b"newer");
 }
 
-/// Fetches from a scripted server until `is_done` of the commands that the server got. Returns these commands.
+/// Fetches from a scripted server, and computes until after the commands that the server got are `is_done`. Returns
+/// these commands.
 async fn commands_of_fetch(
     reply: fn(&str) -> &'static str,
     expected: Origin,
@@ -203,6 +204,8 @@ async fn commands_of_fetch(
     let cache = client_builder(addr).connect().await.unwrap();
     let compute = async || {
         eventually("the commands are sent", async || is_done(&commands.lock().unwrap())).await;
+        // Longer than it takes until the next renewal.
+        sleep(Duration::from_millis(700)).await;
         Ok::<_, &'static str>("value")
     };
     assert_fetched(cache.fetch("k", short_lease(), compute).await, "value", expected);
@@ -242,7 +245,8 @@ async fn a_renewal_that_finds_another_item_does_not_touch_it() {
         other => panic!("{other}"),
     };
     let is_checked: fn(&[String]) -> bool = |sent| count(sent, "mg k c s t") == 1;
-    commands_of_fetch(reply, Origin::NotStored, is_checked).await;
+    let sent = commands_of_fetch(reply, Origin::NotStored, is_checked).await;
+    assert_eq!(sent, ["version", "mg k v f c N1", "mg k c s t", "ms k 5 F0 C8 T60"]);
 }
 
 #[tokio::test]

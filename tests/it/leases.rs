@@ -61,10 +61,11 @@ pub(crate) async fn meta_server(reply: fn(&str) -> &'static str) -> (SocketAddr,
                     socket.read_exact(&mut vec![0; len + 2]).await.unwrap();
                 }
                 let command = words.join(" ");
+                // Before the reply, so that a command without one is in the log.
+                log.lock().unwrap().push(command.clone());
                 let (head, rest) = reply(&command).split_once("\r\n").unwrap();
                 let token = tokens.first().map_or_else(String::new, |token| format!(" {token}"));
                 socket.write_all(format!("{head}{token}\r\n{rest}").as_bytes()).await.unwrap();
-                log.lock().unwrap().push(command);
                 line.clear();
             }
         }
