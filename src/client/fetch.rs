@@ -21,7 +21,7 @@ pub use self::computed::Computed;
 pub(super) use self::flight::Flights;
 pub use self::options::{FetchError, FetchOptions, Fetched, OnWaitTimeout, Origin, Stale};
 
-use self::claim::{Claim, renew_during};
+use self::claim::{Claim, renew_during, renewal_interval};
 use self::flight::{Flight, FlightResult};
 use self::lock::Lock;
 use self::look::Look;
@@ -218,7 +218,12 @@ impl<'a> Task<'a> {
         let mut has_limited_lease = false;
         loop {
             if let Some(lease) = flight.take_lease() {
-                return self.fill(flight, lease, computation).await;
+                // One that was won while another caller computed was not renewed meanwhile, and may have ended.
+                let (age, lasts) = (lease.age(), self.options.lease);
+                if age < renewal_interval(lasts) || lease.renew(lasts, self.deadline()).await {
+                    return self.fill(flight, lease, computation).await;
+                }
+                lease.give_back(self.deadline()).await;
             }
             if cache_fails {
                 return self.compute_leaseless(flight, computation).await;

@@ -25,6 +25,7 @@ pub(crate) struct Lease {
     key: MetaKey,
     cas: Cas,
     kind: LeaseKind,
+    won_at: Instant,
     is_over: bool,
 }
 
@@ -43,7 +44,12 @@ pub(crate) enum LeaseKind {
 
 impl Lease {
     pub(crate) fn new(operations: &Operations, key: MetaKey, cas: Cas, kind: LeaseKind) -> Self {
-        Self { operations: operations.clone(), key, cas, kind, is_over: false }
+        Self { operations: operations.clone(), key, cas, kind, won_at: Instant::now(), is_over: false }
+    }
+
+    /// Returns how long ago the server's reply with the lease was read.
+    pub(crate) fn age(&self) -> Duration {
+        self.won_at.elapsed()
     }
 
     /// Stores the value if the item has not changed since, and returns whether it was stored. If the lease could not be

@@ -108,6 +108,20 @@ async fn a_value_computed_under_a_joined_lease_is_not_stored_if_the_item_has_cha
 }
 
 #[tokio::test]
+async fn a_lease_that_ends_while_another_caller_computes_is_won_again() {
+    const LEASE: Duration = Duration::from_secs(3);
+    let Some((server, cache)) = memcached_at_least(Version::META).await else { return };
+    let other = client_of(&server).await;
+    let leader = BlockedFetch::start(&cache, long_limits().lease(LEASE), "outdated").await;
+    assert!(other.delete("k").await.unwrap());
+    let follower = spawn_fetch(&cache, long_limits().lease(LEASE), "new");
+    // The follower's lease ends. It is not renewed, because the leader does not know of it.
+    sleep(LEASE + Duration::from_millis(500)).await;
+    assert_fetched(leader.release().await, "outdated", Origin::NotStored);
+    assert_fetched(follower.await.unwrap(), "new", Origin::Computed);
+}
+
+#[tokio::test]
 async fn the_first_of_two_processes_to_finish_stores_its_value() {
     let Some((server, cache)) = memcached_at_least(Version::META).await else { return };
     let other = client_of(&server).await;

@@ -64,6 +64,6 @@ pub(super) async fn renew_during<T>(
 
 /// Returns the time between two renewals, so that one may fail. It is not longer for leases over the default length,
 /// because a client that has touched a lease sets it back to that length.
-fn renewal_interval(lease: Duration) -> Duration {
+pub(super) fn renewal_interval(lease: Duration) -> Duration {
     (lease.min(LEASE) / 3).max(RENEW_AT_MOST_EVERY)
 }
