@@ -55,6 +55,10 @@ impl FetchOptions {
     /// computation may take longer than this. If the process dies, its lease ends after this time, or when another
     /// process has stored a value. A server may end a lease almost a second early: below 3 s, it may end before it is
     /// renewed.
+    ///
+    /// A computation that blocks its thread for longer is not renewed, and its value not stored. Choose a longer lease
+    /// then, or compute in a task for blocking work. Use the same lease in all processes: one that waits with a shorter
+    /// lease shortens that of another process, so that it may end before it is renewed.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
