@@ -149,7 +149,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// docs/discovery.md, rows 25 and 26: whatever happens, and whoever asks for a poll.
+    /// docs/discovery.md, rows 25 and 26: whatever happens, and whatever requests a poll.
     #[test]
     fn polls_are_spaced(
         events in proptest::collection::vec((event(), 0_u64..20_000), 1..60),
