@@ -7,6 +7,7 @@ mod response;
 mod search;
 mod system;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -35,6 +36,8 @@ const CANDIDATE_CHECK: Duration = Duration::from_secs(60);
 const CANDIDATE_CHECK_WAIT: Duration = Duration::from_millis(500);
 /// How long the addresses of one family may take after those of the other: some servers never answer AAAA queries.
 const OTHER_FAMILY_WAIT: Duration = Duration::from_millis(100);
+/// How long a host with IPv4 addresses alone is not asked for IPv6 addresses again: it halves the queries.
+const NO_V6: Duration = Duration::from_secs(300);
 /// Hosts looked up at the same time, because each takes two sockets or more.
 const MAX_HOST_LOOKUPS: usize = 64;
 
@@ -49,6 +52,8 @@ pub(super) struct Resolver {
     pinned: Mutex<Option<Pin>>,
     has_warned_of_slow_candidate: AtomicBool,
     host_lookups: Semaphore,
+    /// Hosts that have IPv4 addresses alone, and until when that is believed.
+    without_v6: Mutex<HashMap<Name, Instant>>,
 }
 
 /// The candidate that is the full name of the service.
@@ -99,6 +104,7 @@ impl Resolver {
             pinned: Mutex::default(),
             has_warned_of_slow_candidate: AtomicBool::new(false),
             host_lookups: Semaphore::new(MAX_HOST_LOOKUPS),
+            without_v6: Mutex::default(),
         })
     }
 
@@ -214,6 +220,12 @@ impl Resolver {
         name.set_fqdn(true);
         // The semaphore is never closed.
         let _slot = self.host_lookups.acquire().await;
+        if self.is_without_v6(&name) {
+            let v4 = self.lookup(&name, RecordType::A).await;
+            if v4.is_ok() {
+                return host_addresses(Some(v4), None);
+            }
+        }
         let v4 = std::pin::pin!(self.lookup(&name, RecordType::A));
         let v6 = std::pin::pin!(self.lookup(&name, RecordType::AAAA));
         let (v4, v6) = match select(v4, v6).await {
@@ -225,7 +237,22 @@ impl Resolver {
             // Some servers reply NXDOMAIN to AAAA queries although there is an IPv4 address.
             Either::Right((v6 @ Err(_), v4)) => (Some(v4.await), Some(v6)),
         };
+        if let (Some(Ok(_)), Some(Err(DiscoveryError::Empty { .. }))) = (&v4, &v6) {
+            self.record_without_v6(name.clone());
+        }
         host_addresses(v4, v6)
+    }
+
+    fn is_without_v6(&self, host: &Name) -> bool {
+        let hosts = self.without_v6.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.get(host).is_some_and(|until| Instant::now() < *until)
+    }
+
+    fn record_without_v6(&self, host: Name) {
+        let now = Instant::now();
+        let mut hosts = self.without_v6.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.retain(|_, until| now < *until);
+        hosts.insert(host, now + NO_V6);
     }
 
     /// Queries the records of a name, or of the name that its aliases lead to.

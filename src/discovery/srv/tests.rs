@@ -48,6 +48,8 @@ async fn hosts_are_looked_up() {
     let mut queries = dns.take_queries();
     queries.sort();
     assert_eq!(queries, [format!("A {host}. udp"), format!("AAAA {host}. udp")]);
+    discovery.resolve(host).await.unwrap();
+    assert_eq!(dns.take_queries(), [format!("A {host}. udp")], "the host has no IPv6 address");
     dns.set(|zone| zone.v6_only = true);
     assert_eq!(discovery.resolve(host).await.unwrap().addresses(), ips(&["fd00::2"]));
 

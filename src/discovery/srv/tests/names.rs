@@ -174,7 +174,7 @@ async fn both_families_of_a_host_are_looked_up() {
     }
     assert_eq!(found.addresses(), ips(&["10.0.0.2", "fd00::2"]));
     assert_eq!(found.ttl(), Some(Duration::from_secs(5)));
-    for code in [Some(ResponseCode::ServFail), Some(ResponseCode::NotImp), Some(ResponseCode::NXDomain), None] {
+    for code in [Some(ResponseCode::ServFail), Some(ResponseCode::NotImp), None] {
         dns.set(|zone| zone.type_code = Some((RecordType::AAAA, code)));
         assert_eq!(discovery.resolve(host).await.unwrap().addresses(), ips(&["10.0.0.2"]), "{code:?}");
     }
