@@ -35,6 +35,14 @@ pub(crate) struct Roster {
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
+impl Roster {
+    /// Returns whether a node in use is elsewhere than it says.
+    fn has_moved(&self, member: &Member) -> bool {
+        let at = self.endpoints.binary_search_by(|endpoint| endpoint.id().cmp(member.endpoint.id()));
+        at.is_ok_and(|at| member.has_moved_since(&self.endpoints[at]))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Tracker {
     options: DiscoveryOptions,
@@ -277,15 +285,9 @@ impl Tracker {
     /// Derives the roster from the members. Returns whether it differs from the one before.
     fn rebuild_roster(&mut self) -> bool {
         let lowest = self.members.values().map(|member| member.endpoint.priority()).min();
-        let mut has_moves = false;
-        let mut endpoints = Vec::with_capacity(self.roster.endpoints.len());
-        for member in self.members.values_mut() {
-            let has_moved = member.take_move();
-            if Some(member.endpoint.priority()) == lowest {
-                has_moves |= has_moved;
-                endpoints.push(member.endpoint.clone());
-            }
-        }
+        let in_use = || self.members.values().filter(|member| Some(member.endpoint.priority()) == lowest);
+        let has_moves = in_use().any(|member| self.roster.has_moved(member));
+        let endpoints: Vec<_> = in_use().map(|member| member.endpoint.clone()).collect();
         let is_same = |a: &Endpoint, b: &Endpoint| (a.id(), a.label(), a.weight()) == (b.id(), b.label(), b.weight());
         let before = &self.roster.endpoints;
         let has_changes =

@@ -8,8 +8,8 @@ use crate::discovery::{Endpoint, ListedAddresses};
 pub(super) struct Member {
     /// What the latest answer that lists the node says about it, with the addresses where it was last found.
     pub(super) endpoint: Endpoint,
-    /// Whether the node was found at other addresses than before.
-    has_moved: bool,
+    /// Whether the addresses are the first that a lookup has found. The node was dialed there, so nothing has changed.
+    are_first_found: bool,
     /// Set while answers do not list the node.
     pub(super) absence: Option<Absence>,
 }
@@ -26,7 +26,7 @@ pub(super) struct Absence {
 
 impl Member {
     pub(super) fn new(endpoint: &Endpoint) -> Self {
-        Self { endpoint: endpoint.clone(), has_moved: false, absence: None }
+        Self { endpoint: endpoint.clone(), are_first_found: false, absence: None }
     }
 
     /// Takes over what an answer lists. Returns whether anything differs.
@@ -40,24 +40,24 @@ impl Member {
             || self.endpoint.label() != endpoint.label()
             || has_moved;
         self.endpoint = endpoint.clone().at(found);
-        self.has_moved |= has_moved;
+        self.are_first_found &= !has_moved;
         has_changed
     }
 
-    /// Takes over what a lookup has found. The first addresses are no move, because the node was never elsewhere.
+    /// Takes over what a lookup has found.
     pub(super) fn update_addresses(&mut self, found: &ListedAddresses) {
         let before = self.endpoint.listed_addresses();
-        let is_first = *before == ListedAddresses::WithoutAddresses;
-        let is_gone = *found == ListedAddresses::NoSuchHost && found != before;
-        if found.differs_from(before) || is_gone {
-            self.has_moved |= !is_first;
+        if found.differs_from(before) || *found == ListedAddresses::NoSuchHost {
+            self.are_first_found = *before == ListedAddresses::WithoutAddresses;
             self.endpoint = self.endpoint.clone().at(found.clone());
         }
     }
 
-    /// Returns whether the member has moved since the last call.
-    pub(super) fn take_move(&mut self) -> bool {
-        std::mem::take(&mut self.has_moved)
+    /// Returns whether the node is elsewhere than a roster says.
+    pub(super) fn has_moved_since(&self, roster: &Endpoint) -> bool {
+        let (found, before) = (self.endpoint.listed_addresses(), roster.listed_addresses());
+        let is_gone = *found == ListedAddresses::NoSuchHost && found != before;
+        !self.are_first_found && (found.differs_from(before) || is_gone)
     }
 
     /// Returns whether the member vanished in a mass removal that is still held.

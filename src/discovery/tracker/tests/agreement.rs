@@ -103,11 +103,10 @@ fn observe(tracker: &mut Tracker, start: Instant, disturbances: &[(u64, Disturba
     tracker.observe(at(100), &outcome(&step.answer));
 }
 
-/// What decides the ring, and which nodes are connected.
-fn ring_of(tracker: &Tracker) -> Vec<(NodeId, Option<String>, u32, u16)> {
-    let properties = |endpoint: &Endpoint| {
-        (endpoint.id().clone(), endpoint.label().map(str::to_owned), endpoint.weight(), endpoint.priority())
-    };
+/// What decides the ring, and which nodes are connected. All nodes in use have the same priority value.
+fn ring_of(tracker: &Tracker) -> Vec<(NodeId, Option<String>, u32)> {
+    let properties =
+        |endpoint: &Endpoint| (endpoint.id().clone(), endpoint.label().map(str::to_owned), endpoint.weight());
     tracker.roster().endpoints.iter().map(properties).collect()
 }
 
