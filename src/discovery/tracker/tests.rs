@@ -357,6 +357,15 @@ fn the_first_answer_replaces_the_bootstrap_list() {
     assert_eq!((sim.nodes().as_str(), sim.version(), sim.tracker.vanished().count()), ("a b c", 2, 0));
 }
 
+/// The list that the answer replaces is forgotten, but not where its nodes were.
+#[test]
+fn a_node_that_moved_before_an_overdue_clearing_is_followed() {
+    let mut sim = Sim::fresh(options().empty(EmptyPolicy::ClearAfter(secs(60))), "a@10.0.0.1 b");
+    assert!(!sim.nxdomain(5) && !sim.error(10));
+    assert!(sim.ok(80, "a@10.0.0.2 b"));
+    assert_eq!((sim.version(), sim.addr_epoch()), (1, 1));
+}
+
 /// docs/discovery.md, row 31: the next value takes over when those nodes have left, after their grace.
 #[test]
 fn only_the_lowest_priority_value_is_in_use() {
