@@ -14,17 +14,20 @@ impl LatestAnswer {
         Self(answers.subscribe())
     }
 
+    /// Waits until the latest answer lists the node. Never resolves after the sender is dropped.
+    pub(super) async fn until_listed(&self, id: &NodeId) {
+        self.until(|answer| answer.lists(id)).await;
+    }
+
     /// Waits for an answer that lists the node after one that did not. Never resolves after the sender is dropped.
     pub(super) async fn until_listed_again(&self, id: &NodeId) {
-        let mut latest = self.0.clone();
-        let mut was_listed = latest.borrow_and_update().lists(id);
-        while latest.changed().await.is_ok() {
-            let is_listed = latest.borrow_and_update().lists(id);
-            if is_listed && !was_listed {
-                return;
-            }
-            was_listed = is_listed;
+        let mut was_listed = true;
+        self.until(|answer| !std::mem::replace(&mut was_listed, answer.lists(id)) && was_listed).await;
+    }
+
+    async fn until(&self, condition: impl FnMut(&Membership) -> bool) {
+        if self.0.clone().wait_for(condition).await.is_err() {
+            std::future::pending().await
         }
-        std::future::pending().await
     }
 }

@@ -115,6 +115,11 @@ impl NodeLocator {
         self.poll_requests.send();
     }
 
+    /// Waits until the latest answer lists the node. Resolves at once if it does already.
+    pub(crate) async fn until_listed(&self, id: &NodeId) {
+        self.latest_answer.until_listed(id).await;
+    }
+
     /// Waits for an answer that lists the node again, which makes another dial of it worthwhile.
     ///
     /// A node that stays listed and is found at another address is notified through the topology instead.

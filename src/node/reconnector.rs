@@ -15,7 +15,6 @@ use super::backoff::Backoff;
 use super::dial::start_dial;
 use super::serving::{Connection, Event, Serving, log_end};
 use super::{Orders, Shared, with_cause};
-use crate::config::LONGEST_WAIT;
 use crate::connection::{CloseReason, End};
 use crate::discovery::DiscoveryError;
 use crate::error::{Error, ErrorKind};
@@ -148,8 +147,7 @@ impl Reconnector {
 
     /// Reports a failed dial, and waits before the next: for an answer that lists the node, if it has no address.
     async fn dial_failed(&mut self, error: &Error) {
-        let waits_for_listing = self.shared.locator.waits_for_listing(&self.shared.id);
-        let delay = if waits_for_listing { LONGEST_WAIT } else { self.backoff.next_delay() };
+        let delay = self.backoff.next_delay();
         let (node, attempt, delay_ms) = (&self.shared.id, self.backoff.attempts(), delay.as_millis());
         let error_text = with_cause(error);
         // Hosts that do not exist are counted in one warning of discovery's, because they may be many.
@@ -159,11 +157,15 @@ impl Reconnector {
             debug!(target: "memring", %node, error = error_text, attempt, delay_ms, "node still cannot be reached");
         }
         self.shared.dial_failed(error);
-        self.pause(delay).await;
+        if self.shared.locator.waits_for_listing(&self.shared.id) {
+            let shared = Arc::clone(&self.shared);
+            self.pause_until(shared.locator.until_listed(&shared.id)).await;
+        } else {
+            self.pause(delay).await;
+        }
     }
 
-    /// Waits this long before the next dial, or until discovery shows that the node may be back. New orders end the
-    /// wait too, and start the backoff over, because they may name a new address.
+    /// Waits this long before the next dial, or until discovery shows that the node may be back.
     async fn pause(&mut self, delay: Duration) {
         let shared = Arc::clone(&self.shared);
         let over = async {
@@ -172,6 +174,12 @@ impl Reconnector {
                 () = shared.locator.until_listed_again(&shared.id) => {}
             }
         };
+        self.pause_until(over).await;
+    }
+
+    /// Waits before the next dial. New orders end the wait too, and start the backoff over, because they may name a new
+    /// address.
+    async fn pause_until(&mut self, over: impl Future<Output = ()>) {
         if self.until_orders(over).await.is_none() {
             self.backoff.reset();
             self.shared.redialing();
