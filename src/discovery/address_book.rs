@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::discovery::time::later_by;
-use crate::discovery::{DiscoveryError, HostAddresses, ListedAddresses, Membership};
+use crate::discovery::{DiscoveryError, Endpoint, HostAddresses, ListedAddresses, Membership};
 use crate::node_id::NodeId;
 
 /// How long after it was last known to be good an address may still be dialed, if lookups fail. Within this time
@@ -42,13 +42,16 @@ struct Entry {
     listed: ListedAddresses,
     /// When `listed` expires; `None` means at the next answer.
     listed_until: Option<Instant>,
-    /// A dial has failed at every address listed. Cleared by an answer that lists others.
+    /// No other answer comes: no loss puts the listing in doubt.
+    is_listed_for_good: bool,
+    /// A dial has failed at every address listed. Cleared by a connection there that gets replies, and by an answer
+    /// that lists others.
     listed_failed: bool,
     /// A connection was lost since an answer listed addresses.
     lost_since_listed: bool,
     last_lookup: Option<LastLookup>,
     last_known: Option<LastKnown>,
-    /// The last dial went to an address that was only known from before.
+    /// A connection was dialed at an address that was only known from before. Cleared by what says where the node is.
     is_unverified: bool,
 }
 
@@ -75,7 +78,7 @@ enum LookupOutcome {
     Failed(DiscoveryError),
 }
 
-/// The addresses that were last listed, looked up or connected to, in the order to dial them.
+/// The addresses that were last listed or looked up, in the order to dial them: first the one that answered last.
 #[derive(Debug)]
 struct LastKnown {
     ips: Vec<IpAddr>,
@@ -118,6 +121,14 @@ impl Entry {
         let LastKnown { ips, at } = self.last_known.as_ref()?;
         let is_recent = now.saturating_duration_since(*at) <= MAX_STALENESS;
         is_recent.then(|| Candidates { ips: ips.clone(), is_verified: false })
+    }
+
+    /// Replaces what the last lookup found by what an answer has listed since, which is valid for as long as it is
+    /// listed.
+    fn end_lookup(&mut self, listed: &[IpAddr], now: Instant) {
+        if let Some(last) = &mut self.last_lookup {
+            last.outcome = LookupOutcome::Found { ips: listed.to_vec(), until: Some(now), is_doubtful: false };
+        }
     }
 
     fn has_no_host(&self) -> bool {
@@ -203,11 +214,16 @@ impl AddressBook {
         }
     }
 
-    /// Records that a node is being dialed at these addresses.
-    pub(super) fn record_dial(&mut self, id: &NodeId, candidates: &Candidates) {
+    /// Returns where to dial a node, and records that it is being dialed there.
+    ///
+    /// # Errors
+    /// See [`best_known`](Self::best_known).
+    pub(super) fn start_dial(&mut self, id: &NodeId, now: Instant) -> Result<Candidates, DiscoveryError> {
+        let candidates = self.best_known(id, now)?;
         if let Some(entry) = self.entries.get_mut(id) {
-            entry.is_unverified = !candidates.is_verified;
+            entry.is_unverified |= !candidates.is_verified;
         }
+        Ok(candidates)
     }
 
     /// Records that none of these addresses could be connected to.
@@ -226,7 +242,7 @@ impl AddressBook {
     /// Records that a connection to the node was lost. It may have moved, so what the last lookup found is in doubt.
     pub(super) fn record_loss(&mut self, id: &NodeId) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        entry.lost_since_listed = true;
+        entry.lost_since_listed = !entry.is_listed_for_good;
         if let Some(LastLookup { outcome: LookupOutcome::Found { is_doubtful, .. }, .. }) = &mut entry.last_lookup {
             *is_doubtful = true;
         }
@@ -244,17 +260,36 @@ impl AddressBook {
             let entry = self.entries.entry(endpoint.id().clone()).or_default();
             let listed = endpoint.listed_addresses();
             if !entry.listed.is_listed() {
-                // A pod that is back may have an address again, whatever lookups found before.
-                entry.last_lookup.take_if(|last| matches!(last.outcome, LookupOutcome::NoSuchHost { .. }));
+                // A pod that is back may have an address again, whatever its negative TTL is.
+                if let Some(LastLookup { at, outcome: LookupOutcome::NoSuchHost { until, .. } }) =
+                    &mut entry.last_lookup
+                {
+                    *until = *at + LOOKUP_SPACING;
+                }
             }
             entry.listed_failed &= !listed.differs_from(&entry.listed);
             entry.listed = listed.clone();
             entry.listed_until = listed_until;
+            entry.is_listed_for_good = answer.is_final();
             if let ListedAddresses::At(ips) = listed {
-                entry.last_known = Some(LastKnown { ips: ips.clone(), at: now });
-                (entry.is_unverified, entry.lost_since_listed) = (false, false);
+                entry.lost_since_listed = false;
+                if !entry.listed_failed {
+                    entry.last_known = Some(LastKnown { ips: ips.clone(), at: now });
+                    entry.is_unverified = false;
+                    entry.end_lookup(ips, now);
+                }
             }
         }
+    }
+
+    /// Returns the answer that has just been recorded, without addresses where dials have failed: a lookup is believed
+    /// rather than these.
+    pub(super) fn without_failed(&self, answer: Membership) -> Membership {
+        let has_failed = |endpoint: &Endpoint| self.entries.get(endpoint.id()).is_some_and(|entry| entry.listed_failed);
+        answer.map(|endpoint| match has_failed(&endpoint) {
+            true => endpoint.at(ListedAddresses::WithoutAddresses),
+            false => endpoint,
+        })
     }
 
     /// Returns the nodes to look up after an answer, because it leaves open where they are. Of the nodes that show no
@@ -273,14 +308,18 @@ impl AddressBook {
         due
     }
 
-    /// Returns the nodes that were last dialed at an address only known from before, and may be looked up.
+    /// Returns the nodes that were last dialed at an address only known from before, and may be looked up. First those
+    /// looked up longest ago, so that lookups that fail do not keep others from their turn.
     pub(super) fn unverified(&self, now: Instant) -> Vec<NodeId> {
         let is_due = |entry: &Entry| entry.is_unverified && entry.may_look_up(now);
-        self.entries.iter().filter(|(_, entry)| is_due(entry)).map(|(id, _)| id.clone()).collect()
+        let mut due: Vec<_> = self.entries.iter().filter(|(_, entry)| is_due(entry)).collect();
+        due.sort_unstable_by_key(|(id, entry)| (entry.last_lookup.as_ref().map(|last| last.at), *id));
+        due.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
     /// Records what a lookup has found. Returns what this says about where the node is, or `None` if it says nothing
-    /// new: the lookup failed, an answer lists the node's addresses, or no connection can be at a wrong one.
+    /// new: the lookup failed, an answer lists addresses that nothing has put in doubt since, or no connection can be
+    /// at a wrong one.
     pub(super) fn record_lookup(
         &mut self,
         id: &NodeId,
@@ -305,24 +344,32 @@ impl AddressBook {
             }
             Err(error) => (LookupOutcome::Failed(error.clone()), None),
         };
+        let is_failure = matches!(outcome, LookupOutcome::Failed(_));
+        if entry.lost_since_listed && entry.listed.is_listed() && !is_failure {
+            // What is listed was in doubt, and the lookup is newer.
+            entry.listed = ListedAddresses::WithoutAddresses;
+        }
         entry.last_lookup = Some(LastLookup { at: now, outcome });
-        found.filter(|_| entry.listed(now).is_none())
+        found.filter(|_| entry.listed_failed || entry.listed(now).is_none())
     }
 
-    /// Records that the node answered at this address until now. An address that was only known from before, or whose
-    /// host does not exist, gains nothing by that, because it may be another pod's.
+    /// Records that the node answered at this address until now. An address that was only known from before, whose host
+    /// does not exist, or that is not the one last listed or found, gains nothing by that: it may be another pod's.
     pub(super) fn confirm(&mut self, id: &NodeId, ip: IpAddr, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(id)
+            && matches!(&entry.listed, ListedAddresses::At(ips) if ips.contains(&ip))
+        {
+            entry.listed_failed = false;
+        }
         let is_verified = |entry: &&mut Entry| !entry.is_unverified && !entry.has_no_host();
         let Some(entry) = self.entries.get_mut(id).filter(is_verified) else { return };
-        let mut ips = entry.last_known.take().map_or_else(Vec::new, |known| known.ips);
-        // The address that answered is tried first. The others are kept only if they came with it.
-        if ips.contains(&ip) {
-            ips.retain(|known| *known != ip);
-        } else {
-            ips.clear();
+        if let Some(known) = &mut entry.last_known
+            && let Some(index) = known.ips.iter().position(|known| *known == ip)
+        {
+            // The address that answered is tried first.
+            known.ips[..=index].rotate_right(1);
+            known.at = now;
         }
-        ips.insert(0, ip);
-        entry.last_known = Some(LastKnown { ips, at: now });
     }
 
     /// Returns whether the node is not listed and its host does not exist: only an answer that lists it again makes

@@ -156,6 +156,11 @@ impl Membership {
         self.endpoints.is_empty()
     }
 
+    /// Changes endpoints, but not their identities.
+    pub(crate) fn map(self, change: impl FnMut(Endpoint) -> Endpoint) -> Self {
+        Self { endpoints: self.endpoints.into_iter().map(change).collect(), ..self }
+    }
+
     /// Returns whether the answer is valid forever.
     pub(crate) fn is_final(&self) -> bool {
         self.ttl == Some(Duration::MAX)

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::discovery::DiscoveryError;
-use crate::discovery::address_book::{Candidates, SharedAddressBook};
+use crate::discovery::address_book::SharedAddressBook;
 use crate::discovery::latest_answer::LatestAnswer;
 use crate::discovery::lookups::LookupRequests;
 use crate::discovery::poll_requests::PollRequests;
@@ -55,33 +55,31 @@ impl NodeLocator {
 
     async fn host_addresses(&self, id: &NodeId) -> Result<Vec<IpAddr>, DiscoveryError> {
         let now = Instant::now();
-        let (needs_lookup, known) = {
+        let (needs_lookup, has_fallback) = {
             let book = self.book.lock();
-            (book.needs_lookup(id, now), book.best_known(id, now))
+            (book.needs_lookup(id, now), book.best_known(id, now).is_ok())
         };
-        let candidates = if needs_lookup { self.look_up(id, known.ok()).await } else { known };
-        let candidates = candidates.inspect_err(|error| {
+        if needs_lookup {
+            self.wait_for_lookup(id, has_fallback).await;
+        }
+        // What is known now: an answer may have come during the wait.
+        let candidates = self.book.lock().start_dial(id, Instant::now()).inspect_err(|error| {
             // The node may have left.
             if error.is_no_such_host() {
                 self.request_poll();
             }
         })?;
-        self.book.lock().record_dial(id, &candidates);
         Ok(candidates.ips)
     }
 
     /// Waits for a lookup; not long if there is something to fall back on.
-    async fn look_up(&self, id: &NodeId, fallback: Option<Candidates>) -> Result<Candidates, DiscoveryError> {
+    async fn wait_for_lookup(&self, id: &NodeId, has_fallback: bool) {
         let lookup = self.lookups.look_up(id);
-        if let Some(fallback) = fallback {
-            if timeout(LOOKUP_TIMEOUT_WITH_FALLBACK, lookup).await.is_err() {
-                debug!(target: "memring", node = %id, "the lookup is slow, dialing a known address meanwhile");
-                return Ok(fallback);
-            }
-        } else {
+        if !has_fallback {
             lookup.await;
+        } else if timeout(LOOKUP_TIMEOUT_WITH_FALLBACK, lookup).await.is_err() {
+            debug!(target: "memring", node = %id, "the lookup is slow, dialing a known address meanwhile");
         }
-        self.book.lock().best_known(id, Instant::now())
     }
 
     /// Records that the node answered at this address until now.

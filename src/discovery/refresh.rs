@@ -155,8 +155,11 @@ impl<D: Discovery> Refresh<D> {
             Err(error) if error.is_empty() => self.record_addresses(&Membership::default(), now),
             Err(_) => {}
         }
+        let outcome = outcome.map(|answer| self.book.lock().without_failed(answer));
         let state_before = self.tracker.state();
         let roster = self.tracker.observe(now, &outcome);
+        // Also of nodes that were not in use.
+        self.book.lock().retain(|id| self.tracker.is_member(id));
         let is_good = matches!(&outcome, Ok(answer) if !answer.is_empty());
         let error = match outcome {
             Ok(answer) if answer.is_empty() => Some(DiscoveryError::empty(false, None)),

@@ -1,3 +1,5 @@
+mod model;
+
 use super::*;
 use crate::discovery::Endpoint;
 
@@ -56,8 +58,7 @@ fn nodes_in_doubt_are_all_checked_after_an_answer() {
     book.record_failed_dial(&node(50), &[IpAddr::from([10, 0, 0, 2])]);
     for n in 60..70 {
         book.record_lookup(&node(n), &Err(DiscoveryError::Timeout), now);
-        let unverified = Candidates { ips: Vec::new(), is_verified: false };
-        book.record_dial(&node(n), &unverified);
+        assert!(!book.start_dial(&node(n), now).unwrap().is_verified);
     }
     assert_eq!(book.checks_due(now), [], "too soon after the last lookups");
     let now = now + SECOND;
@@ -109,8 +110,7 @@ fn an_address_dialed_after_a_loss_is_unverified_until_an_answer_or_a_lookup_conf
         assert!(is_verified(&book, now));
         book.record_loss(&node(0));
         assert!(!is_verified(&book, now));
-        let dialed = book.best_known(&node(0), now).unwrap();
-        book.record_dial(&node(0), &dialed);
+        assert!(!book.start_dial(&node(0), now).unwrap().is_verified);
         // The answer that comes next does not list the node.
         let later = now + SECOND;
         book.record_answer(&Membership::default(), later);
@@ -122,4 +122,109 @@ fn an_address_dialed_after_a_loss_is_unverified_until_an_answer_or_a_lookup_conf
         }
         assert!(is_verified(&book, later) && book.checks_due(later + SECOND).is_empty());
     }
+}
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+fn listing_at(last: u8, ttl: u64) -> Membership {
+    Membership::new([Endpoint::new(node(0)).with_addresses([ip(last)])]).with_ttl(Duration::from_secs(ttl))
+}
+
+/// The old connection outlives the lookup that finds the node elsewhere, because the new address is not up yet.
+#[test]
+fn an_address_that_a_lookup_has_contradicted_is_not_confirmed() {
+    let (mut book, now) = (AddressBook::default(), Instant::now());
+    book.record_answer(&listing_without_addresses(1), now);
+    book.record_lookup(&node(0), &found(1, 5), now);
+    book.record_lookup(&node(0), &found(2, 5), now + SECOND);
+    book.confirm(&node(0), ip(1), now + SECOND);
+    book.record_loss(&node(0));
+    book.record_lookup(&node(0), &Err(DiscoveryError::Timeout), now + 2 * SECOND);
+    assert_eq!(book.best_known(&node(0), now + 3 * SECOND).unwrap().ips, [ip(2)]);
+}
+
+/// The listing is still valid, but no poll succeeds after the loss.
+#[test]
+fn a_lookup_after_a_loss_is_believed_rather_than_the_listing() {
+    let (mut book, now) = (AddressBook::default(), Instant::now());
+    book.record_answer(&listing_at(1, 300), now);
+    book.record_loss(&node(0));
+    assert_eq!(book.start_dial(&node(0), now), Ok(Candidates { ips: vec![ip(1)], is_verified: false }));
+    assert_eq!(book.unverified(now), [node(0)]);
+    assert_eq!(book.record_lookup(&node(0), &found(2, 5), now), Some([ip(2)].into_iter().collect()));
+    assert_eq!(book.best_known(&node(0), now), Ok(Candidates { ips: vec![ip(2)], is_verified: true }));
+    book.record_answer(&listing_at(1, 300), now + SECOND);
+    assert_eq!(book.best_known(&node(0), now + SECOND).unwrap().ips, [ip(1)], "the last answer decides");
+}
+
+#[test]
+fn what_a_lookup_found_is_over_when_an_answer_lists_other_addresses() {
+    let (mut book, now) = (AddressBook::default(), Instant::now());
+    book.record_answer(&listing_without_addresses(1), now);
+    book.record_lookup(&node(0), &found(1, 300), now);
+    book.record_answer(&listing_at(2, 5), now);
+    let later = now + 6 * SECOND;
+    assert!(book.needs_lookup(&node(0), later));
+    assert_eq!(book.best_known(&node(0), later), Ok(Candidates { ips: vec![ip(2)], is_verified: false }));
+}
+
+#[test]
+fn nodes_whose_lookups_fail_do_not_keep_others_from_their_check() {
+    let (mut book, mut now) = (AddressBook::default(), Instant::now());
+    book.record_answer(&listing_without_addresses(30), now);
+    for n in 0..30 {
+        book.record_lookup(&node(n), &found(1, 0), now);
+        book.record_loss(&node(n));
+        assert!(!book.start_dial(&node(n), now + SECOND).unwrap().is_verified);
+    }
+    let mut checked: Vec<NodeId> = Vec::new();
+    for _ in 0..3 {
+        now += 5 * SECOND;
+        for id in book.unverified(now).into_iter().take(10) {
+            book.record_lookup(&id, &Err(DiscoveryError::Timeout), now);
+            checked.push(id);
+        }
+    }
+    checked.sort_unstable();
+    checked.dedup();
+    assert_eq!(checked.len(), 30);
+}
+
+/// A list that changes at every poll, every 10 ms.
+#[test]
+fn a_host_that_does_not_exist_is_not_looked_up_whenever_it_is_listed_again() {
+    let (mut book, now) = (AddressBook::default(), Instant::now());
+    book.record_answer(&listing_without_addresses(1), now);
+    book.record_lookup(&node(0), &Err(DiscoveryError::no_such_host("mc-0", Some(15 * SECOND))), now);
+    book.record_answer(&Membership::default(), now);
+    book.record_answer(&listing_without_addresses(1), now);
+    assert!(!book.needs_lookup(&node(0), now + Duration::from_millis(999)));
+    assert!(book.needs_lookup(&node(0), now + SECOND), "before its negative TTL is over");
+}
+
+/// The pod is gone: nobody lists it anew, and another may have got its address.
+#[test]
+fn a_listing_in_doubt_is_not_dialed_if_the_host_does_not_exist() {
+    let no_such_host = || Err(DiscoveryError::no_such_host("mc-0", None));
+    let (mut book, now) = (AddressBook::default(), Instant::now());
+    book.record_answer(&listing_at(1, 300), now);
+    book.record_loss(&node(0));
+    assert!(!book.start_dial(&node(0), now).unwrap().is_verified);
+    assert_eq!(book.record_lookup(&node(0), &no_such_host(), now), Some(ListedAddresses::NoSuchHost));
+    assert!(book.best_known(&node(0), now).unwrap_err().is_no_such_host());
+    assert!(book.needs_lookup(&node(0), now + SECOND), "it may be back");
+    book.record_answer(&listing_at(1, 300), now + SECOND);
+    assert_eq!(book.best_known(&node(0), now + SECOND), Ok(Candidates { ips: vec![ip(1)], is_verified: true }));
+}
+
+/// No other answer would take the doubt away, and the names need not exist elsewhere.
+#[test]
+fn addresses_that_are_listed_for_good_are_not_in_doubt_after_a_loss() {
+    let (mut book, now) = (AddressBook::default(), Instant::now());
+    book.record_answer(&listing_at(1, 5).with_ttl(Duration::MAX), now);
+    book.record_loss(&node(0));
+    assert!(book.start_dial(&node(0), now + 3600 * SECOND).unwrap().is_verified);
+    assert_eq!(book.unverified(now + 3600 * SECOND), []);
 }

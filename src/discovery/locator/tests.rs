@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::advance;
+use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::discovery::lookups::Lookups;
@@ -234,7 +234,13 @@ async fn a_host_that_does_not_exist_is_looked_up_again_after_its_negative_ttl_or
 
     rig.answer(&Membership::default());
     assert!(rig.locator.waits_for_listing(&node()));
+    let id = node();
+    let mut listed = Box::pin(rig.locator.until_listed(&id));
+    assert!(futures_util::poll!(&mut listed).is_pending());
+    advance(Duration::from_secs(1)).await;
     rig.list(&[], Some(5));
+    assert!(futures_util::poll!(&mut listed).is_ready());
+    rig.locator.until_listed(&id).await;
     assert!(!rig.locator.waits_for_listing(&node()));
     rig.hosts.finds(&[1]);
     assert_eq!(rig.dial().await.unwrap(), [1]);
@@ -261,7 +267,7 @@ async fn the_last_known_address_is_dialed_while_lookups_fail() {
     rig.list(&[], Some(1));
     advance(Duration::from_secs(2)).await;
     rig.hosts.fails(DiscoveryError::Truncated);
-    assert_eq!(rig.dial().await.unwrap(), [9], "an address that the lookup did not list replaces the ones it listed");
+    assert_eq!(rig.dial().await.unwrap(), [1], "an answer has contradicted the address that answered");
 }
 
 /// docs/discovery.md, row 17.
@@ -288,6 +294,22 @@ async fn a_dial_does_not_wait_long_for_a_lookup_if_there_is_a_known_address() {
     advance(Duration::from_millis(101)).await;
     assert_eq!(rig.dial().await.unwrap(), [2]);
     assert_eq!(rig.hosts.lookups(), 2, "the lookup went on");
+}
+
+/// The answer that comes during the wait for a lookup contradicts the address that was known before.
+#[tokio::test(start_paused = true)]
+async fn a_dial_takes_an_answer_that_comes_while_it_waits_for_a_lookup() {
+    let rig = Rig::new();
+    rig.hosts.finds(&[1]);
+    assert_eq!(rig.dial().await.unwrap(), [1]);
+    advance(Duration::from_secs(6)).await;
+    let answer = async {
+        sleep(Duration::from_millis(100)).await;
+        rig.list(&[2], Some(30));
+    };
+    let (dialed, ()) = tokio::join!(rig.dial(), answer);
+    assert_eq!(dialed.unwrap(), [2]);
+    assert_eq!(rig.locator.book.lock().unverified(Instant::now()), []);
 }
 
 /// docs/discovery.md, row 44.

@@ -121,8 +121,7 @@ async fn a_node_dialed_where_it_was_before_is_checked_until_a_lookup_succeeds() 
     let id = node("a");
     let dial = async |book: &SharedAddressBook| {
         requests.look_up(&id).await;
-        let candidates = book.lock().best_known(&id, Instant::now());
-        candidates.inspect(|candidates| book.lock().record_dial(&id, candidates))
+        book.lock().start_dial(&id, Instant::now())
     };
     hosts.finds(&[1]);
     let (_, outcome) = tokio::join!(lookups.next(), dial(&book));
@@ -157,9 +156,7 @@ async fn a_node_dialed_where_it_was_before_is_left_if_its_host_does_not_exist() 
         let _ = tokio::join!(lookups.next(), requests.look_up(&id));
         advance(Duration::from_secs(6)).await;
         if is_unverified {
-            let known = book.lock().best_known(&id, Instant::now()).unwrap();
-            assert!(!known.is_verified);
-            book.lock().record_dial(&id, &known);
+            assert!(!book.lock().start_dial(&id, Instant::now()).unwrap().is_verified);
         }
         book.lock().record_answer(&listing(&["a"]), Instant::now());
         hosts.fails(DiscoveryError::no_such_host("a", None));
