@@ -228,3 +228,17 @@ fn addresses_that_are_listed_for_good_are_not_in_doubt_after_a_loss() {
     assert!(book.start_dial(&node(0), now + 3600 * SECOND).unwrap().is_verified);
     assert_eq!(book.unverified(now + 3600 * SECOND), []);
 }
+
+#[test]
+fn listed_addresses_where_a_dial_has_failed_are_believed_again_after_a_reply() {
+    let (mut book, now) = (AddressBook::default(), Instant::now());
+    let listing = listing_at(1, 300);
+    book.record_answer(&listing, now);
+    book.record_failed_dial(&node(0), &[ip(1)]);
+    book.record_answer(&listing, now);
+    assert!(book.without_failed(listing.clone()).endpoints()[0].addresses().is_empty());
+    assert!(book.needs_lookup(&node(0), now));
+    book.confirm(&node(0), ip(1), now);
+    assert_eq!(book.without_failed(listing.clone()), listing);
+    assert!(!book.needs_lookup(&node(0), now));
+}
