@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use memring::testing::{DnsFault, Service};
-use memring::{Client, DiscoveryOptions, DiscoveryState, ErrorKind, SrvDiscovery};
+use memring::{Client, DiscoveryOptions, DiscoveryState, ErrorKind, NodeState, SrvDiscovery};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -90,6 +90,24 @@ async fn each_event_is_logged_once_without_keys_values_or_credentials() {
     service.scale(3).await.unwrap();
     eventually("the topology has three nodes", async || cache.topology().nodes.len() == 3).await;
     assert_eq!(log.lines_with("changed"), 2, "{}", log.text());
+
+    // Pods that are gone are counted in one warning.
+    let large = Service::builder().pods(20).ttl(Duration::from_secs(1)).glue(false).start().await.unwrap();
+    let source = SrvDiscovery::new(large.name()).nameservers([large.dns().addr()]);
+    let options = DiscoveryOptions::default().poll_interval(Duration::from_millis(100), Duration::from_millis(300));
+    let shrinking = Client::builder().service(source).discovery_options(options).connect().await.unwrap();
+    let all_connected = async || shrinking.topology().nodes.iter().all(|node| node.state == NodeState::Connected);
+    eventually("all pods are connected", all_connected).await;
+    // Lookups of a host are a second apart. Without one, a pod that has just been looked up would be dialed.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let unreachable = log.lines_with("node cannot be reached");
+    large.scale(3).await.unwrap();
+    eventually("the pods are counted", async || log.lines_with("host names do not exist") > 0).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(log.lines_with("host names do not exist"), 1, "{}", log.text());
+    assert_eq!(log.lines_with("nodes=17"), 1, "{}", log.text());
+    assert_eq!(log.lines_with("node cannot be reached"), unreachable, "{}", log.text());
+    drop(shrinking);
 
     // Refused credentials are logged without user and password, even if the server's error line contains them.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use crate::discovery::address_book::SharedAddressBook;
+use crate::discovery::address_book::{AddressBook, SharedAddressBook};
 use crate::discovery::panic_guard::catch_panics;
+use crate::discovery::time::sleep_until_some;
 use crate::discovery::{DiscoveryError, DynDiscovery, HostAddresses, ListedAddresses};
 use crate::node_id::NodeId;
 
@@ -31,6 +32,9 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How many of them a round looks up.
 const RECHECKS: usize = 10;
 
+/// How long to count the hosts that do not exist before a warning.
+const WARNING_DELAY: Duration = Duration::from_secs(1);
+
 /// The lookups in progress. Records what they find in the address book.
 pub(super) struct Lookups {
     source: Arc<dyn DynDiscovery>,
@@ -44,8 +48,7 @@ pub(super) struct Lookups {
     /// Who waits for each host that is in flight or queued.
     waiting: HashMap<NodeId, Vec<oneshot::Sender<()>>>,
     recheck_at: Instant,
-    /// How many hosts did not exist at the last warning.
-    missing_hosts: usize,
+    missing_hosts: MissingHosts,
 }
 
 /// A request for a lookup. The sender is dropped when it has ended.
@@ -87,7 +90,7 @@ impl Lookups {
             queued: VecDeque::new(),
             waiting: HashMap::new(),
             recheck_at: Instant::now() + RECHECK_INTERVAL,
-            missing_hosts: 0,
+            missing_hosts: MissingHosts::default(),
         };
         (lookups, LookupRequests(sender))
     }
@@ -108,6 +111,7 @@ impl Lookups {
                 Some(request) = self.requests.recv() => self.on_request(request),
                 Some((id, outcome)) = self.in_flight.next() => return self.on_end(id, &outcome),
                 () = sleep_until(self.recheck_at) => self.recheck(),
+                () = sleep_until_some(self.missing_hosts.warn_at) => self.missing_hosts.warn(&self.book.lock()),
             }
         }
     }
@@ -168,19 +172,33 @@ impl Lookups {
         // After the record, because this wakes the dials that wait for it.
         self.waiting.remove(&id);
         self.start_queued();
-        if self.in_flight.is_empty() {
-            self.warn_of_missing_hosts();
+        if outcome.as_ref().is_err_and(DiscoveryError::is_no_such_host) {
+            self.missing_hosts.warn_soon();
         }
         (id, found)
     }
+}
 
-    /// Logs how many hosts do not exist, when there are more of them than before.
-    fn warn_of_missing_hosts(&mut self) {
-        let book = self.book.lock();
-        let missing = book.without_host().count();
-        if let Some(example) = book.without_host().next().filter(|_| missing > self.missing_hosts) {
-            warn!(target: "memring", nodes = missing, %example, "host names do not exist, nodes cannot be dialed");
+/// Logs how many hosts do not exist: one warning for many that are lost together.
+#[derive(Debug, Default)]
+struct MissingHosts {
+    /// How many there were at the last warning.
+    count: usize,
+    warn_at: Option<Instant>,
+}
+
+impl MissingHosts {
+    fn warn_soon(&mut self) {
+        self.warn_at.get_or_insert_with(|| Instant::now() + WARNING_DELAY);
+    }
+
+    /// Logs a warning if there are more than before.
+    fn warn(&mut self, book: &AddressBook) {
+        self.warn_at = None;
+        let count = book.without_host().count();
+        if let Some(example) = book.without_host().next().filter(|_| count > self.count) {
+            warn!(target: "memring", nodes = count, %example, "host names do not exist, nodes cannot be dialed");
         }
-        self.missing_hosts = missing;
+        self.count = count;
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::discovery::address_book::SharedAddressBook;
@@ -19,6 +19,7 @@ use crate::discovery::panic_guard::catch_panics;
 use crate::discovery::poll_requests::PollRequests;
 use crate::discovery::source_changes::SourceChanges;
 use crate::discovery::status::{StatusReader, StatusRecord};
+use crate::discovery::time::sleep_until_some;
 use crate::discovery::tracker::{Roster, Tracker};
 use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryHandle, DiscoveryOptions, DiscoveryState, ListedAddresses, Membership,
@@ -254,14 +255,6 @@ impl<D: Discovery> Refresh<D> {
 async fn poll_some(polling: &mut Option<Poll>) -> Result<Membership, DiscoveryError> {
     match polling {
         Some(poll) => (&mut poll.outcome).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Sleeps until the time, or forever if there is none.
-async fn sleep_until_some(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

@@ -204,7 +204,7 @@ fn a_host_that_does_not_exist_is_not_looked_up_whenever_it_is_listed_again() {
     assert!(book.needs_lookup(&node(0), now + SECOND), "before its negative TTL is over");
 }
 
-/// The pod is gone: nobody lists it anew, and another may have got its address.
+/// The pod is gone: no answer lists it anew, and another may have got its address.
 #[test]
 fn a_listing_in_doubt_is_not_dialed_if_the_host_does_not_exist() {
     let no_such_host = || Err(DiscoveryError::no_such_host("mc-0", None));

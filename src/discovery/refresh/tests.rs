@@ -19,6 +19,8 @@ type Answer = Result<Membership, DiscoveryError>;
 #[derive(Debug, Clone)]
 enum Act {
     Answer(Answer),
+    /// Answers after this time.
+    Slow(Duration, Answer),
     Hang,
     Panic,
 }
@@ -51,6 +53,10 @@ impl Discovery for Scripted {
         let _busy = Busy(&self.busy);
         match act {
             Some(Act::Answer(answer)) => answer,
+            Some(Act::Slow(delay, answer)) => {
+                sleep(delay).await;
+                answer
+            }
             Some(Act::Panic) => panic!("as scripted"),
             Some(Act::Hang) | None => std::future::pending().await,
         }
@@ -312,6 +318,24 @@ async fn a_burst_of_poll_requests_causes_one_poll() {
     assert_eq!(rig.polls(), 3, "at the end of the TTL");
     sleep(secs(50)).await;
     assert_eq!(rig.polls(), 3, "and no more after that");
+}
+
+/// docs/discovery.md, row 26: its answer may be older than what the node has seen.
+#[tokio::test(start_paused = true)]
+async fn a_request_during_a_poll_causes_another_one() {
+    let Act::Answer(answer) = listing(&["a"]) else { unreachable!() };
+    let slow = Act::Slow(secs(3), answer);
+    let rig = Rig::new(options().poll_interval(secs(60), secs(60)), [listing(&["a"]), slow, listing(&["a"])]);
+    rig.wait_for_nodes().await.unwrap();
+    sleep(secs(10)).await;
+    rig.discovery.locator.request_poll();
+    sleep(secs(2)).await;
+    assert_eq!(rig.polls(), 2);
+    rig.discovery.locator.request_poll();
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(rig.polls(), 2, "the second poll has just ended");
+    sleep(secs(6)).await;
+    assert_eq!(rig.polls(), 3);
 }
 
 /// docs/discovery.md, row 26: requests do not start another poll beside a slow one.

@@ -222,7 +222,8 @@ impl Resolver {
         let _slot = self.host_lookups.acquire().await;
         if self.is_without_v6(&name) {
             let v4 = self.lookup(&name, RecordType::A).await;
-            if v4.is_ok() {
+            // The host exists without IPv4 addresses: it may have the others now.
+            if !matches!(v4, Err(DiscoveryError::Empty { nxdomain: false, .. })) {
                 return host_addresses(Some(v4), None);
             }
         }

@@ -1,4 +1,4 @@
-//! A node by any sequence of answers, lookups, dials and losses, against what was said last about where it is.
+//! A node by any sequence of answers, lookups, dials and losses, against the last report of where it is.
 
 use std::collections::BTreeSet;
 
@@ -21,18 +21,18 @@ enum Event {
     Dialed {
         connection: usize,
         succeeds: bool,
-        lookup: Lookup,
+        lookup: LookupResult,
     },
     Lost {
         connection: usize,
         has_answered: bool,
     },
     /// The lookups that are due end. `true`: those after an answer. `false`: those of the timer.
-    Checked(bool, Lookup),
+    Checked(bool, LookupResult),
 }
 
 #[derive(Debug, Clone)]
-enum Lookup {
+enum LookupResult {
     Found(Ips, Option<u64>),
     NoSuchHost(Option<u64>),
     Fails,
@@ -46,11 +46,11 @@ fn ttl() -> impl Strategy<Value = Option<u64>> {
     prop_oneof![Just(None), Just(Some(0)), Just(Some(4)), Just(Some(30)), Just(Some(600))]
 }
 
-fn lookup() -> impl Strategy<Value = Lookup> {
+fn lookup() -> impl Strategy<Value = LookupResult> {
     prop_oneof![
-        3 => (ips(), ttl()).prop_map(|(ips, ttl)| Lookup::Found(ips, ttl)),
-        1 => ttl().prop_map(Lookup::NoSuchHost),
-        2 => Just(Lookup::Fails),
+        3 => (ips(), ttl()).prop_map(|(ips, ttl)| LookupResult::Found(ips, ttl)),
+        1 => ttl().prop_map(LookupResult::NoSuchHost),
+        2 => Just(LookupResult::Fails),
     ]
 }
 
@@ -72,11 +72,11 @@ fn event() -> impl Strategy<Value = Event> {
 #[derive(Debug, Clone, Copy)]
 struct Connection {
     peer: u8,
-    /// It was dialed where nothing said that the node is now, and nothing has been said since.
+    /// It was dialed where no report placed the node, and there was no report since.
     is_in_doubt: bool,
 }
 
-/// A client with a node of two connections, and what it was told.
+/// A client with a node of two connections, and what was reported to it.
 struct Model {
     now: Instant,
     book: AddressBook,
@@ -164,7 +164,7 @@ impl Model {
         self.is_listing_in_doubt &= listed.is_empty();
         self.listing = (listed, seconds.map(|ttl| self.now + ttl));
         if !self.listing.0.is_empty() && !self.has_listing_failed {
-            self.said(self.listing.0.clone());
+            self.reported(self.listing.0.clone());
             // The first addresses that a lookup finds are published with the next change.
             let published = [&self.tracker, &self.idle.1].map(|tracker| self.found_at(tracker));
             if !published.contains(&ListedAddresses::WithoutAddresses) {
@@ -198,21 +198,21 @@ impl Model {
         }
     }
 
-    fn looked_up(&mut self, lookup: &Lookup) {
+    fn looked_up(&mut self, lookup: &LookupResult) {
         let is_spaced = self.last_lookup.is_none_or(|last| self.now >= last + SECOND);
         assert!(is_spaced, "lookups are a second apart");
         self.last_lookup = Some(self.now);
         let ttl = |ttl: &Option<u64>| ttl.map(Duration::from_secs);
         let outcome = match lookup {
-            Lookup::Found(ips, seconds) => {
+            LookupResult::Found(ips, seconds) => {
                 let found = HostAddresses::new(ips.iter().copied().map(ip));
                 Ok(match ttl(seconds) {
                     Some(ttl) => found.with_ttl(ttl),
                     None => found,
                 })
             }
-            Lookup::NoSuchHost(seconds) => Err(DiscoveryError::no_such_host("mc-0", ttl(seconds))),
-            Lookup::Fails => Err(DiscoveryError::Timeout),
+            LookupResult::NoSuchHost(seconds) => Err(DiscoveryError::no_such_host("mc-0", ttl(seconds))),
+            LookupResult::Fails => Err(DiscoveryError::Timeout),
         };
         for (book, tracker) in [(&mut self.book, &mut self.tracker), (&mut self.idle.0, &mut self.idle.1)] {
             if let Some(found) = book.record_lookup(&node(0), &outcome, self.now) {
@@ -220,18 +220,18 @@ impl Model {
             }
         }
         let found = match lookup {
-            Lookup::Found(ips, _) => ips.clone(),
-            Lookup::NoSuchHost(_) => Ips::new(),
-            Lookup::Fails => return,
+            LookupResult::Found(ips, _) => ips.clone(),
+            LookupResult::NoSuchHost(_) => Ips::new(),
+            LookupResult::Fails => return,
         };
         if std::mem::take(&mut self.is_listing_in_doubt) {
             (self.listing, self.has_listing_failed) = ((Ips::new(), None), false);
         }
-        self.said(found);
+        self.reported(found);
     }
 
-    /// Something has said where the node is: what was in doubt is there now, or closed.
-    fn said(&mut self, ips: Ips) {
+    /// A report of where the node is: what was in doubt is there now, or closed.
+    fn reported(&mut self, ips: Ips) {
         self.last_word = ips;
         let doubtful: Vec<usize> =
             (0..2).filter(|n| self.connections[*n].is_some_and(|connection| connection.is_in_doubt)).collect();
@@ -317,9 +317,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// docs/discovery.md, row 61: what was contradicted is not dialed first, what is dialed in doubt is checked,
-    /// and left if it was wrong. Lookups are spaced, and clients that were told the same agree.
+    /// and left if it was wrong. Lookups are spaced, and clients with the same reports agree.
     #[test]
-    fn a_node_is_where_it_was_last_said_to_be(
+    fn a_node_is_where_it_was_last_reported_to_be(
         events in proptest::collection::vec((0_u64..2500, event()), 1..40),
     ) {
         let mut model = Model::new();

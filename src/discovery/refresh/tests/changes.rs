@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use super::*;
 use crate::discovery::DiscoveryMonitor;
