@@ -7,7 +7,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
@@ -110,7 +110,7 @@ impl<D: Discovery> Refresh<D> {
                 biased;
                 change = self.changes.next() => self.on_change(change),
                 outcome = poll_some(&mut self.polling) => self.on_outcome(outcome),
-                (id, found) = self.lookups.next() => self.on_lookup(&id, found),
+                (id, found) = self.lookups.next() => self.on_lookup(id, found),
                 () = sleep_until_some(wake_at), if is_idle => {}
                 // A request during a poll waits for its end, because that poll may have missed the change.
                 () = self.poll_requests.received(), if is_idle => self.on_poll_request(),
@@ -184,9 +184,14 @@ impl<D: Discovery> Refresh<D> {
         }
     }
 
-    /// Takes what a lookup says about where a node is, if that is new.
-    fn on_lookup(&mut self, id: &NodeId, found: Option<ListedAddresses>) {
-        let roster = found.and_then(|found| self.tracker.observe_lookup(id, &found));
+    /// Takes what a lookup says about where a node is, if that is new. Lookups that end together are published at once.
+    fn on_lookup(&mut self, id: NodeId, found: Option<ListedAddresses>) {
+        let (mut ended, mut roster) = (Some((id, found)), None);
+        while let Some((id, found)) = ended {
+            let change = found.and_then(|found| self.tracker.observe_lookup(&id, &found));
+            roster = change.or(roster);
+            ended = self.lookups.next().now_or_never();
+        }
         if let Some(roster) = roster {
             self.publish(roster);
         }

@@ -3,6 +3,7 @@
 //! One task per connection.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::dial::start_dial;
 use super::serving::{Connection, Event, Serving, log_end};
 use super::{Orders, Shared, with_cause};
 use crate::connection::{CloseReason, End};
-use crate::discovery::DiscoveryError;
+use crate::discovery::{DiscoveryError, ListedAddresses};
 use crate::error::{Error, ErrorKind};
 
 /// The pause after a connection on which the server sent nothing but an error line: short enough that no call misses
@@ -180,9 +181,16 @@ impl Reconnector {
     /// Waits before the next dial. New orders end the wait too, and start the backoff over, because they may name a new
     /// address.
     async fn pause_until(&mut self, over: impl Future<Output = ()>) {
-        if self.until_orders(over).await.is_none() {
-            self.backoff.reset();
-            self.shared.redialing();
+        let mut over = pin!(over);
+        while self.until_orders(over.as_mut()).await.is_none() {
+            let orders = self.orders.borrow();
+            // Without an address there is nothing to dial.
+            if orders.retired || orders.listed != ListedAddresses::NoSuchHost {
+                drop(orders);
+                self.backoff.reset();
+                self.shared.redialing();
+                return;
+            }
         }
     }
 }

@@ -2,16 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use memring::testing::{DnsFault, DnsQueries, Service, SrvRecord};
-use memring::{Client, DiscoveryOptions, ErrorKind, SrvDiscovery};
+use memring::{
+    Client, Discovery, DiscoveryError, DiscoveryOptions, Endpoint, ErrorKind, HostAddresses, Membership, NodeId,
+    SrvDiscovery,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
-use crate::scripted::{always_miss, serve_connections};
+use crate::scripted::{always_miss, counting_server, serve_connections};
 use crate::support::{
     LONG_TIMEOUT, MINUTE, eventually, fast_polling, is_miss, key_owned_by, service_client, service_client_builder,
 };
@@ -151,7 +154,7 @@ async fn pods_that_are_gone_are_looked_up_once() {
     eventually("the pods have vanished", async || cache.discovery_status().vanished == 97).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let lookups = lookups(service.dns().queries()) - before;
-    // A query for each pod that is gone, and some while the pods leave and later, when a TTL is over: at most ten a poll.
+    // A query for each pod that is gone, and at most ten a poll for the others, when their TTL is over.
     assert!(lookups <= 97 + 100, "{lookups} lookups");
     for node in cache.topology().nodes {
         let outcome = cache.set(key_owned_by(&cache, &node.id), "v", MINUTE).await;
@@ -206,6 +209,51 @@ async fn assert_few_dns_queries_in_an_outage(glue: bool) {
     assert!(total <= 120 && most <= 5, "{total} queries, at most {most} in a second");
     service.restart(0).await.unwrap();
     eventually("the pod serves again", async || is_miss(&cache.get(&key).await)).await;
+}
+
+/// Lists a node at a wrong address once this is set, and looks its host up at the right one.
+#[derive(Debug, Clone)]
+struct WrongGlue {
+    id: NodeId,
+    is_wrong: Arc<AtomicBool>,
+}
+
+impl Discovery for WrongGlue {
+    async fn discover(&self) -> Result<Membership, DiscoveryError> {
+        let last = if self.is_wrong.load(Ordering::Relaxed) { 3 } else { 1 };
+        Ok(Membership::new([Endpoint::new(self.id.clone()).with_addresses([[127, 0, 0, last].into()])]))
+    }
+
+    async fn resolve(&self, _host: &str) -> Result<HostAddresses, DiscoveryError> {
+        Ok(HostAddresses::new([[127, 0, 0, 1].into()]))
+    }
+}
+
+/// The listing names another address, where nothing listens (row 63).
+#[tokio::test]
+async fn a_connection_stays_if_the_lookup_finds_its_address_and_the_listing_is_wrong() {
+    let (first_has_ended, is_wrong) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let has_ended = Arc::clone(&first_has_ended);
+    let (addr, dials) = counting_server(move |socket, dials_before| {
+        let has_ended = Arc::clone(&has_ended);
+        async move {
+            always_miss(socket).await;
+            if dials_before == 0 {
+                has_ended.store(true, Ordering::Relaxed);
+            }
+        }
+    })
+    .await;
+    let id = NodeId::new("pod-0", addr.port()).unwrap();
+    let source = WrongGlue { id, is_wrong: Arc::clone(&is_wrong) };
+    let cache = Client::builder().discovery(source).discovery_options(fast_polling()).connect().await.unwrap();
+    assert!(is_miss(&cache.get("k").await));
+    is_wrong.store(true, Ordering::Relaxed);
+    eventually("the lookup is dialed", async || dials.load(Ordering::Relaxed) > 1).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(is_miss(&cache.get("k").await));
+    assert!(!first_has_ended.load(Ordering::Relaxed), "the first connection is the node's");
+    assert!(dials.load(Ordering::Relaxed) <= 3, "{dials:?}");
 }
 
 /// IPv4 is dialed first, and nothing listens there (row 63).
