@@ -1,8 +1,11 @@
 //! The settings of nodes and their connections, with the reason for each default. (Those of discovery are in
 //! [`DiscoveryOptions`](crate::DiscoveryOptions).)
 
+mod breaker_options;
+
 use std::time::Duration;
 
+pub use self::breaker_options::BreakerOptions;
 use crate::credentials::Credentials;
 #[cfg(feature = "long-keys")]
 use crate::key::LongKeys;
@@ -48,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) credentials: Option<Credentials>,
     /// How often an idle connection is probed, so that a vanished machine is noticed before a request is lost.
     pub(crate) keepalive: Duration,
+    /// When a node's requests fail at once because its server does not reply.
+    pub(crate) breaker: BreakerOptions,
 }
 
 /// How much may be queued at one node.
@@ -73,6 +78,7 @@ impl Default for Settings {
             backoff_max: Duration::from_secs(5),
             credentials: None,
             keepalive: Duration::from_secs(30),
+            breaker: BreakerOptions::default(),
         }
     }
 }

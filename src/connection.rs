@@ -19,6 +19,7 @@ mod handshake;
 pub mod internals;
 mod line_reader;
 mod new_call;
+mod observer;
 mod pipeline;
 mod queue;
 mod response;
@@ -35,7 +36,8 @@ pub(crate) use self::driver::{Driver, DriverConfig, End, NodeMemory};
 pub(crate) use self::handshake::authenticate;
 pub(crate) use self::line_reader::LineReader;
 pub(crate) use self::new_call::NewCall;
-pub(crate) use self::queue::{Availability, CloseReason, PushError, Queue};
+pub(crate) use self::observer::Observation;
+pub(crate) use self::queue::{CloseReason, PushError, Queue};
 pub(crate) use self::response::{GetResult, Response};
 pub(crate) use self::response_future::{RejectedCall, ResponseFuture, TimedResponse};
 

@@ -249,6 +249,7 @@ mod tests {
             locator: discovery.locator,
             rule: PlacementRule::default(),
             settings: Settings::default(),
+            outage: Arc::default(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(refresh);

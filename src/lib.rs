@@ -51,7 +51,8 @@
 //! | a pod restarts, at any address | [`Unavailable`](ErrorKind::Unavailable) for its keys while it is away, then misses, because the cache is empty; no key moves |
 //! | a pod is added | its share of the keys moves to it, after it is connected, and misses until it is filled |
 //! | a pod is removed | as for a restart until the removal grace ends (default 120 s); then its share moves to the other pods |
-//! | a pod hangs | [`Timeout`](ErrorKind::Timeout) for its keys at each deadline; the connection is closed after a silence, and dialed again |
+//! | a pod hangs | [`Timeout`](ErrorKind::Timeout) for its keys once, then [`Unavailable`](ErrorKind::Unavailable) at once until it replies to a background probe ([`BreakerOptions`]) |
+//! | a pod is slow | [`Timeout`](ErrorKind::Timeout) for what takes too long; if that is half of its requests, [`Unavailable`](ErrorKind::Unavailable) at once until a probe is answered in time |
 //! | a removed pod returns without a restart | old values of keys that were written elsewhere meanwhile, until their TTLs end: have a liveness probe restart such a pod before the removal grace ends, or flush it before it is ready |
 //! | DNS fails, returns no records, or is unreachable | nothing: the last good set of nodes stays, and so do the connections |
 //! | most pods vanish from DNS at once | nothing for at least 30 s, then as for removals |
@@ -91,8 +92,9 @@
 //! | `testing` | no | the module `testing`: in-process pods and DNS to test an application with |
 //!
 //! # Logging
-//! `tracing` events with the target `memring`: connections made, closed and lost, nodes that cannot be reached,
-//! changes of the topology and of discovery's state. There is no event per request, and no event has a key or a value.
+//! `tracing` events with the target `memring`: connections made, closed and lost, nodes that cannot be reached, circuit
+//! breakers that open and close, changes of the topology and of discovery's state. There is no event per request, and
+//! no event has a key or a value.
 //!
 //! # Stability
 //! Before 1.0, minor versions may break the API. The placement of keys on the native ring never changes.
@@ -121,6 +123,7 @@ pub use crate::client::{
     Client, ClientBuilder, Computed, Counter, FetchError, FetchOptions, Fetched, GetMany, KeysFailed, Metadump,
     OnWaitTimeout, Origin, Stale, WriteMany,
 };
+pub use crate::config::BreakerOptions;
 pub use crate::discovery::{
     Discovery, DiscoveryError, DiscoveryOptions, DiscoveryState, DiscoveryStatus, DynDiscovery, EmptyPolicy, Endpoint,
     HostAddresses, Membership, Startup, StaticNodes,

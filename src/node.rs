@@ -1,8 +1,12 @@
 //! One server: its queue, the connections that drain it, and whether they are up.
 
 mod backoff;
+mod breaker;
 mod dial;
+mod health;
 mod inspect;
+mod outage;
+mod prober;
 mod reconnector;
 mod serving;
 #[cfg(test)]
@@ -16,10 +20,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::backoff::Backoff;
+use self::health::Health;
+pub use self::health::NodeState;
+pub(crate) use self::outage::Outage;
 use self::reconnector::Reconnector;
 use crate::config::Settings;
 use crate::connection::{
-    Availability, CloseReason, DeadlineSweeper, NewCall, NodeMemory, Queue, RejectedCall, Response, ResponseFuture,
+    CloseReason, DeadlineSweeper, NewCall, NodeMemory, Queue, RejectedCall, Response, ResponseFuture,
 };
 use crate::discovery::{ListedAddresses, NodeLocator};
 use crate::error::Error;
@@ -31,7 +38,7 @@ use crate::timer::timeout;
 pub(crate) struct Node {
     shared: Arc<Shared>,
     orders: watch::Sender<Orders>,
-    /// The deadline sweeper and the reconnectors. Aborted when dropped, which closes the connections.
+    /// The deadline sweeper, the reconnectors and the prober. Aborted when dropped, which closes the connections.
     _tasks: JoinSet<()>,
 }
 
@@ -44,6 +51,7 @@ struct Shared {
     locator: NodeLocator,
     settings: Settings,
     health: watch::Sender<Health>,
+    outage: Arc<Outage>,
 }
 
 /// What the reconnectors are to do.
@@ -54,44 +62,26 @@ struct Orders {
     retired: bool,
 }
 
-/// What the reconnectors report.
-///
-/// Whether calls are accepted is the queue's [`Availability`]. It changes only while this is locked, so that two
-/// reconnectors never disagree about it.
-#[derive(Debug, Clone)]
-struct Health {
-    /// The peer of each connection that is up.
-    connected: Vec<Option<SocketAddr>>,
-    /// The first dial has succeeded or failed.
-    first_dial_done: bool,
-    /// How many reconnectors have not ended.
-    running: usize,
-}
-
-/// Whether a node can be reached right now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NodeState {
-    /// A connection is being opened; requests wait for it.
-    Connecting,
-    /// At least one connection is up.
-    Connected,
-    /// The last dial failed; requests fail at once while the client dials again in the background.
-    Unreachable,
-}
-
 impl Node {
     /// Begins to connect.
-    pub(crate) fn open(id: NodeId, listed: ListedAddresses, locator: NodeLocator, settings: Settings) -> Self {
+    pub(crate) fn open(
+        id: NodeId,
+        listed: ListedAddresses,
+        locator: NodeLocator,
+        settings: Settings,
+        outage: Arc<Outage>,
+    ) -> Self {
         let connections = settings.connections;
-        let health = Health { connected: vec![None; connections], first_dial_done: false, running: connections };
+        outage.node_added();
+        let health = watch::Sender::new(Health::new(&settings));
         let shared = Arc::new(Shared {
             queue: Arc::new(Queue::new(id.clone(), settings.queue, connections)),
             memory: NodeMemory::default(),
             id,
             locator,
             settings,
-            health: watch::Sender::new(health),
+            health,
+            outage,
         });
         let orders = watch::Sender::new(Orders { listed, retired: false });
         let mut tasks = JoinSet::new();
@@ -99,6 +89,7 @@ impl Node {
         for index in 0..connections {
             tasks.spawn(Reconnector::new(Arc::clone(&shared), index, orders.subscribe()).run());
         }
+        tasks.spawn(prober::run(Arc::clone(&shared)));
         Self { shared, orders, _tasks: tasks }
     }
 
@@ -140,86 +131,24 @@ impl Node {
     pub(crate) async fn first_dial_done(&self) {
         let mut health = self.shared.health.subscribe();
         // Never fails, because `self` holds the sender.
-        let _ = health.wait_for(|health| health.first_dial_done).await;
+        let _ = health.wait_for(Health::is_first_dial_done).await;
     }
 
     /// Completes the calls that are queued or in flight, for at most `limit`, then closes the queue.
     pub(crate) async fn retire(&self, limit: Duration) {
         self.orders.send_modify(|orders| orders.retired = true);
         let mut health = self.shared.health.subscribe();
-        let _ = timeout(limit, health.wait_for(|health| health.running == 0)).await;
+        let _ = timeout(limit, health.wait_for(Health::has_ended)).await;
         self.shared.queue.close(CloseReason::NodeLeft);
     }
 
     pub(crate) fn state(&self) -> NodeState {
-        let health = self.shared.health.borrow();
-        if health.is_connected() {
-            NodeState::Connected
-        } else if !matches!(self.shared.queue.availability(), Availability::Available) {
-            NodeState::Unreachable
-        } else {
-            NodeState::Connecting
-        }
+        self.shared.health.borrow().state()
     }
 
     /// The peer of a connection that is up.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.shared.health.borrow().connected.iter().copied().flatten().next()
-    }
-}
-
-impl Health {
-    fn is_connected(&self) -> bool {
-        self.connected.iter().any(Option::is_some)
-    }
-
-    fn set_peer(&mut self, index: usize, peer: Option<SocketAddr>) {
-        if let Some(slot) = self.connected.get_mut(index) {
-            *slot = peer;
-        }
-    }
-}
-
-impl Shared {
-    /// A connection is up: calls are accepted.
-    fn connected(&self, index: usize, peer: SocketAddr) {
-        self.health.send_modify(|health| {
-            health.set_peer(index, Some(peer));
-            health.first_dial_done = true;
-            self.queue.mark_available();
-        });
-    }
-
-    /// A connection has ended. Calls wait, because the next dial comes at once.
-    fn disconnected(&self, index: usize) {
-        self.health.send_modify(|health| health.set_peer(index, None));
-    }
-
-    /// A dial failed: calls fail at once, unless another connection is up.
-    fn dial_failed(&self, error: &Error) {
-        self.health.send_modify(|health| {
-            health.first_dial_done = true;
-            if !health.is_connected() {
-                self.queue.mark_unavailable(error);
-            }
-        });
-    }
-
-    /// Another dial comes at once, perhaps to a new address: calls wait for it.
-    fn redialing(&self) {
-        self.health.send_modify(|_| self.queue.mark_available());
-    }
-
-    /// A reconnector has ended. After the last, no call would ever complete, so the queue is closed.
-    fn task_ended(&self, index: usize, reason: CloseReason) {
-        self.health.send_modify(|health| {
-            health.set_peer(index, None);
-            health.first_dial_done = true;
-            health.running -= 1;
-            if health.running == 0 {
-                self.queue.close(reason);
-            }
-        });
+        self.shared.health.borrow().peer()
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::fetch::Flights;
 use super::{Client, Inner};
-use crate::config::{LONGEST_WAIT, Settings};
+use crate::config::{BreakerOptions, LONGEST_WAIT, Settings};
 use crate::credentials::Credentials;
 #[cfg(feature = "dns")]
 use crate::discovery::SrvDiscovery;
@@ -104,7 +104,8 @@ impl ClientBuilder {
     /// Sets the timeout of each command. The default is 250 ms.
     ///
     /// It covers the wait for space in the queue, the write and the wait for the response. If replies are pending and
-    /// the server sends nothing for twice as long (at least 1 s), the connection is closed and redialed.
+    /// the server sends nothing for twice as long (at least 1 s), the connection is closed and redialed. After this
+    /// timeout without any reply, the node's [circuit breaker](Self::circuit_breaker) opens.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.settings.request_timeout = timeout.min(LONGEST_WAIT);
         self
@@ -262,6 +263,12 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets when a node's requests fail at once because its server does not reply. See [`BreakerOptions`].
+    pub fn circuit_breaker(mut self, options: BreakerOptions) -> Self {
+        self.settings.breaker = options;
+        self
+    }
+
     /// Starts discovery and connects to the nodes.
     ///
     /// Waits for nodes as the [start-up mode](crate::Startup) requires, then at most one second for connections. An
@@ -301,6 +308,7 @@ impl ClientBuilder {
             locator: discovery.locator.clone(),
             rule,
             settings: settings.clone(),
+            outage: Arc::default(),
         };
         tasks.spawn(worker.run());
 

@@ -104,11 +104,16 @@ pub(super) struct SilenceDetector {
     /// How much of the current value had arrived then.
     arrived_then: usize,
     timeout: Duration,
+    /// The last part of a value, or the last stall of this process. Either says that it is too soon for a suspicion.
+    suspicion_from: Instant,
+    /// How long the server may send nothing at all before it is suspected.
+    suspicion_after: Duration,
 }
 
 impl SilenceDetector {
-    pub(super) fn new(timeout: Duration) -> Self {
-        Self { since: Instant::now(), arrived_then: 0, timeout }
+    pub(super) fn new(timeout: Duration, suspicion_after: Duration) -> Self {
+        let now = Instant::now();
+        Self { since: now, arrived_then: 0, timeout, suspicion_from: now, suspicion_after }
     }
 
     /// Measures the silence from now on.
@@ -119,23 +124,44 @@ impl SilenceDetector {
 
     /// Measures the silence from now on if enough of a value has arrived since the last sign of life.
     pub(super) fn body_arrives(&mut self, body: BodyProgress) {
+        self.suspicion_from = Instant::now();
         if body.arrived.saturating_sub(self.arrived_then) >= LEAST_BYTES.max(body.len / LEAST_SHARE) {
-            self.since = Instant::now();
+            self.since = self.suspicion_from;
             self.arrived_then = body.arrived;
         }
     }
 
     /// Leaves out the time for which a timer fired late, if the process has stalled (throttled, or its machine paused):
     /// it could not have noticed a reply then.
-    pub(super) fn timer_fired_late(&mut self, lateness: Duration) {
+    ///
+    /// A suspicion starts over then, because the process may have stalled since just after it sent the requests.
+    pub(super) fn timer_fired_late(&mut self, lateness: Duration, now: Instant) {
         if lateness >= LEAST_STALL {
             self.since += lateness;
         }
+        if lateness >= LEAST_STALL.min(self.suspicion_after / 2) {
+            self.suspicion_from = now;
+        }
+    }
+
+    /// When the server is suspected to be stopped or unreachable: it has sent nothing at all since.
+    pub(super) fn suspicion_at(&self) -> Instant {
+        self.since.max(self.suspicion_from) + self.suspicion_after
+    }
+
+    /// When to look at the silence next.
+    pub(super) fn next_check(&self, now: Instant) -> Instant {
+        let suspicion_at = self.suspicion_at();
+        if suspicion_at > now { suspicion_at.min(self.deadline()) } else { self.deadline() }
     }
 
     /// When the server has been silent for too long.
     pub(super) fn deadline(&self) -> Instant {
         self.since + self.timeout
+    }
+
+    pub(super) fn suspicion_after(&self) -> Duration {
+        self.suspicion_after
     }
 
     pub(super) fn timeout(&self) -> Duration {

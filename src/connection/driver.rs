@@ -23,6 +23,7 @@ use super::batch_window::BatchWindow;
 use super::call::Call;
 use super::deadlines::{LazyTimer, SilenceDetector};
 use super::error_line::{Rejected, foreign_protocol_error};
+use super::observer::{Observation, Observer};
 use super::pipeline::{Pipeline, Poison};
 use super::queue::{CloseReason, Queue};
 use super::suspect_keys::SuspectKeys;
@@ -46,6 +47,7 @@ pub(crate) struct Driver<S> {
     version_probe: VersionProbe,
     isolation: Isolation,
     silence: SilenceDetector,
+    observer: Observer,
     timer: LazyTimer,
     /// When the timer must fire: a deadline of a call in the pipeline, or of the server's silence.
     timer_due: Option<Instant>,
@@ -75,6 +77,8 @@ pub(crate) struct DriverConfig {
     pub(crate) max_value: usize,
     /// How long the server may send no reply, and too little of a value, while replies are pending.
     pub(crate) silence_timeout: Duration,
+    /// How long the server may send nothing at all, while replies are pending, before it is reported as silent.
+    pub(crate) suspicion_after: Duration,
 }
 
 /// What the connections of a node remember of its server, whichever of them found it out.
@@ -111,7 +115,7 @@ pub(crate) enum End {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(crate) fn new(socket: S, queue: Arc<Queue>, memory: NodeMemory, config: DriverConfig) -> Self {
-        let DriverConfig { node, task, max_value, silence_timeout } = config;
+        let DriverConfig { node, task, max_value, silence_timeout, suspicion_after } = config;
         Self {
             socket,
             queue,
@@ -121,7 +125,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             isolation: Isolation::new(memory.suspect_keys),
             node,
             task,
-            silence: SilenceDetector::new(silence_timeout),
+            silence: SilenceDetector::new(silence_timeout, suspicion_after),
+            observer: Observer::new(),
             timer: LazyTimer::default(),
             timer_due: None,
             written: 0,
@@ -154,6 +159,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.pipeline.received()
     }
 
+    /// Returns what was noticed of the server's health since the last call, if it is worth a report.
+    #[inline]
+    pub(crate) fn take_observation(&mut self) -> Option<Observation> {
+        self.observer.take()
+    }
+
     /// Moves bytes until the connection ends. Cancel safe: it may be dropped and called again.
     pub(crate) async fn run(&mut self) -> End {
         std::future::poll_fn(|cx| self.poll(cx)).await
@@ -165,6 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let end = self.poll_steps(cx, &mut wakes).map(|end| {
             end.unwrap_or_else(|error| {
                 self.version_probe.connection_lost();
+                self.observe_loss(&error);
                 self.abandon(&error, &mut wakes);
                 if self.is_rejected { End::Rejected(error) } else { End::Lost(error) }
             })
@@ -224,6 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let now = Instant::now();
             self.silence.restart(now);
             self.window.received(now);
+            self.observer.reply_received();
         } else if before == 0
             && let Some(error) = foreign_protocol_error(&self.input, Delivery::Unknown)
         {
@@ -260,8 +273,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 break;
             }
             let now = Instant::now();
-            self.silence.timer_fired_late(now.saturating_duration_since(due));
-            let next_deadline = self.pipeline.fail_expired(now, wakes);
+            self.silence.timer_fired_late(now.saturating_duration_since(due), now);
+            let (next_deadline, expired) = self.pipeline.fail_expired(now, wakes);
+            let is_old = self.observer.has_old_batch(self.pipeline.answered(), now, self.silence.suspicion_after());
+            self.observer.calls_expired(if is_old { expired } else { 0 });
             if !self.version_probe.poll() {
                 return Err(self.lost().with_message("no reply to `version`"));
             }
@@ -272,10 +287,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     let text = format!("no reply within {:?}, and requests are in flight", self.silence.timeout());
                     return Err(self.lost().with_message(text));
                 }
-                self.timer_due = Some(next_deadline.map_or(silent_at, |next| next.min(silent_at)));
+                if self.silence.suspicion_at() <= now && self.pipeline.awaits_command() {
+                    self.observer.server_is_silent(self.pipeline.pending_key());
+                }
+                let next_check = self.silence.next_check(now);
+                self.timer_due = Some(next_deadline.map_or(next_check, |next| next.min(next_check)));
             }
         }
         Ok(())
+    }
+
+    /// An error line is a reply, credentials are part of a dial, and a connection may be lost for `version` alone.
+    fn observe_loss(&mut self, error: &Error) {
+        let is_failure = matches!(error.kind(), ErrorKind::Connection | ErrorKind::Protocol);
+        if is_failure && !self.is_rejected && self.pipeline.awaits_command() {
+            self.observer.connection_lost(self.pipeline.pending_key());
+        }
     }
 
     fn closed_by_server(&mut self) -> Result<End, Error> {

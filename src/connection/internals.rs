@@ -138,8 +138,13 @@ impl Connection {
     pub fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, node: NodeId) -> Self {
         let settings = Settings { request_timeout: DEADLINE, ..Settings::default() };
         let queue = Arc::new(Queue::new(node.clone(), settings.queue, 1));
-        let config =
-            DriverConfig { node, task: 0, max_value: settings.max_value, silence_timeout: settings.silence_timeout() };
+        let config = DriverConfig {
+            node,
+            task: 0,
+            max_value: settings.max_value,
+            silence_timeout: settings.silence_timeout(),
+            suspicion_after: settings.request_timeout,
+        };
         let mut driver = Driver::new(stream, Arc::clone(&queue), NodeMemory::default(), config);
         let sweeper = DeadlineSweeper::new(Arc::clone(&queue));
         let task = tokio::spawn(async move {

@@ -22,8 +22,9 @@ use self::key_dedup::KeyDedup;
 use super::WakeList;
 use super::call::Call;
 use crate::error::{Delivery, Error, ErrorKind};
+use crate::key::Key;
 use crate::node_id::NodeId;
-use crate::protocol::{BodyProgress, Decoder, ErrorLine, ProtocolError};
+use crate::protocol::{BodyProgress, Decoder, ErrorLine, ProtocolError, Request};
 
 #[derive(Debug)]
 pub(super) struct Pipeline {
@@ -111,22 +112,34 @@ impl Pipeline {
         self.decoder.large_value_buffer()
     }
 
-    /// Fails the calls whose deadline has passed, and returns the next deadline. Their replies are still pending, and
-    /// are dropped when they arrive.
-    pub(super) fn fail_expired(&self, now: Instant, wakes: &mut WakeList) -> Option<Instant> {
+    /// Fails the calls whose deadline has passed. Returns the next deadline, and how many calls failed. Their replies
+    /// are still pending, and are dropped when they arrive.
+    pub(super) fn fail_expired(&self, now: Instant, wakes: &mut WakeList) -> (Option<Instant>, u64) {
         let mut error = None;
+        let mut expired = 0;
         let mut next = None::<Instant>;
         for call in self.in_flight.calls() {
             let deadline = call.deadline();
             if deadline > now {
                 next = Some(next.map_or(deadline, |next| next.min(deadline)));
             } else {
+                expired += u64::from(!call.is_over());
                 let error = error
                     .get_or_insert_with(|| Error::new(ErrorKind::Timeout, Delivery::Unknown).with_node(&self.node));
                 wakes.add(call.fail(error));
             }
         }
-        next
+        (next, expired)
+    }
+
+    /// Whether the reply to any command but `version` is pending.
+    pub(super) fn awaits_command(&self) -> bool {
+        self.in_flight.calls().any(|call| !matches!(call.request(), Request::Version))
+    }
+
+    /// A key, of any pending command, that a classic get can have.
+    pub(super) fn pending_key(&self) -> Option<Key> {
+        self.in_flight.calls().find_map(|call| Key::new(call.request().routed_by()?).ok())
     }
 
     /// Ends the pipeline after `written` bytes of all that was encoded. Calls of which any byte was written fail with

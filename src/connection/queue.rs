@@ -59,11 +59,12 @@ struct State {
 
 /// Whether a node's queue accepts calls.
 #[derive(Debug, Clone, Default)]
-pub(crate) enum Availability {
+pub(super) enum Availability {
     /// Calls are queued.
     #[default]
     Available,
-    /// The last dial failed and no connection is up: calls fail at once with this error.
+    /// The last dial failed and no connection is up, or the node's circuit breaker is open: calls fail at once with this
+    /// error.
     Unavailable(Error),
     /// The node has left the topology, or its tasks have ended: no call is accepted again. Calls fail with this error.
     Closed(Error),
@@ -174,6 +175,20 @@ impl Queue {
         Ok(())
     }
 
+    /// Queues a probe of a node that accepts no calls of callers.
+    ///
+    /// # Errors
+    /// The error of a closed queue.
+    pub(super) fn push_probe(&self, call: &Arc<Call>) -> Result<(), Error> {
+        let mut state = lock(&self.state);
+        if let Availability::Closed(error) = &state.availability {
+            return Err(error.clone());
+        }
+        state.calls.push_back(Arc::clone(call));
+        wake_with_sweeper(state, call.deadline());
+        Ok(())
+    }
+
     /// Moves the next batch into `batch`. If there is none, the task is idle, and the next call wakes it.
     pub(super) fn take_batch(&self, task: usize, waker: &Waker, batch: &mut VecDeque<Arc<Call>>) {
         let (has_waiters, wake) = {
@@ -263,7 +278,8 @@ impl Queue {
         self.space.notify_waiters();
     }
 
-    pub(crate) fn availability(&self) -> Availability {
+    #[cfg(test)]
+    pub(super) fn availability(&self) -> Availability {
         lock(&self.state).availability.clone()
     }
 

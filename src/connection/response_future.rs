@@ -60,6 +60,15 @@ impl<R: Response> ResponseFuture<R> {
         }
     }
 
+    /// Queues a probe of a node that accepts no calls of callers.
+    ///
+    /// # Errors
+    /// The error of a closed queue.
+    pub(crate) fn queue_probe(call: NewCall<R>, queue: &Arc<Queue>) -> Result<Self, Error> {
+        queue.push_probe(call.call())?;
+        Ok(Self::of(call, queue))
+    }
+
     #[inline]
     fn of(call: NewCall<R>, queue: &Arc<Queue>) -> Self {
         let open = Open { call: call.into_call(), queue: Arc::clone(queue) };

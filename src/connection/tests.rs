@@ -119,7 +119,13 @@ fn node() -> NodeId {
 }
 
 fn driver_config(task: usize) -> DriverConfig {
-    DriverConfig { node: node(), task, max_value: MAX_VALUE, silence_timeout: SILENCE_TIMEOUT }
+    DriverConfig {
+        node: node(),
+        task,
+        max_value: MAX_VALUE,
+        silence_timeout: SILENCE_TIMEOUT,
+        suspicion_after: SILENCE_TIMEOUT,
+    }
 }
 
 /// A driver with a memory of its own.

@@ -60,7 +60,11 @@ impl Serving {
     pub(super) async fn next_event(&mut self, orders: &mut watch::Receiver<Orders>) -> Event {
         let mut new_orders = pin!(new_orders(orders));
         poll_fn(|cx| {
-            if let Poll::Ready(end) = self.current.driver.poll(cx) {
+            let current = self.current.driver.poll(cx);
+            if let Some(seen) = self.current.driver.take_observation() {
+                self.shared.observe(seen);
+            }
+            if let Poll::Ready(end) = current {
                 return Poll::Ready(Event::CurrentEnded(end));
             }
             if let Some(draining) = &mut self.draining {
@@ -153,6 +157,7 @@ impl Connection {
             task: index,
             max_value: shared.settings.max_value,
             silence_timeout: shared.settings.silence_timeout(),
+            suspicion_after: shared.settings.request_timeout,
         };
         let driver = Driver::new(socket, Arc::clone(&shared.queue), shared.memory.clone(), config);
         shared.connected(index, peer);

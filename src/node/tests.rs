@@ -28,7 +28,7 @@ async fn a_new_address_starts_the_backoff_over() {
     let source = Arc::new(StaticNodes::new([id.clone()]));
     let (discovery, _refresh) = start_refresh(source, DiscoveryOptions::default());
     let locator = discovery.locator;
-    let node = Node::open(id, at(1), locator.clone(), Settings::default());
+    let node = Node::open(id, at(1), locator.clone(), Settings::default(), Arc::default());
     let mut longest = Duration::ZERO;
     for _ in 0..10 {
         longest = longest.max(next_dial(&locator).await);

@@ -13,7 +13,7 @@ fn changes(rosters: Vec<Vec<Endpoint>>) -> Vec<TopologyChange> {
     let (discovery, _task) = start_refresh(Arc::new(StaticNodes::new(endpoints(1))), DiscoveryOptions::default());
     let open = |endpoint: &Endpoint| {
         let listed = endpoint.listed_addresses().clone();
-        Node::open(endpoint.id().clone(), listed, discovery.locator.clone(), Settings::default())
+        Node::open(endpoint.id().clone(), listed, discovery.locator.clone(), Settings::default(), Arc::default())
     };
     let mut snapshot = Snapshot::empty();
     let mut changes = Vec::new();
@@ -70,7 +70,7 @@ fn nodes_that_stay_and_an_unchanged_ring_are_kept() {
     let mut open = |endpoint: &Endpoint| {
         opened.push(endpoint.id().to_string());
         let listed = ListedAddresses::WithoutAddresses;
-        Node::open(endpoint.id().clone(), listed, discovery.locator.clone(), Settings::default())
+        Node::open(endpoint.id().clone(), listed, discovery.locator.clone(), Settings::default(), Arc::default())
     };
     let roster = |version, addr_epoch, endpoints| Roster { version, addr_epoch, endpoints };
     let rule = PlacementRule::default();

@@ -13,7 +13,7 @@ use tracing::info;
 use super::{PlacementRule, Snapshot, TopologyView};
 use crate::config::Settings;
 use crate::discovery::{Endpoint, NodeLocator, Roster};
-use crate::node::Node;
+use crate::node::{Node, Outage};
 use crate::node_id::NodeId;
 
 /// How long a snapshot with new nodes waits for their first dials. Longer than a dial that succeeds takes; a node that
@@ -28,6 +28,7 @@ pub(crate) struct Worker {
     pub(crate) locator: NodeLocator,
     pub(crate) rule: PlacementRule,
     pub(crate) settings: Settings,
+    pub(crate) outage: Arc<Outage>,
 }
 
 impl Worker {
@@ -76,7 +77,8 @@ impl Worker {
         let next = current.rebuild(roster, &self.rule, |endpoint: &Endpoint| {
             added.push(endpoint.id().clone());
             let listed = endpoint.listed_addresses().clone();
-            Node::open(endpoint.id().clone(), listed, self.locator.clone(), self.settings.clone())
+            let (id, locator, settings) = (endpoint.id().clone(), self.locator.clone(), self.settings.clone());
+            Node::open(id, listed, locator, settings, Arc::clone(&self.outage))
         });
         (next, added)
     }
@@ -144,6 +146,7 @@ mod tests {
             locator: discovery.locator,
             rule: PlacementRule::default(),
             settings: Settings::default(),
+            outage: Arc::default(),
         };
         (worker, task)
     }

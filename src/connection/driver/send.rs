@@ -116,16 +116,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Encodes the batch, and arms the timer for its deadlines.
     fn submit_batch(&mut self, is_alone: bool) {
+        self.observer.calls_sent(self.batch.len());
         let first_deadline = self.batch.iter().map(|call| call.deadline()).min();
         if !self.isolation.submit(&mut self.batch, &mut self.pipeline, &mut self.output) {
             self.pipeline.submit(&mut self.batch, &mut self.output);
         }
         let now = Instant::now();
         self.window.sent(self.pipeline.encoded(), now);
+        self.observer.batch_sent(is_alone, self.pipeline.answered(), self.pipeline.encoded(), now);
         if is_alone {
             self.silence.restart(now);
         }
-        let due = self.silence.deadline();
+        let due = self.silence.next_check(now);
         let due = first_deadline.map_or(due, |deadline| deadline.min(due));
         self.timer_due = Some(self.timer_due.map_or(due, |earlier| earlier.min(due)));
     }

@@ -1,6 +1,6 @@
 //! The limits of a queue, and the callers that wait for space in it.
 
-use super::super::Availability;
+use super::super::queue::Availability;
 use super::deadlines::{LONG, SHORT};
 use super::*;
 
