@@ -4,6 +4,7 @@
 mod auth;
 mod batches;
 mod binary_keys;
+mod breaker;
 mod command_futures;
 mod commands;
 mod computed;

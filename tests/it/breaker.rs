@@ -1,0 +1,282 @@
+//! The circuit breaker of a node: a server that is stopped, slow or gone costs its callers one request timeout, and
+//! other nodes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use memring::testing::Memcached;
+use memring::{BreakerOptions, Client, Delivery, Error, ErrorKind, NodeId, NodeState};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::support::{DEFAULT_TIMEOUT, MINUTE, TEST_TIMEOUT, default_client, eventually, key_owned_by, node_id};
+
+/// Servers, and a client of all of them with default options.
+async fn servers(count: usize) -> (Vec<Memcached>, Client) {
+    let mut servers = Vec::new();
+    for _ in 0..count {
+        servers.push(Memcached::start().await.unwrap());
+    }
+    let nodes = servers.iter().map(|server| server.addr().to_string());
+    let cache = Client::builder().nodes(nodes).connect().await.unwrap();
+    (servers, cache)
+}
+
+fn state(cache: &Client, node: &NodeId) -> NodeState {
+    cache.topology().nodes.iter().find(|info| info.id == *node).unwrap().state
+}
+
+fn assert_fails_fast(error: &Error) {
+    assert_eq!((error.kind(), error.delivery()), (ErrorKind::Unavailable, Delivery::NotSent), "{error}");
+    assert!(error.is_transient() && error.to_string().contains("circuit breaker open"), "{error}");
+}
+
+/// Returns the median time that a get takes, of many.
+async fn median_time_of_get(cache: &Client, key: &str) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..101 {
+        let start = Instant::now();
+        let _ = cache.get(key).await;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[tokio::test]
+async fn a_stopped_server_fails_fast_after_one_timeout_and_serves_again_within_a_second() {
+    let (servers, cache) = servers(2).await;
+    let stopped = node_id(servers[0].addr());
+    let (key, other) = (key_owned_by(&cache, &stopped), key_owned_by(&cache, &node_id(servers[1].addr())));
+    cache.set(&key, "v", MINUTE).await.unwrap();
+    cache.set(&other, "v", MINUTE).await.unwrap();
+    for pause in [DEFAULT_TIMEOUT * 2, Duration::from_millis(3_300)] {
+        servers[0].pause().await.unwrap();
+        let begin = Instant::now();
+        assert_eq!(cache.get(&key).await.unwrap_err().kind(), ErrorKind::Timeout);
+        eventually("the breaker opens", async || state(&cache, &stopped) == NodeState::CircuitOpen).await;
+        // While the connection is silent, when it is closed, and on the next.
+        while begin.elapsed() < pause {
+            assert_fails_fast(&cache.get(&key).await.unwrap_err());
+            assert_fails_fast(&cache.set(&key, "w", MINUTE).await.unwrap_err());
+            assert!(cache.get(&other).await.unwrap().is_some());
+            let mut both = cache.get_many([&key, &other]).await;
+            assert_eq!(both.hits.len(), 1);
+            assert_fails_fast(&both.errors.pop().unwrap().error);
+            sleep(Duration::from_millis(5)).await;
+        }
+        let took = median_time_of_get(&cache, &key).await;
+        assert!(took < Duration::from_micros(if cfg!(debug_assertions) { 500 } else { 50 }), "{took:?}");
+        servers[0].resume().await.unwrap();
+        let resumed = Instant::now();
+        eventually("the breaker closes", async || state(&cache, &stopped) == NodeState::Connected).await;
+        assert!(resumed.elapsed() < Duration::from_secs(1), "after {:?}", resumed.elapsed());
+        assert_eq!(cache.get(&key).await.unwrap().unwrap().value, "v");
+        assert_eq!(state(&cache, &node_id(servers[1].addr())), NodeState::Connected);
+    }
+}
+
+#[tokio::test]
+async fn calls_in_the_queue_of_a_silent_server_fail_when_its_breaker_opens() {
+    let server = Memcached::start().await.unwrap();
+    let cache = default_client(server.addr()).await;
+    cache.get("warm").await.unwrap();
+    server.pause().await.unwrap();
+    let sent = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get("sent").await }
+    });
+    sleep(DEFAULT_TIMEOUT / 2).await;
+    let start = Instant::now();
+    assert_fails_fast(&cache.get("queued").await.unwrap_err());
+    assert!(start.elapsed() < DEFAULT_TIMEOUT, "after {:?}", start.elapsed());
+    assert_eq!(sent.await.unwrap().unwrap_err().delivery(), Delivery::Unknown);
+    server.resume().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_fails_fast_within_three_failures() {
+    let (mut servers, cache) = servers(3).await;
+    let gone = node_id(servers[0].addr());
+    let key = key_owned_by(&cache, &gone);
+    cache.set(&key, "v", MINUTE).await.unwrap();
+    servers[0].kill().await.unwrap();
+    for _ in 0..3 {
+        cache.get(&key).await.unwrap_err();
+    }
+    for _ in 0..100 {
+        let error = cache.get(&key).await.unwrap_err();
+        assert_eq!((error.kind(), error.delivery()), (ErrorKind::Unavailable, Delivery::NotSent), "{error}");
+    }
+    assert_eq!(state(&cache, &gone), NodeState::Unreachable);
+}
+
+#[tokio::test]
+async fn a_disabled_breaker_lets_calls_wait_for_a_silent_server() {
+    let server = Memcached::start().await.unwrap();
+    let node = server.addr().to_string();
+    let builder = Client::builder().nodes([node]).circuit_breaker(BreakerOptions::disabled());
+    let cache = builder.request_timeout(Duration::from_millis(100)).connect().await.unwrap();
+    cache.get("warm").await.unwrap();
+    server.pause().await.unwrap();
+    for _ in 0..8 {
+        assert_eq!(cache.get("k").await.unwrap_err().kind(), ErrorKind::Timeout);
+    }
+    server.resume().await.unwrap();
+}
+
+/// A stall of this process is not held against healthy servers.
+#[tokio::test]
+async fn a_stall_of_this_process_opens_no_breaker() {
+    let (servers, cache) = servers(3).await;
+    let keys: Vec<_> = servers.iter().map(|server| key_owned_by(&cache, &node_id(server.addr()))).collect();
+    for stall in [100, 300, 1_000, 1_500].map(Duration::from_millis) {
+        let mut gets = JoinSet::new();
+        for key in &keys {
+            let (cache, key) = (cache.clone(), key.clone());
+            gets.spawn(async move { cache.get(key).await.map(drop) });
+        }
+        // The gets are sent, and the only thread is blocked before it can read the replies.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        std::thread::sleep(stall);
+        while let Some(outcome) = gets.join_next().await {
+            let kind = outcome.unwrap().err().map(|error| error.kind());
+            assert!(matches!(kind, None | Some(ErrorKind::Timeout)), "{kind:?}");
+        }
+        for key in &keys {
+            cache.get(key).await.unwrap();
+        }
+        assert!(cache.topology().nodes.iter().all(|node| node.state == NodeState::Connected));
+    }
+}
+
+/// Starts a server that answers each get with a miss, after `delay` milliseconds. Returns its node.
+async fn slow_server(delay: Arc<AtomicU64>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let node = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let delay = Arc::clone(&delay);
+            tokio::spawn(async move {
+                let (reader, mut writer) = socket.into_split();
+                let mut lines = BufReader::new(reader).lines();
+                while let Ok(Some(_)) = lines.next_line().await {
+                    sleep(Duration::from_millis(delay.load(Ordering::SeqCst))).await;
+                    if writer.write_all(b"END\r\n").await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    node
+}
+
+#[tokio::test]
+async fn a_slow_server_stays_open_until_it_replies_in_time() {
+    let delay = Arc::new(AtomicU64::new(0));
+    let node = slow_server(Arc::clone(&delay)).await;
+    let options = BreakerOptions::default().timeout_share(0.5, 5, Duration::from_secs(10));
+    let cache = Client::builder().nodes([&node]).circuit_breaker(options).connect().await.unwrap();
+    cache.get("k").await.unwrap();
+    delay.store(400, Ordering::SeqCst);
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < TEST_TIMEOUT);
+        match cache.get("k").await {
+            Err(error) if error.to_string().contains("too many requests have timed out") => break,
+            _ => sleep(Duration::from_millis(10)).await,
+        }
+    }
+    // Its late replies do not close the breaker.
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        assert_fails_fast(&cache.get("k").await.unwrap_err());
+        sleep(Duration::from_millis(10)).await;
+    }
+    delay.store(0, Ordering::SeqCst);
+    eventually("the breaker closes", async || cache.get("k").await.is_ok()).await;
+}
+
+/// Measures what the callers of three healthy servers see while a fourth is stopped.
+///
+/// ```sh
+/// cargo test --release --all-features --test it throughput_with_a_stopped -- --ignored --nocapture
+/// ```
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn throughput_with_a_stopped_server() {
+    const CALLERS: u64 = 16;
+    let (servers, cache) = servers(4).await;
+    let stopped = node_id(servers[0].addr());
+    let keys: Arc<Vec<_>> = Arc::new((0..20_000).map(|n| format!("key-{n}")).collect());
+    let share = keys.iter().filter(|key| cache.node_for(key).unwrap() == stopped).count() as f64 / keys.len() as f64;
+    for key in keys.iter() {
+        cache.set(key, key.clone(), MINUTE * 10).await.unwrap();
+    }
+    let (hits, errors, ends) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let (cache, keys, hits, errors, ends) =
+            (cache.clone(), Arc::clone(&keys), Arc::clone(&hits), Arc::clone(&errors), Arc::clone(&ends));
+        callers.spawn(async move {
+            let mut random = fastrand::Rng::with_seed(caller);
+            while !ends.load(Ordering::Relaxed) {
+                let key = &keys[random.usize(..keys.len())];
+                match cache.get(key).await {
+                    Ok(item) => {
+                        assert_eq!(item.unwrap().value, key.as_bytes(), "another key's value");
+                        hits.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(_) => {
+                        errors.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+    }
+    // Hits and errors a second, measured over each of `slices` slices.
+    let measure = async |phase: &str, slices: u32, slice: Duration| {
+        let mut rates = Vec::new();
+        for _ in 0..slices {
+            let (before, errors_before, start) =
+                (hits.load(Ordering::Relaxed), errors.load(Ordering::Relaxed), Instant::now());
+            sleep(slice).await;
+            let rate = |count: u64| count as f64 / start.elapsed().as_secs_f64();
+            rates.push(rate(hits.load(Ordering::Relaxed) - before));
+            eprintln!(
+                "{phase:>8}: {:>9.0} hits/s {:>9.0} errors/s",
+                rates[rates.len() - 1],
+                rate(errors.load(Ordering::Relaxed) - errors_before)
+            );
+        }
+        rates
+    };
+    sleep(Duration::from_millis(500)).await;
+    let before = measure("before", 4, Duration::from_millis(500)).await;
+    let others = before.iter().sum::<f64>() / before.len() as f64 * (1.0 - share);
+    servers[0].pause().await.unwrap();
+    measure("timeouts", 2, DEFAULT_TIMEOUT).await;
+    let while_stopped = measure("stopped", 20, Duration::from_millis(250)).await;
+    servers[0].resume().await.unwrap();
+    let resumed = Instant::now();
+    let key = key_owned_by(&cache, &stopped);
+    while cache.get(&key).await.is_err() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    eprintln!("serves again after {:?}", resumed.elapsed());
+    assert!(resumed.elapsed() < Duration::from_secs(1));
+    measure("after", 4, Duration::from_millis(500)).await;
+    ends.store(true, Ordering::Relaxed);
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+    let lowest = while_stopped.iter().copied().fold(f64::INFINITY, f64::min);
+    eprintln!("lowest while stopped: {:.2} of the other servers' part before", lowest / others);
+    assert!(lowest > others * 0.9);
+}
