@@ -124,5 +124,22 @@ async fn each_event_is_logged_once_without_keys_values_or_credentials() {
     })
     .await;
     assert_eq!(log.lines_with("the credentials were refused"), 1, "{}", log.text());
+
+    // Two servers that never reply: each breaker is logged, and once that it is most nodes.
+    let mut silent = Vec::new();
+    for _ in 0..2 {
+        // The kernel accepts the connections.
+        silent.push(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let nodes = silent.iter().map(|listener| listener.local_addr().unwrap().to_string());
+    let cache = Client::builder().nodes(nodes).connect().await.unwrap();
+    eventually("both breakers are open", async || {
+        let keys: Vec<_> = (0..100).map(|n| format!("secret-{n}")).collect();
+        let _ = cache.get_many(&keys).await;
+        cache.topology().nodes.iter().all(|node| node.state == NodeState::CircuitOpen)
+    })
+    .await;
+    assert_eq!(log.lines_with("circuit breaker opened"), 2, "{}", log.text());
+    assert_eq!(log.lines_with("most nodes do not reply"), 1, "{}", log.text());
     assert!(!log.text().contains("secret"), "{}", log.text());
 }

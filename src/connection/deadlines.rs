@@ -113,6 +113,7 @@ pub(super) struct SilenceDetector {
 impl SilenceDetector {
     pub(super) fn new(timeout: Duration, suspicion_after: Duration) -> Self {
         let now = Instant::now();
+        let suspicion_after = suspicion_after.min(timeout);
         Self { since: now, arrived_then: 0, timeout, suspicion_from: now, suspicion_after }
     }
 

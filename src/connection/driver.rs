@@ -159,9 +159,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.pipeline.received()
     }
 
-    /// Returns what was noticed of the server's health since the last call, if it is worth a report.
+    /// Whether an observation of the server's health is worth a report.
     #[inline]
-    pub(crate) fn take_observation(&mut self) -> Option<Observation> {
+    pub(crate) fn has_observation(&self) -> bool {
+        self.observer.has_news()
+    }
+
+    /// Returns what was noticed of the server's health since the last call.
+    pub(crate) fn take_observation(&mut self) -> Observation {
         self.observer.take()
     }
 

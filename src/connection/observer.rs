@@ -47,12 +47,16 @@ impl Observer {
         self.next.sent += calls as u64;
     }
 
-    /// Remembers the batch, unless the one before is not answered.
+    /// Where the batch remembered last ends. The next may be remembered once this one is answered.
     #[inline]
-    pub(super) fn batch_sent(&mut self, is_alone: bool, answered: u64, encoded: u64, now: Instant) {
-        if is_alone || answered >= self.batch.0 {
-            self.batch = (encoded, now);
-        }
+    pub(super) fn batch_end(&self) -> u64 {
+        self.batch.0
+    }
+
+    /// Remembers a batch that ends here in all bytes ever encoded.
+    #[inline]
+    pub(super) fn batch_sent(&mut self, encoded: u64, now: Instant) {
+        self.batch = (encoded, now);
     }
 
     /// Whether a batch has been in flight for most of a request timeout. A call that expires sooner had a shorter
@@ -95,13 +99,16 @@ impl Observer {
         self.has_news = true;
     }
 
-    /// Returns what was noticed since the last call, if it is worth a report.
+    /// Whether an observation is worth a report.
     #[inline]
-    pub(super) fn take(&mut self) -> Option<Observation> {
-        if !self.has_news {
-            return None;
-        }
+    pub(super) fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    /// Returns what was noticed since the last call.
+    #[cold]
+    pub(super) fn take(&mut self) -> Observation {
         self.has_news = false;
-        Some(std::mem::take(&mut self.next))
+        std::mem::take(&mut self.next)
     }
 }

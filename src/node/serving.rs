@@ -61,8 +61,8 @@ impl Serving {
         let mut new_orders = pin!(new_orders(orders));
         poll_fn(|cx| {
             let current = self.current.driver.poll(cx);
-            if let Some(seen) = self.current.driver.take_observation() {
-                self.shared.observe(seen);
+            if self.current.driver.has_observation() {
+                self.shared.observe(self.current.driver.take_observation());
             }
             if let Poll::Ready(end) = current {
                 return Poll::Ready(Event::CurrentEnded(end));

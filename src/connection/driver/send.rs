@@ -122,14 +122,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.pipeline.submit(&mut self.batch, &mut self.output);
         }
         let now = Instant::now();
-        self.window.sent(self.pipeline.encoded(), now);
-        self.observer.batch_sent(is_alone, self.pipeline.answered(), self.pipeline.encoded(), now);
+        let encoded = self.pipeline.encoded();
+        self.window.sent(encoded, now);
+        if is_alone || self.observer.batch_end() <= self.pipeline.answered() {
+            self.observer.batch_sent(encoded, now);
+        }
+        let mut due = first_deadline;
         if is_alone {
             self.silence.restart(now);
+            let suspicion_at = now + self.silence.suspicion_after();
+            due = due.map_or(Some(suspicion_at), |deadline| Some(deadline.min(suspicion_at)));
         }
-        let due = self.silence.next_check(now);
-        let due = first_deadline.map_or(due, |deadline| deadline.min(due));
-        self.timer_due = Some(self.timer_due.map_or(due, |earlier| earlier.min(due)));
+        // A batch that follows another has its silence watched already.
+        self.timer_due = match (self.timer_due, due) {
+            (Some(earlier), Some(due)) => Some(earlier.min(due)),
+            (earlier, due) => earlier.or(due),
+        };
     }
 
     /// Writes until the output is empty or the socket accepts no more.
