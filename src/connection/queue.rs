@@ -63,8 +63,8 @@ pub(super) enum Availability {
     /// Calls are queued.
     #[default]
     Available,
-    /// The last dial failed and no connection is up, or the node's circuit breaker is open: calls fail at once with this
-    /// error.
+    /// The last dial failed and no connection is up, or the node's circuit breaker is open: calls fail at once with
+    /// this error.
     Unavailable(Error),
     /// The node has left the topology, or its tasks have ended: no call is accepted again. Calls fail with this error.
     Closed(Error),

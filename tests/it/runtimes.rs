@@ -178,8 +178,10 @@ fn commands_work_outside_a_runtime_and_keep_their_deadlines() {
     });
     let calls = join_all((0..5).map(|_| silent.get("key")));
     for outcome in block_on_thread(calls) {
+        // The circuit breaker opens when the first of them has timed out.
         let kind = outcome.unwrap_err().kind();
-        assert!(matches!(kind, ErrorKind::Timeout | ErrorKind::Overloaded), "{kind:?}");
+        let is_expected = matches!(kind, ErrorKind::Timeout | ErrorKind::Overloaded | ErrorKind::Unavailable);
+        assert!(is_expected, "{kind:?}");
     }
     block_on_thread(silent.shutdown());
 
