@@ -13,9 +13,10 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// for the node fail at once with [`Unavailable`](crate::ErrorKind::Unavailable) and nothing of them is sent. A
 /// background *probe*, a `get` of a key that failed, finds out whether the node replies again. No caller waits for it.
 ///
-/// A breaker opens if the server sends nothing for a whole [request timeout](crate::ClientBuilder::request_timeout)
-/// while replies are pending, or by one of the options below. Only replies to real commands count, never `version`. A
-/// reply closes a breaker that opened because the server was silent or its connections were lost.
+/// A breaker opens if a request has timed out and the server sends nothing for a whole
+/// [request timeout](crate::ClientBuilder::request_timeout) while replies are pending, or by one of the options below.
+/// Only replies to real commands count, never `version`. A reply closes a breaker that opened because the server was
+/// silent or its connections were lost.
 ///
 /// | option | default | why |
 /// |---|---|---|

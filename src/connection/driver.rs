@@ -77,7 +77,8 @@ pub(crate) struct DriverConfig {
     pub(crate) max_value: usize,
     /// How long the server may send no reply, and too little of a value, while replies are pending.
     pub(crate) silence_timeout: Duration,
-    /// How long the server may send nothing at all, while replies are pending, before it is reported as silent.
+    /// How long the server may send nothing at all, while the reply to a call past its deadline is pending, before it
+    /// is reported as silent.
     pub(crate) suspicion_after: Duration,
 }
 
@@ -288,18 +289,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.timer_due = None;
             if !self.pipeline.is_empty() {
                 let silent_at = self.silence.deadline();
+                self.observe_silence(silent_at, now);
                 if silent_at <= now {
                     let text = format!("no reply within {:?}, and requests are in flight", self.silence.timeout());
                     return Err(self.lost().with_message(text));
-                }
-                if self.silence.suspicion_at() <= now && self.pipeline.awaits_command() {
-                    self.observer.server_is_silent(self.pipeline.pending_key());
                 }
                 let next_check = self.silence.next_check(now);
                 self.timer_due = Some(next_deadline.map_or(next_check, |next| next.min(next_check)));
             }
         }
         Ok(())
+    }
+
+    /// A call with a longer timeout may wait for longer than a request timeout, but not for a silence timeout.
+    fn observe_silence(&mut self, silent_at: Instant, now: Instant) {
+        if self.silence.suspicion_at() <= now
+            && (self.pipeline.has_overdue_command(now) || silent_at <= now && self.pipeline.awaits_command())
+        {
+            self.observer.server_is_silent(self.pipeline.pending_key());
+        }
     }
 
     /// An error line is a reply, credentials are part of a dial, and a connection may be lost for `version` alone.

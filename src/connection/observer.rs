@@ -13,7 +13,7 @@ use crate::key::Key;
 pub(crate) struct Observation {
     /// The server has sent a reply. Reported for the first reply of a connection, and the first after a failure.
     pub(crate) has_replied: bool,
-    /// The server has sent nothing for a request timeout while replies are pending.
+    /// The server has sent nothing for a request timeout while the reply to a call past its deadline is pending.
     pub(crate) is_silent: bool,
     /// The connection was lost while replies were pending.
     pub(crate) is_lost: bool,

@@ -137,6 +137,11 @@ impl Pipeline {
         self.in_flight.calls().any(|call| !matches!(call.request(), Request::Version))
     }
 
+    /// Whether the reply to any command but `version` is pending after the deadline of its call.
+    pub(super) fn has_overdue_command(&self, now: Instant) -> bool {
+        self.in_flight.calls().any(|call| call.deadline() <= now && !matches!(call.request(), Request::Version))
+    }
+
     /// A key, of any pending command, that a classic get can have.
     pub(super) fn pending_key(&self) -> Option<Key> {
         self.in_flight.calls().find_map(|call| Key::new(call.request().routed_by()?).ok())

@@ -154,8 +154,9 @@ async fn a_stall_of_this_process_opens_no_breaker() {
     }
 }
 
-/// Starts a server that answers each get with a miss, after `delay` milliseconds. Returns its node.
-async fn slow_server(delay: Arc<AtomicU64>) -> String {
+/// Starts a server that answers each request line with a miss, after `delay` milliseconds. Returns its node.
+async fn slow_server(delay: impl Fn(&str) -> u64 + Send + Sync + 'static) -> String {
+    let delay = Arc::new(delay);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let node = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -164,8 +165,8 @@ async fn slow_server(delay: Arc<AtomicU64>) -> String {
             tokio::spawn(async move {
                 let (reader, mut writer) = socket.into_split();
                 let mut lines = BufReader::new(reader).lines();
-                while let Ok(Some(_)) = lines.next_line().await {
-                    sleep(Duration::from_millis(delay.load(Ordering::SeqCst))).await;
+                while let Ok(Some(line)) = lines.next_line().await {
+                    sleep(Duration::from_millis(delay(&line))).await;
                     if writer.write_all(b"END\r\n").await.is_err() {
                         return;
                     }
@@ -179,7 +180,11 @@ async fn slow_server(delay: Arc<AtomicU64>) -> String {
 #[tokio::test]
 async fn a_slow_server_stays_open_until_it_replies_in_time() {
     let delay = Arc::new(AtomicU64::new(0));
-    let node = slow_server(Arc::clone(&delay)).await;
+    let node = slow_server({
+        let delay = Arc::clone(&delay);
+        move |_| delay.load(Ordering::SeqCst)
+    })
+    .await;
     let options = BreakerOptions::default().timeout_share(0.5, 5, Duration::from_secs(10));
     let cache = Client::builder().nodes([&node]).circuit_breaker(options).connect().await.unwrap();
     cache.get("k").await.unwrap();
@@ -200,6 +205,24 @@ async fn a_slow_server_stays_open_until_it_replies_in_time() {
     }
     delay.store(0, Ordering::SeqCst);
     eventually("the breaker closes", async || cache.get("k").await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_view_with_a_longer_timeout_waits_for_a_slow_reply_without_opening_the_breaker() {
+    let node = slow_server(|_| 400).await;
+    let cache = Client::builder().nodes([&node]).connect().await.unwrap();
+    let patient = cache.with_request_timeout(Duration::from_secs(5));
+    let node: NodeId = node.parse().unwrap();
+    for _ in 0..3 {
+        let get = patient.get("k");
+        tokio::pin!(get);
+        loop {
+            tokio::select! {
+                outcome = &mut get => break assert!(outcome.unwrap().is_none()),
+                () = sleep(Duration::from_millis(10)) => assert_eq!(state(&cache, &node), NodeState::Connected),
+            }
+        }
+    }
 }
 
 /// Measures what the callers of three healthy servers see while a fourth is stopped.
