@@ -24,9 +24,7 @@ impl Outage {
     }
 
     pub(super) fn node_removed(&self, is_open: bool) {
-        let mut counts = lock(&self.0);
-        counts.nodes = counts.nodes.saturating_sub(1);
-        counts.open = counts.open.saturating_sub(is_open.into());
+        lock(&self.0).node_removed(is_open);
     }
 
     /// A breaker has opened or closed.
@@ -43,6 +41,13 @@ impl Outage {
 }
 
 impl Counts {
+    fn node_removed(&mut self, is_open: bool) {
+        self.nodes = self.nodes.saturating_sub(1);
+        self.open = self.open.saturating_sub(is_open.into());
+        // Not logged, because nodes are removed with their client, too. But the next outage is noticed.
+        self.notices_end();
+    }
+
     /// Whether more than half of the nodes are open, for the first time.
     fn notices_begin(&mut self) -> bool {
         let begins = !self.is_reported && self.nodes > 1 && self.open * 2 > self.nodes;
@@ -72,6 +77,18 @@ mod tests {
         assert!(!counts.notices_end());
         counts.open = 1;
         assert!(counts.notices_end() && !counts.notices_end());
+    }
+
+    #[test]
+    fn an_outage_is_noticed_after_the_nodes_of_the_one_before_were_removed() {
+        let mut counts = Counts { nodes: 4, open: 3, is_reported: false };
+        assert!(counts.notices_begin());
+        for _ in 0..3 {
+            counts.node_removed(true);
+        }
+        counts.nodes += 1;
+        counts.open = 2;
+        assert!(counts.notices_begin());
     }
 
     #[test]
