@@ -11,7 +11,8 @@ const SHORTEST: Duration = Duration::from_millis(10);
 ///
 /// Each node has a breaker of its own. While it is *closed*, the node gets its requests. While it is *open*, requests
 /// for the node fail at once with [`Unavailable`](crate::ErrorKind::Unavailable) and nothing of them is sent. A
-/// background *probe*, a `get` of a key that failed, finds out whether the node replies again. No caller waits for it.
+/// background *probe* finds out whether the node replies again: a `get`, in turn of a key that failed and of the key
+/// `memring:probe`. No caller waits for it.
 ///
 /// A breaker opens if a request has timed out and the server sends nothing for a whole
 /// [request timeout](crate::ClientBuilder::request_timeout) while replies are pending, or by one of the options below.

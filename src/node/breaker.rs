@@ -28,8 +28,11 @@ pub(super) struct Breaker {
     probe_backoff: Backoff,
     /// When the breaker closed last.
     closed_at: Option<Instant>,
-    /// The last key whose reply was pending at a failure.
+    /// The last key whose reply was pending when the breaker opened.
     key: Option<Key>,
+    /// The next probe has this key. Every other probe has a reserved key, because this one may always be slow: its
+    /// value is large, or a proxy gets it from a slow server.
+    probes_with_key: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +83,7 @@ impl Breaker {
             probe_backoff: Backoff::new(options.probe_min, options.probe_max),
             closed_at: None,
             key: None,
+            probes_with_key: true,
             options,
         }
     }
@@ -98,7 +102,10 @@ impl Breaker {
                 change = if self.is_slow(now) { self.suspect_slowness(now) } else { self.close(now) };
             }
         }
-        self.key = seen.key.or_else(|| self.key.take());
+        // While it is open, the pending key may be that of a probe.
+        if !self.is_open() {
+            self.key = seen.key.or_else(|| self.key.take());
+        }
         self.losses = self.losses.saturating_add(seen.is_lost.into());
         self.cause_to_open(seen.is_silent, seen.timeouts, now).and_then(|cause| self.open(cause, now)).or(change)
     }
@@ -141,6 +148,7 @@ impl Breaker {
             self.probe_backoff.reset();
         }
         self.state = State::Open { cause, since: now, probe_at: now + self.probe_backoff.next_delay() };
+        self.probes_with_key = true;
         Some(Change::Opened(cause))
     }
 
@@ -165,10 +173,13 @@ impl Breaker {
         }
     }
 
-    pub(super) fn probe_started(&mut self, now: Instant) {
+    /// Returns the key to probe with: one of the node's own, if any is known. `None` is the reserved key.
+    pub(super) fn probe_started(&mut self, now: Instant) -> Option<Key> {
         if let State::Open { cause, since, .. } = self.state {
             self.state = State::HalfOpen { cause, since, probed_at: now };
         }
+        self.probes_with_key = !self.probes_with_key;
+        if self.probes_with_key { None } else { self.key.clone() }
     }
 
     /// Takes the outcome of a probe: whether the server has replied to it.
@@ -197,11 +208,6 @@ impl Breaker {
             State::Closed => None,
             State::Open { cause, .. } | State::HalfOpen { cause, .. } => Some(cause),
         }
-    }
-
-    /// The key to probe with: one of the node's own, if any has failed.
-    pub(super) fn key(&self) -> Option<&Key> {
-        self.key.as_ref()
     }
 }
 

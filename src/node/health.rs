@@ -164,13 +164,10 @@ impl Shared {
         self.change_breaker(|breaker| breaker.observe(seen, Instant::now()));
     }
 
-    /// The node's breaker is half-open now. Returns the key to probe with.
+    /// The node's breaker is half-open now. Returns the key to probe with, if it is not the reserved one.
     pub(super) fn probe_started(&self) -> Option<Key> {
         let mut key = None;
-        self.health.send_modify(|health| {
-            health.breaker.probe_started(Instant::now());
-            key = health.breaker.key().cloned();
-        });
+        self.health.send_modify(|health| key = health.breaker.probe_started(Instant::now()));
         key
     }
 

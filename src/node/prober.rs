@@ -1,8 +1,9 @@
 //! Probes a node whose circuit breaker is open, in the background: no caller waits for a probe.
 //!
-//! A probe is a classic `get` of one of the node's keys. A connection with replies pending takes no probe, because any
-//! of these replies shows the same. So a probe may wait until the silence timeout has closed such a connection, and is
-//! then sent on the next. A stopped process that continues replies to whichever is in its socket.
+//! A probe is a classic `get`, in turn of one of the node's keys that failed and of a reserved key. A connection with
+//! replies pending takes no probe, because any of these replies shows the same. So a probe may wait until the silence
+//! timeout has closed such a connection, and is then sent on the next. A stopped process that continues replies to
+//! whichever is in its socket.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::error::{Delivery, Error, ErrorKind};
 use crate::item::Item;
 use crate::key::{InvalidKey, Key};
 
-/// Probed if no key is known that failed.
+/// Probed with every other probe, and if no key is known that failed.
 const RESERVED_KEY: &[u8] = b"memring:probe";
 
 /// Sends the probes that the node's breaker plans. Runs until it is dropped.

@@ -225,6 +225,21 @@ async fn a_view_with_a_longer_timeout_waits_for_a_slow_reply_without_opening_the
     }
 }
 
+/// Such a key has a large value, or belongs to a slow server behind a proxy.
+#[tokio::test]
+async fn a_key_that_is_always_slow_does_not_keep_the_breaker_open() {
+    let node = slow_server(|line| if line.contains("slow") { 400 } else { 0 }).await;
+    let options = BreakerOptions::default().timeout_share(0.5, 1, Duration::from_secs(10));
+    let cache = Client::builder().nodes([&node]).circuit_breaker(options).connect().await.unwrap();
+    assert_eq!(cache.get("slow").await.unwrap_err().kind(), ErrorKind::Timeout);
+    eventually("the breaker is open because the server is slow", async || {
+        let error = cache.get("other").await.err();
+        error.is_some_and(|error| error.to_string().contains("too many requests have timed out"))
+    })
+    .await;
+    eventually("the breaker closes", async || cache.get("other").await.is_ok()).await;
+}
+
 /// Measures what the callers of three healthy servers see while a fourth is stopped.
 ///
 /// ```sh

@@ -33,7 +33,6 @@ fn silence_opens_at_once_and_a_reply_closes() {
     let (mut breaker, now) = breaker();
     assert_eq!(breaker.observe(silence(), now), Some(Change::Opened(Cause::Silent)));
     assert_eq!(breaker.observe(silence(), now), None);
-    assert_eq!(breaker.key().map(Key::as_bytes), Some(&b"k"[..]));
     assert_eq!(breaker.observe(reply(), now + SECOND), Some(Change::Closed { after: SECOND }));
     assert_eq!(breaker.probe_at(), None);
 }
@@ -82,6 +81,20 @@ fn a_silent_server_is_closed_by_a_late_probe() {
     breaker.observe(silence(), now);
     breaker.probe_started(now);
     assert_eq!(breaker.probe_ended(true, now + SECOND), Some(Change::Closed { after: SECOND }));
+}
+
+#[test]
+fn every_other_probe_has_the_key_of_the_failure() {
+    let (mut breaker, now) = breaker();
+    breaker.observe(silence(), now);
+    for _ in 0..2 {
+        assert_eq!(breaker.probe_started(now).as_ref().map(Key::as_bytes), Some(&b"k"[..]));
+        breaker.probe_ended(false, now);
+        assert_eq!(breaker.probe_started(now), None);
+        // Its connection is lost.
+        breaker.observe(Observation { key: Key::new("reserved").ok(), ..loss() }, now);
+        breaker.probe_ended(false, now);
+    }
 }
 
 #[test]
