@@ -16,8 +16,11 @@ const SHORTEST: Duration = Duration::from_millis(10);
 ///
 /// A breaker opens if a request has timed out and the server sends nothing for a whole
 /// [request timeout](crate::ClientBuilder::request_timeout) while replies are pending, or by one of the options below.
-/// Only replies to real commands count, never `version`. A reply closes a breaker that opened because the server was
-/// silent or its connections were lost.
+/// A `version` that is not answered opens none, because some proxies never answer it. A reply closes a breaker that
+/// opened because the server was silent or its connections were lost.
+///
+/// A proxy is one node, whatever is behind it: a key that it does not answer in time makes it a silent server. If
+/// requests of a healthy server take longer than the request timeout, raise that, or disable the breaker.
 ///
 /// | option | default | why |
 /// |---|---|---|
