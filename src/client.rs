@@ -26,7 +26,7 @@ pub use self::read_modify_write::Counter;
 
 use self::fetch::Flights;
 use crate::config::{LONGEST_WAIT, Settings};
-use crate::discovery::{DiscoveryMonitor, DiscoveryStatus};
+use crate::discovery::{DiscoveryHandle, DiscoveryStatus};
 use crate::error::Error;
 use crate::key::{KeySpace, MetaKey};
 use crate::node_id::NodeId;
@@ -62,7 +62,7 @@ pub struct Client {
 struct Inner {
     operations: Operations,
     published: watch::Receiver<Arc<TopologyView>>,
-    discovery: DiscoveryMonitor,
+    discovery: DiscoveryHandle,
     /// Values that callers of [`Client::fetch`] are computing.
     flights: Flights,
     settings: Settings,

@@ -28,7 +28,7 @@ use std::net::IpAddr;
 pub use dyn_discovery::DynDiscovery;
 pub use endpoint::{Endpoint, Membership};
 pub use error::DiscoveryError;
-pub(crate) use handle::{DiscoveryHandle, DiscoveryMonitor};
+pub(crate) use handle::DiscoveryHandle;
 pub use host_addresses::HostAddresses;
 pub(crate) use listed_addresses::ListedAddresses;
 pub(crate) use locator::NodeLocator;

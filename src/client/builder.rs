@@ -325,14 +325,8 @@ impl ClientBuilder {
             settings.long_keys,
         );
         let timeout = settings.request_timeout;
-        let inner = Inner {
-            operations,
-            published,
-            discovery: discovery.monitor(),
-            flights: Flights::default(),
-            settings,
-            tasks: Mutex::new(tasks),
-        };
+        let inner =
+            Inner { operations, published, discovery, flights: Flights::default(), settings, tasks: Mutex::new(tasks) };
         Ok(Client { inner: Arc::new(inner), timeout, keys })
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::discovery::poll_requests::PollRequests;
 use crate::discovery::status::StatusReader;
 use crate::discovery::{DiscoveryError, DiscoveryStatus, NodeLocator, Roster, Startup};
 
-/// The client's end of discovery.
+/// The client's end of discovery. It does not keep the source alive: the source may have tasks of its own, which must
+/// end with the refresh task.
 #[derive(Debug, Clone)]
 pub(crate) struct DiscoveryHandle {
     /// The nodes in use. Closes when the refresh task ends.
@@ -18,16 +18,7 @@ pub(crate) struct DiscoveryHandle {
     pub(super) status: StatusReader,
 }
 
-/// The part of the handle that the client keeps. It does not keep the source alive: the source may have tasks of its
-/// own, which must end with the client's.
-#[derive(Debug, Clone)]
-pub(crate) struct DiscoveryMonitor {
-    roster: watch::Receiver<Arc<Roster>>,
-    status: StatusReader,
-    poll_requests: PollRequests,
-}
-
-impl DiscoveryMonitor {
+impl DiscoveryHandle {
     pub(crate) fn status(&self) -> DiscoveryStatus {
         self.status.status()
     }
@@ -35,16 +26,9 @@ impl DiscoveryMonitor {
     /// Polls the source, and waits for the end of a poll that begins after this call, or of discovery. Returns the
     /// roster then.
     pub(crate) async fn poll_now(&self) -> Arc<Roster> {
-        let demand = self.poll_requests.demand();
+        let demand = self.locator.poll_requests.demand();
         self.status.clone().answered(demand).await;
         Arc::clone(&self.roster.borrow())
-    }
-}
-
-impl DiscoveryHandle {
-    pub(crate) fn monitor(&self) -> DiscoveryMonitor {
-        let poll_requests = self.locator.poll_requests.clone();
-        DiscoveryMonitor { roster: self.roster.clone(), status: self.status.clone(), poll_requests }
     }
 
     /// Waits until nodes are known, if the start-up mode is [`Startup::Wait`].

@@ -6,7 +6,6 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use super::*;
-use crate::discovery::DiscoveryMonitor;
 
 /// How a source reports its changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +48,6 @@ impl Discovery for Reporting {
 struct ReportingRig {
     source: Arc<Reporting>,
     discovery: DiscoveryHandle,
-    monitor: DiscoveryMonitor,
     task: JoinHandle<()>,
     start: Instant,
 }
@@ -65,8 +63,7 @@ impl ReportingRig {
             watched: AtomicUsize::new(0),
         });
         let (discovery, body) = start_refresh(Arc::clone(&source), options.seed(7));
-        let monitor = discovery.monitor();
-        let rig = Self { source, discovery, monitor, task: tokio::spawn(body), start: Instant::now() };
+        let rig = Self { source, discovery, task: tokio::spawn(body), start: Instant::now() };
         sleep(takes + Duration::from_millis(1)).await;
         rig
     }
@@ -180,17 +177,17 @@ async fn a_demand_is_answered_by_a_poll_that_begins_after_it() {
     for answer in [nodes(&["a"], Duration::MAX), nodes(&["a"], secs(3600)), Err(DiscoveryError::Truncated)] {
         let rig = ReportingRig::new(hourly(), answer, Reports::EachChange, secs(3)).await;
         // At the end of the spacing after the first poll, all of them.
-        tokio::join!(rig.monitor.poll_now(), rig.monitor.poll_now(), async {
+        tokio::join!(rig.discovery.poll_now(), rig.discovery.poll_now(), async {
             sleep(Duration::from_millis(200)).await;
-            rig.monitor.poll_now().await;
+            rig.discovery.poll_now().await;
         });
         assert_eq!((rig.asked(), rig.start.elapsed().as_millis()), (vec![0, 4_000], 7_000));
         // During a poll.
         rig.sleep_until(20_000).await;
         let polls = rig.asked().len();
-        tokio::join!(rig.monitor.poll_now(), async {
+        tokio::join!(rig.discovery.poll_now(), async {
             sleep(secs(1)).await;
-            rig.monitor.poll_now().await;
+            rig.discovery.poll_now().await;
         });
         assert_eq!(rig.asked()[polls..], [20_000, 24_000]);
         assert_eq!(rig.start.elapsed().as_millis(), 27_000);
@@ -201,7 +198,7 @@ async fn a_demand_is_answered_by_a_poll_that_begins_after_it() {
 #[tokio::test(start_paused = true)]
 async fn a_demand_does_not_wait_for_discovery_that_has_ended() {
     let rig = ReportingRig::new(hourly(), nodes(&["a"], secs(5)), Reports::EachChange, Duration::ZERO).await;
-    tokio::join!(rig.monitor.poll_now(), async { rig.task.abort() });
-    rig.monitor.poll_now().await;
+    tokio::join!(rig.discovery.poll_now(), async { rig.task.abort() });
+    rig.discovery.poll_now().await;
     assert_eq!(rig.asked(), [0]);
 }
