@@ -2,7 +2,7 @@
 //! other nodes nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use memring::testing::Memcached;
@@ -238,83 +238,4 @@ async fn a_key_that_is_always_slow_does_not_keep_the_breaker_open() {
     })
     .await;
     eventually("the breaker closes", async || cache.get("other").await.is_ok()).await;
-}
-
-/// Measures what the callers of three healthy servers see while a fourth is stopped.
-///
-/// ```sh
-/// cargo test --release --all-features --test it throughput_with_a_stopped -- --ignored --nocapture
-/// ```
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn throughput_with_a_stopped_server() {
-    const CALLERS: u64 = 16;
-    let (servers, cache) = servers(4).await;
-    let stopped = node_id(servers[0].addr());
-    let keys: Arc<Vec<_>> = Arc::new((0..20_000).map(|n| format!("key-{n}")).collect());
-    let share = keys.iter().filter(|key| cache.node_for(key).unwrap() == stopped).count() as f64 / keys.len() as f64;
-    for key in keys.iter() {
-        cache.set(key, key.clone(), MINUTE * 10).await.unwrap();
-    }
-    let (hits, errors, ends) =
-        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
-        let (cache, keys, hits, errors, ends) =
-            (cache.clone(), Arc::clone(&keys), Arc::clone(&hits), Arc::clone(&errors), Arc::clone(&ends));
-        callers.spawn(async move {
-            let mut random = fastrand::Rng::with_seed(caller);
-            while !ends.load(Ordering::Relaxed) {
-                let key = &keys[random.usize(..keys.len())];
-                match cache.get(key).await {
-                    Ok(item) => {
-                        assert_eq!(item.unwrap().value, key.as_bytes(), "another key's value");
-                        hits.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Err(_) => {
-                        errors.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            }
-        });
-    }
-    // Hits and errors a second, measured over each of `slices` slices.
-    let measure = async |phase: &str, slices: u32, slice: Duration| {
-        let mut rates = Vec::new();
-        for _ in 0..slices {
-            let (before, errors_before, start) =
-                (hits.load(Ordering::Relaxed), errors.load(Ordering::Relaxed), Instant::now());
-            sleep(slice).await;
-            let rate = |count: u64| count as f64 / start.elapsed().as_secs_f64();
-            rates.push(rate(hits.load(Ordering::Relaxed) - before));
-            eprintln!(
-                "{phase:>8}: {:>9.0} hits/s {:>9.0} errors/s",
-                rates[rates.len() - 1],
-                rate(errors.load(Ordering::Relaxed) - errors_before)
-            );
-        }
-        rates
-    };
-    sleep(Duration::from_millis(500)).await;
-    let before = measure("before", 4, Duration::from_millis(500)).await;
-    let others = before.iter().sum::<f64>() / before.len() as f64 * (1.0 - share);
-    servers[0].pause().await.unwrap();
-    measure("timeouts", 2, DEFAULT_TIMEOUT).await;
-    let while_stopped = measure("stopped", 20, Duration::from_millis(250)).await;
-    servers[0].resume().await.unwrap();
-    let resumed = Instant::now();
-    let key = key_owned_by(&cache, &stopped);
-    while cache.get(&key).await.is_err() {
-        sleep(Duration::from_millis(1)).await;
-    }
-    eprintln!("serves again after {:?}", resumed.elapsed());
-    assert!(resumed.elapsed() < Duration::from_secs(1));
-    measure("after", 4, Duration::from_millis(500)).await;
-    ends.store(true, Ordering::Relaxed);
-    while let Some(done) = callers.join_next().await {
-        done.unwrap();
-    }
-    let lowest = while_stopped.iter().copied().fold(f64::INFINITY, f64::min);
-    eprintln!("lowest while stopped: {:.2} of the other servers' part before", lowest / others);
-    assert!(lowest > others * 0.9);
 }
